@@ -1,0 +1,198 @@
+//! The one seam: what the surrounding kernel must provide.
+//!
+//! The engine knows no kernel. A host is the Linux module (through the C ABI), the test kernel, or an ordinary process, and
+//! the engine is generic over it: no dynamic dispatch on the path of a hit.
+//!
+//! The methods fall into two groups, and the difference is the safety of the product:
+//!
+//! - **On the path of a hit** ([`cpu`](Host::cpu), [`read`](Host::read), [`write`](Host::write), [`now`](Host::now),
+//!   [`task`](Host::task), [`request_reap`](Host::request_reap)): called from a trap, with interrupts off, possibly inside
+//!   the page-fault handler or an NMI. They must not sleep, allocate, page in, panic or take a lock that interrupted code
+//!   may hold.
+//! - **Control** (all others): called from the caller of [`Engine::insert`](crate::probe::Engine::insert) and its
+//!   like, in a context that may sleep, one caller at a time.
+
+use core::ops::Range;
+
+pub use crate::rpn::BadAddress;
+
+/// Who was running when a probe fired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Task {
+    /// Process id, as user space knows it (Linux: the thread group id).
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Must be zero.
+    pub reserved: u32,
+    /// A number that tells this task from every other living one, whatever name spaces say (Linux: the task's address).
+    /// Never printed; it finds the record of an instruction that faulted after it was interrupted.
+    pub cookie: u64,
+    /// Process name, zero-padded; not terminated when all 16 bytes are used.
+    pub name: [u8; 16],
+}
+
+/// Bytes for one place in text or in a slot. See [`Host::write_text`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Patch {
+    /// Where the first byte goes.
+    pub address: u64,
+    /// How many of `bytes` count: 1..=32.
+    pub len: u32,
+    /// Must be zero.
+    pub reserved: u32,
+    /// The bytes.
+    pub bytes: [u8; Patch::MAX],
+}
+
+impl Patch {
+    /// The most bytes that one patch holds.
+    pub const MAX: usize = 32;
+
+    /// A patch of one byte, the only size that may be written over code that other CPUs run.
+    #[must_use]
+    pub const fn byte(address: u64, byte: u8) -> Self {
+        let mut bytes = [0; Self::MAX];
+        bytes[0] = byte;
+        Patch { address, len: 1, reserved: 0, bytes }
+    }
+
+    /// A patch with a whole image, for a slot that no CPU runs yet.
+    #[must_use]
+    pub const fn image(address: u64, bytes: [u8; Self::MAX]) -> Self {
+        Patch { address, len: Self::MAX as u32, reserved: 0, bytes }
+    }
+
+    /// The bytes that count.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        let len = (self.len as usize).min(Self::MAX);
+        self.bytes.get(..len).unwrap_or(&[])
+    }
+}
+
+/// A place in text that may be probed, as far as the host knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Function {
+    /// Address of the function's first byte.
+    pub start: u64,
+    /// Address after its last byte.
+    pub end: u64,
+}
+
+/// Why the host does not allow a probe at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Prohibited {
+    /// Not the text of the kernel or of a loaded module.
+    NotText = 1,
+    /// In text, but no function is known to be there, so that instruction boundaries cannot be established.
+    NoFunction = 2,
+    /// Excluded: entry code, noinstr text, or the engine itself.
+    Excluded = 3,
+    /// The function tracer owns these bytes.
+    Ftrace = 4,
+    /// A jump label owns these bytes.
+    JumpLabel = 5,
+    /// A static call owns these bytes.
+    StaticCall = 6,
+    /// Alternatives are being applied to these bytes.
+    Alternative = 7,
+    /// The kernel recovers from a fault at this instruction by its address (exception table); the copy would not be found.
+    ExceptionEntry = 8,
+    /// Another facility has a breakpoint here.
+    ForeignBreakpoint = 9,
+}
+
+impl Prohibited {
+    /// From the number that crosses the C boundary.
+    #[must_use]
+    pub const fn from_code(code: i32) -> Option<Self> {
+        Some(match code {
+            1 => Self::NotText,
+            2 => Self::NoFunction,
+            3 => Self::Excluded,
+            4 => Self::Ftrace,
+            5 => Self::JumpLabel,
+            6 => Self::StaticCall,
+            7 => Self::Alternative,
+            8 => Self::ExceptionEntry,
+            9 => Self::ForeignBreakpoint,
+            _ => return None,
+        })
+    }
+}
+
+/// Text could not be written. Nothing of the failing [`Host::write_text`] call after `index` was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteTextError {
+    /// The first patch that was not written.
+    pub index: usize,
+}
+
+/// What the surrounding kernel provides.
+pub trait Host: Sync + 'static {
+    // ---- on the path of a hit ----
+
+    /// The CPU that executes this, below [`cpu_count`](Host::cpu_count). It must not change while a trap is handled.
+    fn cpu(&self) -> usize;
+
+    /// Copies memory at `address`, kernel or user, into `buf`.
+    ///
+    /// # Errors
+    /// [`BadAddress`] with the first byte that could not be read. Never pages in; CR2 is as it was afterwards.
+    fn read(&self, address: u64, buf: &mut [u8]) -> Result<(), BadAddress>;
+
+    /// Copies `bytes` to memory at `address`, kernel or user.
+    ///
+    /// # Errors
+    /// [`BadAddress`] with the first byte that could not be written; bytes before it may have been.
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), BadAddress>;
+
+    /// A monotonic clock in nanoseconds, readable in any context.
+    fn now(&self) -> u64;
+
+    /// The current task.
+    fn task(&self) -> Task;
+
+    /// Asks that [`Engine::reap`](crate::probe::Engine::reap) be called soon from a context that may sleep.
+    fn request_reap(&self);
+
+    // ---- control ----
+
+    /// How many CPUs there may ever be; constant.
+    fn cpu_count(&self) -> usize;
+
+    /// The area for out-of-line copies of instructions: executable, within 2 GiB of all text that may be probed, written
+    /// only through [`write_text`](Host::write_text); constant. The engine cuts it into [`Patch::MAX`]-byte slots.
+    fn slot_area(&self) -> Range<u64>;
+
+    /// May there be a probe at `address`? Then which function is it in?
+    ///
+    /// # Errors
+    /// The reason why not.
+    fn probeable(&self, address: u64) -> Result<Function, Prohibited>;
+
+    /// The address that offsets of a module's probes count from, or `None` when it is not loaded.
+    fn module_base(&self, name: &[u8]) -> Option<u64>;
+
+    /// Writes text, through an alias that is writable and not executable. The patches are sorted by address, so that a
+    /// host can map each page once. A patch of one byte is a single store.
+    ///
+    /// # Errors
+    /// [`WriteTextError`]: patches before its index are written, the others are not.
+    fn write_text(&self, patches: &[Patch]) -> Result<(), WriteTextError>;
+
+    /// Returns when every CPU has executed a serialising instruction after the call began: no CPU runs stale text
+    /// (SDM volume 3, 9.1.3), and every trap handler that was running with interrupts off has ended.
+    fn sync_cores(&self);
+
+    /// Returns when, in addition to [`sync_cores`](Host::sync_cores), no CPU and no preempted task is executing inside
+    /// [`slot_area`](Host::slot_area) any more that was when the call began.
+    fn grace_period(&self);
+}

@@ -1,0 +1,256 @@
+//! The fixed binary forms that cross the boundary between the engine and its users: replies and status.
+//!
+//! Everything is little-endian, naturally aligned and explicitly padded, so that a C program, the `dprobes` command and
+//! the kernel agree without knowing each other. The layout of records is in [`record`](crate::record), that of programs
+//! in [`rpn::object`](crate::rpn::object).
+
+/// Version of the control interface; a command and a module that differ refuse each other.
+pub const INTERFACE_VERSION: u32 = 1;
+
+/// The answer to an insert or a remove, with the facts of a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Reply {
+    /// 0, or a negative errno. Never positive.
+    pub errno: i32,
+    /// Why: a [`Reason`] as a number; 0 on success.
+    pub reason: u32,
+    /// Which point of the program, counted from 0; `u32::MAX` when it is not about one.
+    pub point: u32,
+    /// More about the reason, as [`Reason`] documents.
+    pub detail: u32,
+    /// The address it is about, or 0.
+    pub address: u64,
+    /// More about the reason, as [`Reason`] documents.
+    pub facts: [u64; 2],
+}
+
+/// Why a request was refused. `facts` and `detail` name the fields of [`Reply`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Reason {
+    /// Not refused.
+    None = 0,
+    /// The bytes are not a program object; `facts[0]` is the offset of the byte that is wrong.
+    Object = 1,
+    /// The program does not verify; `facts[0]` is the offset in the code.
+    Verify = 2,
+    /// A program with this major code is inserted for this module.
+    Exists = 3,
+    /// No such program or probe.
+    NotFound = 4,
+    /// Memory is short.
+    NoMemory = 5,
+    /// No slot is free; `facts[0]` is how many there are.
+    NoSlot = 6,
+    /// A symbol was not resolved before insertion.
+    Unresolved = 7,
+    /// The module is not loaded.
+    NoModule = 8,
+    /// The host does not allow a probe here; `detail` is a [`Prohibited`](crate::host::Prohibited).
+    Prohibited = 9,
+    /// The address is not where an instruction begins; `facts[0]` is the start of the instruction that contains it.
+    NotBoundary = 10,
+    /// The bytes there are not those the program expects; `facts[0]` has the expected and `facts[1]` the found bytes,
+    /// first byte lowest, `detail` how many were compared (8 are shown at most).
+    Opcode = 11,
+    /// This instruction cannot be probed; `detail` is a [`Refusal`](crate::insn::Refusal) as a number, `facts[1]` its
+    /// first bytes.
+    Instruction = 12,
+    /// The bytes there are not an instruction; `facts[1]` has the first bytes.
+    Undecodable = 13,
+    /// Text could not be read.
+    Unreadable = 14,
+    /// Text could not be written.
+    Unwritable = 15,
+    /// The slot is too far from something the instruction refers to.
+    OutOfReach = 16,
+    /// The program has two points at one address, or more probes are at one address than the engine chains.
+    AddressInUse = 17,
+    /// Probes of this kind of module are not supported by this host.
+    ModuleKind = 18,
+}
+
+impl Reason {
+    /// The errno that stands for the reason at the C boundary, negative.
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        const ENOENT: i32 = 2;
+        const ENOMEM: i32 = 12;
+        const EACCES: i32 = 13;
+        const EFAULT: i32 = 14;
+        const EBUSY: i32 = 16;
+        const EEXIST: i32 = 17;
+        const EINVAL: i32 = 22;
+        const ENOSPC: i32 = 28;
+        const ERANGE: i32 = 34;
+        const EILSEQ: i32 = 84;
+        const EOPNOTSUPP: i32 = 95;
+        match self {
+            Reason::None => 0,
+            Reason::Object | Reason::Verify | Reason::Unresolved | Reason::NotBoundary => -EINVAL,
+            Reason::Exists => -EEXIST,
+            Reason::NotFound | Reason::NoModule => -ENOENT,
+            Reason::NoMemory => -ENOMEM,
+            Reason::NoSlot => -ENOSPC,
+            Reason::Prohibited => -EACCES,
+            Reason::Opcode | Reason::Undecodable => -EILSEQ,
+            Reason::Instruction | Reason::ModuleKind => -EOPNOTSUPP,
+            Reason::Unreadable | Reason::Unwritable => -EFAULT,
+            Reason::OutOfReach => -ERANGE,
+            Reason::AddressInUse => -EBUSY,
+        }
+    }
+
+    /// From the number in [`Reply::reason`].
+    #[must_use]
+    pub const fn from_code(code: u32) -> Option<Self> {
+        Some(match code {
+            0 => Self::None,
+            1 => Self::Object,
+            2 => Self::Verify,
+            3 => Self::Exists,
+            4 => Self::NotFound,
+            5 => Self::NoMemory,
+            6 => Self::NoSlot,
+            7 => Self::Unresolved,
+            8 => Self::NoModule,
+            9 => Self::Prohibited,
+            10 => Self::NotBoundary,
+            11 => Self::Opcode,
+            12 => Self::Instruction,
+            13 => Self::Undecodable,
+            14 => Self::Unreadable,
+            15 => Self::Unwritable,
+            16 => Self::OutOfReach,
+            17 => Self::AddressInUse,
+            18 => Self::ModuleKind,
+            _ => return None,
+        })
+    }
+}
+
+/// What a probe does at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum State {
+    /// The breakpoint is in place.
+    Armed = 1,
+    /// It took its `max_hits`; the breakpoint is out, or will be out at once.
+    Exhausted = 2,
+    /// Its own program removed it.
+    RemovedItself = 3,
+    /// The module it was in has been unloaded.
+    ModuleGone = 4,
+}
+
+impl State {
+    /// From the number in [`ProbeStatus::state`].
+    #[must_use]
+    pub const fn from_code(code: u32) -> Option<Self> {
+        Some(match code {
+            1 => Self::Armed,
+            2 => Self::Exhausted,
+            3 => Self::RemovedItself,
+            4 => Self::ModuleGone,
+            _ => return None,
+        })
+    }
+}
+
+/// One probe, as a query shows it. The counts of traps are disjoint: each hit is in exactly one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProbeStatus {
+    /// Major code of its program.
+    pub major: u16,
+    /// Minor code.
+    pub minor: u16,
+    /// A [`State`] as a number.
+    pub state: u32,
+    /// Where the breakpoint is. It may be after the address asked for, past an `endbr64` and the function tracer's NOP.
+    pub address: u64,
+    /// How the instruction is resumed: 1 copied, 2 emulated, 3 stepped.
+    pub resume: u32,
+    /// How many of the program's local variables there are; the same for all its probes.
+    pub locals: u32,
+    /// Hits whose program ran.
+    pub hits: u64,
+    /// Hits let pass because of `pass_count`.
+    pub skipped: u64,
+    /// Hits inside another hit on the same CPU: the program did not run.
+    pub missed: u64,
+    /// Attempts undone because the instruction faulted.
+    pub faulted: u64,
+    /// Hits after the probe was exhausted or removed itself and before the breakpoint was out.
+    pub late: u64,
+    /// Programs that ended by an exception no handler took.
+    pub exceptions: u64,
+    /// Log elements that did not fit.
+    pub overflows: u64,
+    /// Records lost because the ring of their CPU was full.
+    pub lost: u64,
+    /// What the point was called in the program, such as `do_sys_openat2+0x1f`; zero-padded UTF-8, cut if longer.
+    pub label: [u8; 64],
+    /// The module; zero-padded UTF-8.
+    pub module: [u8; 64],
+}
+
+const _: () = assert!(size_of::<Reply>() == 40);
+const _: () = assert!(size_of::<ProbeStatus>() == 224);
+
+/// `ioctl` argument: insert a program.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct InsertRequest {
+    /// Address of the object in the caller's memory.
+    pub object: u64,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Written by the kernel, also when the call fails.
+    pub reply: Reply,
+}
+
+/// `ioctl` argument: remove a program, or all.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct RemoveRequest {
+    /// Major code of the program.
+    pub major: u16,
+    /// 1: remove everything, whatever the other fields say.
+    pub all: u16,
+    /// Must be zero.
+    pub reserved: u32,
+    /// The module's name, zero-padded.
+    pub module: [u8; 64],
+    /// Written by the kernel, also when the call fails.
+    pub reply: Reply,
+}
+
+/// `ioctl` argument: the state of all probes.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct QueryRequest {
+    /// Address of an array of [`ProbeStatus`] in the caller's memory.
+    pub buffer: u64,
+    /// How many fit.
+    pub capacity: u32,
+    /// Written by the kernel: how many there are, which may be more than fit.
+    pub count: u32,
+    /// Written by the kernel: [`INTERFACE_VERSION`].
+    pub version: u32,
+    /// Must be zero.
+    pub reserved: u32,
+}
+
+const fn iowr(number: u32, size: usize) -> u32 {
+    // Linux's include/uapi/asm-generic/ioctl.h: direction (read and write) 30..31, size 16..29, type 8..15, number 0..7.
+    3 << 30 | (size as u32) << 16 | (b'D' as u32) << 8 | number
+}
+
+/// `ioctl` on `/dev/dprobes` with an [`InsertRequest`].
+pub const IOCTL_INSERT: u32 = iowr(1, size_of::<InsertRequest>());
+/// `ioctl` on `/dev/dprobes` with a [`RemoveRequest`].
+pub const IOCTL_REMOVE: u32 = iowr(2, size_of::<RemoveRequest>());
+/// `ioctl` on `/dev/dprobes` with a [`QueryRequest`].
+pub const IOCTL_QUERY: u32 = iowr(3, size_of::<QueryRequest>());
