@@ -1,0 +1,18 @@
+//! Probe programs: instructions, the object form, the verifier and the interpreter.
+//!
+//! A program reaches the engine as untrusted bytes. [`object::Object::parse`] checks their shape, [`verify::verify`] proves what they do
+//! and decodes them into a [`Program`], and [`interp::run`] executes one handler of it for one hit. Only the verifier can make a
+//! [`Program`], so what it proves the interpreter does not check again.
+#![forbid(unsafe_code)]
+
+pub mod exception;
+pub mod limits;
+pub mod op;
+pub mod reg;
+
+/// An address of the probed system could not be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadAddress {
+    /// The first byte that could not be.
+    pub addr: u64,
+}

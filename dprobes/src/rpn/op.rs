@@ -1,0 +1,266 @@
+//! The instructions: one table from which everything that knows them is derived.
+//!
+//! An instruction is one opcode byte and at most one operand, little-endian and unaligned. Opcode bytes are the original's where it had
+//! the instruction; new ones use free bytes from 0x99 up. Branch operands are relative to the byte after the operand.
+//!
+//! In text an instruction is its mnemonic, a blank, and then its selectors and its operand, separated by commas: `push 10`, `push lv, 3`,
+//! `push mem, u64`, `log str`. Where the table has the same mnemonic and selectors with and without operand, the form without takes the
+//! operand from the stack.
+
+use core::fmt;
+
+/// What follows the opcode byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// Nothing.
+    None,
+    /// A byte, zero-extended.
+    U8,
+    /// Two bytes, zero-extended.
+    U16,
+    /// A word: eight bytes.
+    Word,
+    /// A branch target: four bytes, signed, relative to the byte after them.
+    Branch,
+    /// A register: two bytes, see [`Reg`](super::reg::Reg).
+    Reg,
+    /// Index of a local variable: two bytes.
+    Local,
+}
+
+impl Operand {
+    /// Bytes the operand takes in the code.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::U8 => 1,
+            Self::U16 | Self::Reg | Self::Local => 2,
+            Self::Branch => 4,
+            Self::Word => 8,
+        }
+    }
+}
+
+/// How many words an instruction takes from the stack or puts there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Words {
+    /// Always this many.
+    Fixed(u8),
+    /// As many as the operand says.
+    Operand,
+    /// One, the count, and as many as it says.
+    Counted,
+}
+
+/// Where control goes after an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Flow {
+    /// To the next instruction.
+    Next,
+    /// To the operand or to the next instruction.
+    Branch,
+    /// To the operand.
+    Jump,
+    /// To the operand, and after its `ret` to the next instruction.
+    Call,
+    /// Behind the last `call`.
+    Return,
+    /// To the next instruction; the operand is where an exception will go.
+    Handler,
+    /// To an exception handler.
+    Raise,
+    /// Nowhere: the program ends.
+    End,
+}
+
+/// What the table says of one instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Info {
+    /// First word in text.
+    pub mnemonic: &'static str,
+    /// Fixed words after the mnemonic, separated by commas among each other and from the operand.
+    pub selectors: &'static [&'static str],
+    /// Operand kind.
+    pub operand: Operand,
+    /// Words it takes from the stack. An instruction that only looks at words takes them and puts them back.
+    pub pops: Words,
+    /// Words it puts on the stack.
+    pub pushes: Words,
+    /// Where control goes.
+    pub flow: Flow,
+    /// One line for people.
+    pub doc: &'static str,
+}
+
+macro_rules! words {
+    (n) => {
+        Words::Operand
+    };
+    (count) => {
+        Words::Counted
+    };
+    ($fixed:literal) => {
+        Words::Fixed($fixed)
+    };
+}
+
+macro_rules! ops {
+    ($($byte:literal $op:ident $mnemonic:literal [$($selector:literal)*] $operand:ident $pops:tt -> $pushes:tt $flow:ident $doc:literal;)*) => {
+        /// An instruction's opcode.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Op {
+            $(#[doc = $doc] $op = $byte,)*
+        }
+
+        impl Op {
+            /// Every instruction, in the order of the table.
+            pub const ALL: &[Op] = &[$(Op::$op),*];
+
+            /// The instruction of an opcode byte, if there is one.
+            pub const fn from_byte(byte: u8) -> Option<Op> {
+                match byte {
+                    $($byte => Some(Op::$op),)*
+                    _ => None,
+                }
+            }
+
+            /// What the table says of it.
+            pub const fn info(self) -> &'static Info {
+                match self {
+                    $(Op::$op => &Info {
+                        mnemonic: $mnemonic,
+                        selectors: &[$($selector),*],
+                        operand: Operand::$operand,
+                        pops: words!($pops),
+                        pushes: words!($pushes),
+                        flow: Flow::$flow,
+                        doc: $doc,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+ops! {
+    // Control
+    0x00 Nop         "nop"     []            None   0 -> 0 Next   "Does nothing.";
+    0x01 Jmp         "jmp"     []            Branch 0 -> 0 Jump   "Jumps.";
+    0x02 Jlt         "jlt"     []            Branch 1 -> 1 Branch "Jumps if the top word, which stays, is less than zero (signed).";
+    0x03 Jle         "jle"     []            Branch 1 -> 1 Branch "Jumps if the top word, which stays, is less than or equal to zero (signed).";
+    0x04 Jgt         "jgt"     []            Branch 1 -> 1 Branch "Jumps if the top word, which stays, is greater than zero (signed).";
+    0x05 Jge         "jge"     []            Branch 1 -> 1 Branch "Jumps if the top word, which stays, is greater than or equal to zero (signed).";
+    0x06 Jz          "jz"      []            Branch 1 -> 1 Branch "Jumps if the top word, which stays, is zero.";
+    0x07 Jnz         "jnz"     []            Branch 1 -> 1 Branch "Jumps if the top word, which stays, is not zero.";
+    0x08 Loop        "loop"    []            Branch 1 -> 1 Branch "Subtracts one from the top word, which stays, and jumps if it is not zero then.";
+    0x09 Call        "call"    []            Branch 0 -> 0 Call   "Calls a routine: at most 32 deep.";
+    0x0a Ret         "ret"     []            None   0 -> 0 Return "Returns from a routine.";
+    0x0b Abort       "abort"   []            None   0 -> 0 End    "Ends the program; this hit leaves no record.";
+    0x0c Remove      "remove"  []            None   0 -> 0 End    "Ends the program and removes the probe; this hit's record is published.";
+    0x0d Exit        "exit"    []            None   0 -> 0 End    "Ends the program.";
+    // The record
+    0x11 SetMin      "setmin"  []            U16    0 -> 0 Next   "Sets the minor code of this hit's record.";
+    0x12 SetMinS     "setmin"  []            None   1 -> 0 Next   "Sets the minor code of this hit's record: (code --).";
+    0x13 SetMaj      "setmaj"  []            U16    0 -> 0 Next   "Sets the major code of this hit's record.";
+    0x14 SetMajS     "setmaj"  []            None   1 -> 0 Next   "Sets the major code of this hit's record: (code --).";
+    0x15 LogStr      "log"     ["str"]       None   2 -> 0 Next   "Logs the string at an address, at most maxlen bytes of it: (maxlen address --).";
+    0x17 LogMrf      "log"     ["mrf"]       None   2 -> 0 Next   "Logs the memory at an address: (length address --).";
+    0x1b Log         "log"     []            U16    n -> 0 Next   "Logs words from the stack, the top one first.";
+    0x8a LogS        "log"     []            None   count -> 0 Next "Logs as many words from the stack as the top one says: (... count --).";
+    // Local variables
+    0x29 PushLv      "push"    ["lv"]        Local  0 -> 1 Next   "Pushes a local variable.";
+    0x2a PushLvS     "push"    ["lv"]        None   1 -> 1 Next   "Pushes a local variable: (index -- value).";
+    0x2b PopLv       "pop"     ["lv"]        Local  1 -> 0 Next   "Pops the top word into a local variable.";
+    0x2c PopLvS      "pop"     ["lv"]        None   2 -> 0 Next   "Pops a word into a local variable: (index value --).";
+    0x2d MoveLv      "move"    ["lv"]        Local  1 -> 1 Next   "Copies the top word, which stays, to a local variable.";
+    0x2e MoveLvS     "move"    ["lv"]        None   2 -> 1 Next   "Copies a word to a local variable: (value index -- value).";
+    0x2f IncLv       "inc"     ["lv"]        Local  0 -> 0 Next   "Adds one to a local variable, atomically.";
+    0x30 IncLvS      "inc"     ["lv"]        None   1 -> 0 Next   "Adds one to a local variable, atomically: (index --).";
+    0x31 DecLv       "dec"     ["lv"]        Local  0 -> 0 Next   "Subtracts one from a local variable, atomically.";
+    0x32 DecLvS      "dec"     ["lv"]        None   1 -> 0 Next   "Subtracts one from a local variable, atomically: (index --).";
+    // Arithmetic and logic
+    0x33 Add         "add"     []            None   2 -> 1 Next   "Adds: (a b -- a+b).";
+    0x34 Sub         "sub"     []            None   2 -> 1 Next   "Subtracts: (a b -- a-b).";
+    0x35 Mul         "mul"     []            None   2 -> 1 Next   "Multiplies: (a b -- a*b), the low word.";
+    0x62 Div         "div"     []            None   2 -> 2 Next   "Divides, unsigned: (dividend divisor -- remainder quotient).";
+    0x63 Idiv        "idiv"    []            None   2 -> 2 Next   "Divides, signed, towards zero: (dividend divisor -- remainder quotient).";
+    0x36 Neg         "neg"     []            None   1 -> 1 Next   "Two's complement: (a -- -a).";
+    0x99 Not         "not"     []            None   1 -> 1 Next   "One's complement: (a -- ~a).";
+    0x37 And         "and"     []            None   2 -> 1 Next   "Bitwise and: (a b -- a&b).";
+    0x38 Or          "or"      []            None   2 -> 1 Next   "Bitwise or: (a b -- a|b).";
+    0x39 Xor         "xor"     []            None   2 -> 1 Next   "Bitwise exclusive or: (a b -- a^b).";
+    0x3a Rol         "rol"     []            U8     1 -> 1 Next   "Rotates the top word left by 0 to 63 bits.";
+    0x3b RolS        "rol"     []            None   2 -> 1 Next   "Rotates a word left by 0 to 63 bits: (count value -- result).";
+    0x3c Ror         "ror"     []            U8     1 -> 1 Next   "Rotates the top word right by 0 to 63 bits.";
+    0x3d RorS        "ror"     []            None   2 -> 1 Next   "Rotates a word right by 0 to 63 bits: (count value -- result).";
+    0x3e Shl         "shl"     []            U8     1 -> 1 Next   "Shifts the top word left by 0 to 63 bits.";
+    0x3f ShlS        "shl"     []            None   2 -> 1 Next   "Shifts a word left by 0 to 63 bits: (count value -- result).";
+    0x40 Shr         "shr"     []            U8     1 -> 1 Next   "Shifts the top word right by 0 to 63 bits, filling with zeros.";
+    0x41 ShrS        "shr"     []            None   2 -> 1 Next   "Shifts a word right by 0 to 63 bits, filling with zeros: (count value -- result).";
+    // The stack
+    0x42 Xchg        "xchg"    []            None   2 -> 2 Next   "Exchanges the two top words: (a b -- b a).";
+    0x43 Dup         "dup"     []            U8     1 -> n Next   "Replaces the top word by that many copies of it; 0 drops it.";
+    0x44 DupS        "dup"     []            None   2 -> count Next "Makes copies of the top word: (count value -- value ... value), 0 to 1024.";
+    0x45 Ros         "ros"     []            U8     n -> 0 Next   "Drops words from the stack.";
+    0x4c Push        "push"    []            Word   0 -> 1 Next   "Pushes a constant.";
+    // Registers
+    0x46 PushR       "push"    ["r"]         Reg    0 -> 1 Next   "Pushes a register as the probed instruction finds it.";
+    0x47 PopR        "pop"     ["r"]         Reg    1 -> 0 Next   "Pops the top word into a register: the probed instruction will find it there.";
+    // Memory
+    0x4d PushMemU8   "push"    ["mem" "u8"]  None   1 -> 1 Next   "Reads a byte: (address -- value).";
+    0x4e PushMemU16  "push"    ["mem" "u16"] None   1 -> 1 Next   "Reads two bytes: (address -- value).";
+    0x4f PushMemU32  "push"    ["mem" "u32"] None   1 -> 1 Next   "Reads four bytes: (address -- value).";
+    0x50 PushMemU64  "push"    ["mem" "u64"] None   1 -> 1 Next   "Reads eight bytes: (address -- value).";
+    0x9a PushMemS8   "push"    ["mem" "s8"]  None   1 -> 1 Next   "Reads a byte and sign-extends it: (address -- value).";
+    0x9b PushMemS16  "push"    ["mem" "s16"] None   1 -> 1 Next   "Reads two bytes and sign-extends them: (address -- value).";
+    0x9c PushMemS32  "push"    ["mem" "s32"] None   1 -> 1 Next   "Reads four bytes and sign-extends them: (address -- value).";
+    0x51 PopMemU8    "pop"     ["mem" "u8"]  None   2 -> 0 Next   "Writes the low byte of a word: (address value --).";
+    0x52 PopMemU16   "pop"     ["mem" "u16"] None   2 -> 0 Next   "Writes the low two bytes of a word: (address value --).";
+    0x53 PopMemU32   "pop"     ["mem" "u32"] None   2 -> 0 Next   "Writes the low four bytes of a word: (address value --).";
+    0x54 PopMemU64   "pop"     ["mem" "u64"] None   2 -> 0 Next   "Writes a word: (address value --).";
+    // Exceptions
+    0x6c Sx          "sx"      []            Branch 0 -> 0 Handler "Sets the exception handler of the current routine, for one exception.";
+    0x6d Ux          "ux"      []            None   0 -> 0 Next   "Removes the exception handler of the current routine.";
+    0x6e Rx          "rx"      []            None   3 -> 3 Raise  "Raises an exception: (parm2 parm1 code -- parm2 parm1 code).";
+    0x6f PushX       "push"    ["x"]         None   0 -> 3 Next   "Pushes this hit's last exception, zeros if there was none: (-- parm2 parm1 code).";
+}
+
+impl Op {
+    /// The opcode byte.
+    pub const fn byte(self) -> u8 {
+        self as u8
+    }
+
+    /// Bytes of the instruction with its operand.
+    pub const fn size(self) -> usize {
+        1 + self.info().operand.size()
+    }
+
+    /// The instruction with this mnemonic, these selectors, and an operand or none.
+    pub fn find(mnemonic: &str, selectors: &[&str], has_operand: bool) -> Option<Op> {
+        Self::with_mnemonic(mnemonic)
+            .find(|op| op.info().selectors == selectors && (op.info().operand != Operand::None) == has_operand)
+    }
+
+    /// Every form of a mnemonic, in the order of the table.
+    pub fn with_mnemonic(mnemonic: &str) -> impl Iterator<Item = Op> {
+        Self::ALL
+            .iter()
+            .copied()
+            .filter(move |op| op.info().mnemonic == mnemonic)
+    }
+}
+
+/// Mnemonic and selectors as in text, without operand: `push mem, u64`.
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let info = self.info();
+        f.write_str(info.mnemonic)?;
+        for (i, selector) in info.selectors.iter().enumerate() {
+            f.write_str(if i == 0 { " " } else { ", " })?;
+            f.write_str(selector)?;
+        }
+        Ok(())
+    }
+}
