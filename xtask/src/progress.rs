@@ -1,0 +1,158 @@
+//! One line per step, with its time; the full output of each in `target/logs`.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::dies_with_us;
+use crate::workspace::Workspace;
+
+/// How much of a failed step's output is shown; all of it is in its log.
+const SHOWN_ON_FAILURE: usize = 150;
+
+/// Tells a person what is going on.
+pub struct Progress {
+    logs: PathBuf,
+    verbose: bool,
+    terminal: bool,
+}
+
+/// What a step printed and how it ended.
+pub struct Output {
+    /// Its standard output and standard error, as they came.
+    pub text: String,
+    /// Did it exit with 0?
+    pub success: bool,
+}
+
+impl Progress {
+    /// Progress on standard error, with logs in the workspace's `target/logs`.
+    pub fn new(workspace: &Workspace, verbose: bool) -> Result<Self> {
+        let logs = workspace.target.join("logs");
+        fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+        Ok(Self {
+            logs,
+            verbose,
+            terminal: io::stderr().is_terminal() && !verbose,
+        })
+    }
+
+    /// Runs a command as one step; an error, with the end of its output shown, when it fails.
+    pub fn step(&mut self, name: &str, command: &mut Command) -> Result<Output> {
+        let output = self.attempt(name, command)?;
+        if !output.success {
+            bail!("{name} failed");
+        }
+        Ok(output)
+    }
+
+    /// Runs a command as one step, whose failure is shown and left to the caller.
+    pub fn attempt(&mut self, name: &str, command: &mut Command) -> Result<Output> {
+        let log_path = self.log_path(name);
+        let (output, time) = self.timed(name, |progress| progress.capture(name, command))?;
+        fs::write(&log_path, &output.text).with_context(|| format!("cannot write {}", log_path.display()))?;
+        self.finish(name, output.success, time, "");
+        if !output.success && !self.verbose {
+            self.show_end(&output.text, &log_path);
+        }
+        Ok(output)
+    }
+
+    /// Does something else as one step. What it returns beside its result is shown behind its name.
+    pub fn work<T>(&mut self, name: &str, work: impl FnOnce() -> Result<(T, String)>) -> Result<T> {
+        match self.timed(name, |_| work()) {
+            Ok(((value, note), time)) => {
+                self.finish(name, true, time, &note);
+                Ok(value)
+            }
+            Err(error) => {
+                self.finish(name, false, 0.0, "");
+                Err(error)
+            }
+        }
+    }
+
+    /// Where the output of a step is kept.
+    pub fn log_path(&self, name: &str) -> PathBuf {
+        let file: String = name
+            .chars()
+            .map(|c| if c.is_alphanumeric() || c == '.' { c } else { '-' })
+            .collect();
+        self.logs.join(format!("{file}.log"))
+    }
+
+    /// Shows the end of an output that explains a failure, and where the rest is.
+    pub fn show_end(&self, text: &str, log: &std::path::Path) {
+        let lines: Vec<&str> = text.lines().collect();
+        let skipped = lines.len().saturating_sub(SHOWN_ON_FAILURE);
+        if skipped > 0 {
+            eprintln!("        ({skipped} lines before this are in {})", log.display());
+        }
+        for line in &lines[skipped..] {
+            eprintln!("        {line}");
+        }
+    }
+
+    fn timed<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, f64)> {
+        self.doing(name, "");
+        let start = Instant::now();
+        let value = work(self)?;
+        Ok((value, start.elapsed().as_secs_f64()))
+    }
+
+    fn capture(&mut self, name: &str, command: &mut Command) -> Result<Output> {
+        let (reader, writer) = io::pipe().context("cannot create a pipe")?;
+        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+        let program = command.get_program().to_string_lossy().into_owned();
+        let mut child = dies_with_us(command)
+            .spawn()
+            .with_context(|| format!("cannot run {program}"))?;
+        // The command holds the pipe's writing end too; without it, the end of the output is the end of the pipe.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+
+        let mut text = String::new();
+        let mut reader = BufReader::new(reader);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            let shown = String::from_utf8_lossy(&line);
+            if self.verbose {
+                eprint!("{shown}");
+            } else {
+                self.doing(name, shown.trim());
+            }
+            text.push_str(&shown);
+            line.clear();
+        }
+        let success = child.wait()?.success();
+        Ok(Output { text, success })
+    }
+
+    /// On a terminal, the current line of the current step, overwritten by the next.
+    fn doing(&self, name: &str, what: &str) {
+        if self.terminal {
+            let width = rustix::termios::tcgetwinsize(io::stderr())
+                .map_or(80, |size| usize::from(size.ws_col))
+                .max(20);
+            let line: String = format!("  ..    {name}  {what}")
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(width - 1)
+                .collect();
+            eprint!("\r\x1b[K{line}");
+            let _ = io::stderr().flush();
+        } else if self.verbose && what.is_empty() {
+            eprintln!("  ..    {name}");
+        }
+    }
+
+    fn finish(&self, name: &str, success: bool, seconds: f64, note: &str) {
+        let clear = if self.terminal { "\r\x1b[K" } else { "" };
+        let mark = if success { "ok  " } else { "FAIL" };
+        let gap = if note.is_empty() { "" } else { "  " };
+        eprintln!("{clear}  {mark}  {name}{gap}{note}  {seconds:.1} s");
+    }
+}
