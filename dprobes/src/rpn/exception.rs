@@ -53,6 +53,9 @@ pub mod operand {
     pub const CODE: u64 = 6;
 }
 
+/// Every bit an `ex_mask` can have.
+pub const MASK_BITS: u16 = NON_MASKABLE | LOG_OVERFLOW | RPN_STACK_WRAP | USER;
+
 /// Codes that end the program when a probe's `ex_mask` does not contain them. The others are ignored then.
 pub const NON_MASKABLE: u16 = 0x0fff;
 

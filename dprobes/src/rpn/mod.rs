@@ -7,6 +7,7 @@
 
 pub mod exception;
 pub mod limits;
+pub mod object;
 pub mod op;
 pub mod reg;
 

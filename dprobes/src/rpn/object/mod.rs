@@ -1,0 +1,595 @@
+//! The object form of a program: what the assembler writes and the engine reads.
+//!
+//! One object is one program, for one module. It has these sections, in this order, without gaps:
+//!
+//! | section | bytes |
+//! |---|---|
+//! | header, [`layout::Header`] | 96 |
+//! | points, [`layout::Point`] | 80 for each point |
+//! | names of the local variables, [`layout::Str`] | 8 for each local variable |
+//! | names of the global variables, [`layout::Str`] | 8 for each global variable |
+//! | line table, [`layout::Line`], by ascending offset | 8 for each entry |
+//! | code | `code_len` |
+//! | strings: UTF-8 without control characters | `strings_len` |
+//!
+//! There are no section offsets, so sections cannot overlap; the counts in the header must describe the object to the byte.
+//! Multi-byte fields are little-endian. A variable without a name has an empty one. The limits are in
+//! [`limits`](super::limits).
+//!
+//! The object comes from user space, and [`Object::parse`] trusts nothing in it: when it succeeds, every count, range,
+//! string and enumerator is good. What the code does is the verifier's business.
+
+mod error;
+pub mod layout;
+mod resolve;
+
+pub use error::{Field, ObjectError};
+pub use resolve::{ResolveError, resolve, seal};
+
+use core::mem::offset_of;
+
+use zerocopy::FromBytes;
+
+use super::exception;
+use super::limits;
+use layout::kind;
+
+/// What kind of module a program is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ModuleType {
+    /// An executable or shared library in user space.
+    User = 1,
+    /// The kernel image.
+    Kernel = 2,
+    /// A kernel module.
+    KernelModule = 4,
+}
+
+impl ModuleType {
+    /// From its number in the header.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::User),
+            2 => Some(Self::Kernel),
+            4 => Some(Self::KernelModule),
+            _ => None,
+        }
+    }
+}
+
+/// Where a point is, in terms the engine understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At an address.
+    Absolute(u64),
+    /// At an offset in the module.
+    ModuleOffset(u64),
+}
+
+/// Where a point is, as the object says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Location<'a> {
+    /// As the engine needs it.
+    Place(Place),
+    /// At a distance from a symbol; to be [resolved](resolve) before insertion.
+    Symbol {
+        /// The symbol.
+        name: &'a str,
+        /// What to add to its address.
+        addend: i64,
+    },
+    /// At a source line; to be [resolved](resolve) before insertion.
+    Source {
+        /// The source file.
+        file: &'a str,
+        /// The line, counted from 1.
+        line: u32,
+    },
+}
+
+/// A parsed object: a view of its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Object<'a> {
+    header: &'a layout::Header,
+    points: &'a [layout::Point],
+    locals: &'a [layout::Str],
+    globals: &'a [layout::Str],
+    lines: &'a [layout::Line],
+    code: &'a [u8],
+    strings: &'a str,
+}
+
+impl<'a> Object<'a> {
+    /// Checks untrusted bytes.
+    ///
+    /// # Errors
+    /// The first thing found wrong, with its place. An object that was accepted is right in every count, range, string
+    /// and enumerator; nothing that exceeds a limit is adjusted.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ObjectError> {
+        let object = Self::split(bytes)?;
+        let computed = resolve::checksum(bytes);
+        let found = object.header.checksum.get();
+        if found != computed {
+            return Err(ObjectError::Checksum { found, computed });
+        }
+        check::object(&object, bytes.len())?;
+        Ok(object)
+    }
+
+    /// Cuts the bytes into sections. The header's counts and lengths are within their limits afterwards.
+    fn split(bytes: &'a [u8]) -> Result<Self, ObjectError> {
+        let too_short = ObjectError::TooShort {
+            len: bytes.len(),
+            needed: size_of::<layout::Header>(),
+        };
+        let (header, rest) = layout::Header::ref_from_prefix(bytes).map_err(|_| too_short)?;
+        let needed = check::header(header, bytes.len())?;
+        let length = ObjectError::Length {
+            len: bytes.len(),
+            needed,
+        };
+        let count = |n: u32| usize::try_from(n).map_err(|_| length);
+        let (points, rest) = take(rest, count(header.points.get())?).ok_or(length)?;
+        let (locals, rest) = take(rest, usize::from(header.locals.get())).ok_or(length)?;
+        let (globals, rest) = take(rest, usize::from(header.globals.get())).ok_or(length)?;
+        let (lines, rest) = take(rest, count(header.lines.get())?).ok_or(length)?;
+        let (code, strings) = rest.split_at_checked(count(header.code_len.get())?).ok_or(length)?;
+        let strings = core::str::from_utf8(strings).map_err(|error| ObjectError::Text {
+            offset: bytes.len() - strings.len() + error.valid_up_to(),
+        })?;
+        Ok(Self {
+            header,
+            points,
+            locals,
+            globals,
+            lines,
+            code,
+            strings,
+        })
+    }
+
+    /// Kind of the module.
+    pub fn module_type(&self) -> ModuleType {
+        // Parsing proved that it is one.
+        ModuleType::from_byte(self.header.modtype).unwrap_or(ModuleType::Kernel)
+    }
+
+    /// The module: `kernel`, the name of a kernel module, or a path.
+    pub fn name(&self) -> &'a str {
+        self.string(self.header.name)
+    }
+
+    /// The source file, for messages; may be empty.
+    pub fn source(&self) -> &'a str {
+        self.string(self.header.source)
+    }
+
+    /// Major code.
+    pub fn major(&self) -> u16 {
+        self.header.major.get()
+    }
+
+    /// The author's identification of the program.
+    pub fn id(&self) -> u32 {
+        self.header.id.get()
+    }
+
+    /// Bytes of log elements per hit.
+    pub fn logmax(&self) -> u16 {
+        self.header.logmax.get()
+    }
+
+    /// Bytes of stack-trace elements per hit.
+    pub fn ex_logmax(&self) -> u16 {
+        self.header.ex_logmax.get()
+    }
+
+    /// Taken jumps per hit.
+    pub fn jmpmax(&self) -> u16 {
+        self.header.jmpmax.get()
+    }
+
+    /// Names of the local variables, as many as there are variables; empty where one has none.
+    pub fn locals(&self) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
+        let object = *self;
+        self.locals.iter().map(move |name| object.string(*name))
+    }
+
+    /// Names of the global variables, as many as there are variables; empty where one has none.
+    pub fn globals(&self) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
+        let object = *self;
+        self.globals.iter().map(move |name| object.string(*name))
+    }
+
+    /// The points: at least one.
+    pub fn points(&self) -> impl ExactSizeIterator<Item = Point<'a>> + use<'a> {
+        let object = *self;
+        self.points.iter().map(move |raw| Point { object, raw })
+    }
+
+    /// A point by its index.
+    pub fn point(&self, index: u32) -> Option<Point<'a>> {
+        let raw = self.points.get(usize::try_from(index).ok()?)?;
+        Some(Point { object: *self, raw })
+    }
+
+    /// The handlers of all points.
+    pub fn code(&self) -> &'a [u8] {
+        self.code
+    }
+
+    /// The line table: code offsets, ascending, and their source lines.
+    pub fn lines(&self) -> impl ExactSizeIterator<Item = (u32, u32)> + use<'a> {
+        self.lines.iter().map(|line| (line.offset.get(), line.line.get()))
+    }
+
+    /// The source line of the instruction at a code offset, if the object has lines.
+    pub fn line_at(&self, offset: u32) -> Option<u32> {
+        let after = self.lines.partition_point(|line| line.offset.get() <= offset);
+        Some(self.lines.get(after.checked_sub(1)?)?.line.get())
+    }
+
+    fn string(&self, string: layout::Str) -> &'a str {
+        // Parsing proved that it is one.
+        find_string(self.strings, string).unwrap_or("")
+    }
+}
+
+/// The first `count` records of some bytes, and the bytes after them.
+fn take<T>(bytes: &[u8], count: usize) -> Option<(&[T], &[u8])>
+where
+    T: FromBytes + zerocopy::Immutable + zerocopy::KnownLayout + zerocopy::Unaligned,
+{
+    <[T]>::ref_from_prefix_with_elems(bytes, count).ok()
+}
+
+fn find_string(strings: &str, string: layout::Str) -> Option<&str> {
+    let start = usize::try_from(string.offset.get()).ok()?;
+    let len = usize::try_from(string.len.get()).ok()?;
+    strings.get(start..start.checked_add(len)?)
+}
+
+impl layout::Point {
+    /// Where it is, once parsing has proved the fields.
+    fn location<'a>(&self, strings: &'a str) -> Location<'a> {
+        let value = self.value.get();
+        let symbol = find_string(strings, self.symbol).unwrap_or("");
+        match self.kind {
+            kind::ABSOLUTE => Location::Place(Place::Absolute(value)),
+            kind::MODULE_OFFSET => Location::Place(Place::ModuleOffset(value)),
+            kind::SYMBOL => Location::Symbol {
+                name: symbol,
+                addend: value.cast_signed(),
+            },
+            _ => Location::Source {
+                file: symbol,
+                line: u32::try_from(value).unwrap_or(u32::MAX),
+            },
+        }
+    }
+}
+
+/// A point of a parsed object.
+#[derive(Clone, Copy, Debug)]
+pub struct Point<'a> {
+    object: Object<'a>,
+    raw: &'a layout::Point,
+}
+
+impl<'a> Point<'a> {
+    /// Where it is.
+    pub fn location(&self) -> Location<'a> {
+        self.raw.location(self.object.strings)
+    }
+
+    /// The location as its author wrote it, for people; may be empty.
+    pub fn display(&self) -> &'a str {
+        self.object.string(self.raw.display)
+    }
+
+    /// The bytes expected at the location; empty when nothing particular is.
+    pub fn opcode(&self) -> &'a [u8] {
+        self.raw.opcode.get(..usize::from(self.raw.opcode_len)).unwrap_or(&[])
+    }
+
+    /// Minor code.
+    pub fn minor(&self) -> u16 {
+        self.raw.minor.get()
+    }
+
+    /// Group.
+    pub fn group(&self) -> u16 {
+        self.raw.group.get()
+    }
+
+    /// Type.
+    pub fn type_(&self) -> u16 {
+        self.raw.type_.get()
+    }
+
+    /// Exceptions that handlers get.
+    pub fn ex_mask(&self) -> u16 {
+        self.raw.ex_mask.get()
+    }
+
+    /// Hits to let pass before the first one that is processed.
+    pub fn pass_count(&self) -> u64 {
+        self.raw.pass_count.get()
+    }
+
+    /// Hits to process before the probe disables itself; 0 for no limit.
+    pub fn max_hits(&self) -> u64 {
+        self.raw.max_hits.get()
+    }
+
+    /// Whether the record is published although the probed instruction faults.
+    pub fn log_on_fault(&self) -> bool {
+        self.raw.flags.get() & layout::LOG_ON_FAULT != 0
+    }
+
+    /// Its handler: a range of the code.
+    pub fn code(&self) -> core::ops::Range<u32> {
+        self.raw.code_start.get()..self.raw.code_end.get()
+    }
+
+    /// Line of its definition in the source file, or 0.
+    pub fn line(&self) -> u32 {
+        self.raw.line.get()
+    }
+}
+
+/// The checks, from the header inwards.
+mod check {
+    use super::*;
+
+    /// Where in the object a field is.
+    macro_rules! at {
+        ($base:expr, $record:ident . $field:ident) => {
+            $base + offset_of!(layout::$record, $field)
+        };
+    }
+
+    fn limit(offset: usize, field: Field, found: impl Into<u64>, limit: impl Into<u64>) -> Result<(), ObjectError> {
+        let (found, limit) = (found.into(), limit.into());
+        if found > limit {
+            Err(ObjectError::Limit {
+                offset,
+                field,
+                found,
+                limit,
+            })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn value(good: bool, offset: usize, field: Field, found: impl Into<u64>) -> Result<(), ObjectError> {
+        if good {
+            Ok(())
+        } else {
+            Err(ObjectError::Value {
+                offset,
+                field,
+                found: found.into(),
+            })
+        }
+    }
+
+    fn zero(offset: usize, bytes: &[u8]) -> Result<(), ObjectError> {
+        match bytes.iter().position(|byte| *byte != 0) {
+            Some(at) => value(false, offset + at, Field::Reserved, bytes.get(at).copied().unwrap_or(1)),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the header alone; returns the length of the object it describes, which is `len`.
+    pub(super) fn header(header: &layout::Header, len: usize) -> Result<u64, ObjectError> {
+        use limits as l;
+        if header.magic != layout::MAGIC {
+            return Err(ObjectError::Magic { found: header.magic });
+        }
+        let version = header.version.get();
+        value(
+            version == layout::VERSION,
+            at!(0, Header.version),
+            Field::Version,
+            version,
+        )?;
+        let header_len = header.header_len.get();
+        let size = size_of::<layout::Header>();
+        value(
+            usize::from(header_len) == size,
+            at!(0, Header.header_len),
+            Field::HeaderLength,
+            header_len,
+        )?;
+
+        limit(at!(0, Header.points), Field::Points, header.points.get(), l::POINTS_MAX)?;
+        limit(at!(0, Header.locals), Field::Locals, header.locals.get(), l::LOCALS_MAX)?;
+        limit(
+            at!(0, Header.globals),
+            Field::Globals,
+            header.globals.get(),
+            l::GLOBALS_MAX,
+        )?;
+        limit(at!(0, Header.lines), Field::Lines, header.lines.get(), l::LINES_MAX)?;
+        limit(at!(0, Header.code_len), Field::Code, header.code_len.get(), l::CODE_MAX)?;
+        limit(
+            at!(0, Header.strings_len),
+            Field::Strings,
+            header.strings_len.get(),
+            l::STRINGS_MAX,
+        )?;
+        let needed = size as u64
+            + u64::from(header.points.get()) * size_of::<layout::Point>() as u64
+            + u64::from(header.locals.get()) * size_of::<layout::Str>() as u64
+            + u64::from(header.globals.get()) * size_of::<layout::Str>() as u64
+            + u64::from(header.lines.get()) * size_of::<layout::Line>() as u64
+            + u64::from(header.code_len.get())
+            + u64::from(header.strings_len.get());
+        if needed != len as u64 {
+            return Err(ObjectError::Length { len, needed });
+        }
+        let total_len = header.total_len.get();
+        value(
+            u64::from(total_len) == needed,
+            at!(0, Header.total_len),
+            Field::TotalLength,
+            total_len,
+        )?;
+        Ok(needed)
+    }
+
+    /// Checks everything the header check left.
+    pub(super) fn object(object: &Object<'_>, len: usize) -> Result<(), ObjectError> {
+        let header = object.header;
+        let strings_at = len - object.strings.len();
+        if let Some((at, _)) = object.strings.char_indices().find(|(_, c)| c.is_control()) {
+            return Err(ObjectError::Text {
+                offset: strings_at + at,
+            });
+        }
+        let modtype = header.modtype;
+        value(
+            ModuleType::from_byte(modtype).is_some(),
+            at!(0, Header.modtype),
+            Field::ModuleType,
+            modtype,
+        )?;
+        zero(at!(0, Header.reserved0), &[header.reserved0])?;
+        value(header.major.get() != 0, at!(0, Header.major), Field::Major, 0u8)?;
+        limit(
+            at!(0, Header.logmax),
+            Field::LogMax,
+            header.logmax.get(),
+            limits::LOG_MAX,
+        )?;
+        limit(
+            at!(0, Header.ex_logmax),
+            Field::ExLogMax,
+            header.ex_logmax.get(),
+            limits::EX_LOG_MAX,
+        )?;
+        zero(at!(0, Header.reserved1), &header.reserved1.get().to_le_bytes())?;
+        let name_len = header.name.len.get();
+        value(name_len != 0, at!(0, Header.name), Field::Name, name_len)?;
+        string(object, at!(0, Header.name), Field::Name, header.name, limits::NAME_MAX)?;
+        string(
+            object,
+            at!(0, Header.source),
+            Field::Source,
+            header.source,
+            limits::NAME_MAX,
+        )?;
+        let points = header.points.get();
+        value(points != 0, at!(0, Header.points), Field::Points, points)?;
+        zero(at!(0, Header.reserved2), &header.reserved2)?;
+
+        let mut base = size_of::<layout::Header>();
+        for raw in object.points {
+            point(object, base, raw)?;
+            base += size_of::<layout::Point>();
+        }
+        let names = [(object.locals, Field::LocalName), (object.globals, Field::GlobalName)];
+        for (names, field) in names {
+            for name in names {
+                string(object, base, field, *name, limits::VARIABLE_NAME_MAX)?;
+                base += size_of::<layout::Str>();
+            }
+        }
+        let mut next = 0;
+        for line in object.lines {
+            let offset = line.offset.get();
+            let inside = offset >= next && offset < header.code_len.get();
+            value(inside, at!(base, Line.offset), Field::LineOffset, offset)?;
+            value(line.line.get() != 0, at!(base, Line.line), Field::LineNumber, 0u8)?;
+            next = offset + 1;
+            base += size_of::<layout::Line>();
+        }
+        Ok(())
+    }
+
+    fn string(object: &Object<'_>, at: usize, field: Field, string: layout::Str, max: u32) -> Result<(), ObjectError> {
+        let (start, len) = (string.offset.get(), string.len.get());
+        limit(at, field, len, max)?;
+        match find_string(object.strings, string) {
+            Some(_) => Ok(()),
+            None => Err(ObjectError::StringRange {
+                offset: at,
+                field,
+                start,
+                len,
+            }),
+        }
+    }
+
+    fn point(object: &Object<'_>, base: usize, raw: &layout::Point) -> Result<(), ObjectError> {
+        let symbolic = match raw.kind {
+            kind::ABSOLUTE | kind::MODULE_OFFSET => false,
+            kind::SYMBOL => true,
+            kind::SOURCE => {
+                let line = raw.value.get();
+                value(line != 0, at!(base, Point.value), Field::LineNumber, line)?;
+                limit(at!(base, Point.value), Field::LineNumber, line, u32::MAX)?;
+                true
+            }
+            other => return value(false, base, Field::LocationKind, other),
+        };
+        let symbol_len = raw.symbol.len.get();
+        value(
+            (symbol_len != 0) == symbolic,
+            at!(base, Point.symbol),
+            Field::Symbol,
+            symbol_len,
+        )?;
+        string(
+            object,
+            at!(base, Point.symbol),
+            Field::Symbol,
+            raw.symbol,
+            limits::SYMBOL_MAX,
+        )?;
+        string(
+            object,
+            at!(base, Point.display),
+            Field::Display,
+            raw.display,
+            limits::SYMBOL_MAX,
+        )?;
+
+        let opcode_len = raw.opcode_len;
+        limit(
+            at!(base, Point.opcode_len),
+            Field::OpcodeLength,
+            opcode_len,
+            limits::OPCODE_MAX as u64,
+        )?;
+        let beyond = raw.opcode.get(usize::from(opcode_len)..).unwrap_or(&[]);
+        zero(at!(base, Point.opcode) + usize::from(opcode_len), beyond)?;
+        let flags = raw.flags.get();
+        value(
+            flags & !layout::LOG_ON_FAULT == 0,
+            at!(base, Point.flags),
+            Field::Flags,
+            flags,
+        )?;
+        let ex_mask = raw.ex_mask.get();
+        value(
+            ex_mask & !exception::MASK_BITS == 0,
+            at!(base, Point.ex_mask),
+            Field::ExMask,
+            ex_mask,
+        )?;
+        zero(at!(base, Point.reserved), &[raw.reserved])?;
+
+        let (start, end) = (raw.code_start.get(), raw.code_end.get());
+        limit(
+            at!(base, Point.code_end),
+            Field::CodeEnd,
+            end,
+            object.header.code_len.get(),
+        )?;
+        value(start < end, at!(base, Point.code_start), Field::CodeStart, start)
+    }
+}

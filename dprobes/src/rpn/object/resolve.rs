@@ -1,0 +1,115 @@
+//! Changing an object in place: where its points are.
+
+use core::fmt;
+use core::mem::offset_of;
+
+use crc::{CRC_32_ISO_HDLC, Crc};
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U32;
+
+use super::layout::{self, Header, kind};
+use super::{Location, Object, ObjectError, Place};
+
+static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+
+const CHECKSUM_AT: usize = offset_of!(Header, checksum);
+const CHECKSUM_END: usize = CHECKSUM_AT + size_of::<U32>();
+
+/// The checksum an object should have.
+pub(super) fn checksum(bytes: &[u8]) -> u32 {
+    let mut digest = CRC.digest();
+    digest.update(bytes.get(..CHECKSUM_AT).unwrap_or(bytes));
+    digest.update(&[0; CHECKSUM_END - CHECKSUM_AT]);
+    digest.update(bytes.get(CHECKSUM_END..).unwrap_or(&[]));
+    digest.finalize()
+}
+
+/// Writes the length and the checksum of an object whose other bytes are in place.
+///
+/// # Errors
+/// [`ObjectError::TooShort`], or [`ObjectError::Limit`] for more bytes than a length can say.
+pub fn seal(bytes: &mut [u8]) -> Result<(), ObjectError> {
+    let len = bytes.len();
+    let too_short = ObjectError::TooShort {
+        len,
+        needed: size_of::<Header>(),
+    };
+    let total_len = u32::try_from(len).map_err(|_| ObjectError::Limit {
+        offset: offset_of!(Header, total_len),
+        field: super::Field::TotalLength,
+        found: len as u64,
+        limit: u64::from(u32::MAX),
+    })?;
+    let (header, _) = Header::mut_from_prefix(bytes).map_err(|_| too_short)?;
+    header.total_len.set(total_len);
+    let checksum = checksum(bytes);
+    let (header, _) = Header::mut_from_prefix(bytes).map_err(|_| too_short)?;
+    header.checksum.set(checksum);
+    Ok(())
+}
+
+/// Why an object could not be resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResolveError<E> {
+    /// It is not an object.
+    Object(ObjectError),
+    /// A location was not found.
+    Location {
+        /// Which point.
+        point: u32,
+        /// Why.
+        error: E,
+    },
+}
+
+impl<E: fmt::Display> fmt::Display for ResolveError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(error) => error.fmt(f),
+            Self::Location { point, error } => write!(f, "point {point}: {error}"),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> core::error::Error for ResolveError<E> {}
+
+impl<E> From<ObjectError> for ResolveError<E> {
+    fn from(error: ObjectError) -> Self {
+        Self::Object(error)
+    }
+}
+
+/// Replaces every location the engine does not understand by the place that `find` knows, in place. `find` gets the
+/// point's index and its location, which is never a [`Location::Place`].
+///
+/// # Errors
+/// When the bytes are not an object, or with the first error of `find`. The bytes are to be discarded then.
+pub fn resolve<E>(
+    bytes: &mut [u8],
+    mut find: impl FnMut(u32, Location<'_>) -> Result<Place, E>,
+) -> Result<(), ResolveError<E>> {
+    let object = Object::parse(bytes)?;
+    let (count, strings_len) = (object.points.len(), object.strings.len());
+    // Parsing proved that the bytes can be cut like this.
+    let Some((records, strings)) = bytes.split_at_mut_checked(bytes.len() - strings_len) else {
+        return Ok(());
+    };
+    let strings = core::str::from_utf8(strings).unwrap_or("");
+    let records = records.get_mut(size_of::<Header>()..).unwrap_or(&mut []);
+    let (points, _) = <[layout::Point]>::mut_from_prefix_with_elems(records, count).unwrap_or((&mut [], &mut []));
+    for (index, raw) in (0..).zip(points) {
+        let location = raw.location(strings);
+        if matches!(location, Location::Place(_)) {
+            continue;
+        }
+        let place = find(index, location).map_err(|error| ResolveError::Location { point: index, error })?;
+        let (kind, value) = match place {
+            Place::Absolute(address) => (kind::ABSOLUTE, address),
+            Place::ModuleOffset(offset) => (kind::MODULE_OFFSET, offset),
+        };
+        raw.kind = kind;
+        raw.value.set(value);
+        raw.symbol = layout::Str::default();
+    }
+    Ok(seal(bytes)?)
+}
