@@ -1,0 +1,26 @@
+//! Control registers of each CPU.
+
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+use x86_64::registers::xcontrol::{XCr0, XCr0Flags};
+
+const XSAVE: u32 = 1 << 26;
+const AVX: u32 = 1 << 28;
+
+/// Lets SSE, and AVX where the CPU has it, be executed. The kernel itself is compiled without them; a test may probe such instructions.
+pub(crate) fn init() {
+    let features = core::arch::x86_64::__cpuid(1).ecx;
+    // SAFETY: CR0.WP, paging and long mode stay as they are; FPU and vector state are enabled only where CPUID says they exist.
+    unsafe {
+        Cr0::update(|cr0| {
+            cr0.remove(Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED);
+            cr0.insert(Cr0Flags::MONITOR_COPROCESSOR | Cr0Flags::NUMERIC_ERROR | Cr0Flags::WRITE_PROTECT);
+        });
+        Cr4::update(|cr4| cr4.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE));
+        if features & XSAVE != 0 {
+            Cr4::update(|cr4| cr4.insert(Cr4Flags::OSXSAVE));
+            let mut state = XCr0Flags::X87 | XCr0Flags::SSE;
+            state.set(XCr0Flags::AVX, features & AVX != 0);
+            XCr0::write(state);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Reading and writing memory that may not be there.
+
+use x86_64::registers::control::Cr2;
+
+use crate::trap::{GP, PF, TrapFrame};
+
+core::arch::global_asm!(include_str!("asm/copy.s"), options(att_syntax));
+
+/// An entry of section `__ex_table`: where an instruction may fault, and where to continue if it does.
+#[repr(C)]
+struct FixUp {
+    fault: u64,
+    resume: u64,
+}
+
+unsafe extern "C" {
+    fn fault_copy(to: *mut u8, from: *const u8, len: usize) -> usize;
+    static __ex_table_start: FixUp;
+    static __ex_table_end: FixUp;
+}
+
+/// An address that could not be accessed: the first one of the range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// The address.
+    pub address: u64,
+}
+
+fn table() -> &'static [FixUp] {
+    let start = &raw const __ex_table_start;
+    let len = ((&raw const __ex_table_end).addr() - start.addr()) / size_of::<FixUp>();
+    // SAFETY: the linker script puts the entries between the two symbols, in read-only data.
+    unsafe { core::slice::from_raw_parts(start, len) }
+}
+
+/// Where code faulting at `rip` continues, if the kernel's fix-up table has an entry for it.
+pub fn fix_up_of(rip: u64) -> Option<u64> {
+    table()
+        .iter()
+        .find(|entry| entry.fault == rip)
+        .map(|entry| entry.resume)
+}
+
+/// Continues at the fix-up of the faulting instruction. False if it has none, or the trap is not a fault of memory access.
+pub(crate) fn fix_up(vector: u8, frame: &mut TrapFrame) -> bool {
+    match fix_up_of(frame.rip) {
+        Some(resume) if vector == PF || vector == GP => {
+            frame.rip = resume;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Copies `len` bytes; `base` is the end of the copy that may fault. Leaves CR2 as it was.
+///
+/// # Safety
+///
+/// The other end must be valid for the whole length, and what a write changes must be nobody else's.
+unsafe fn copy(to: *mut u8, from: *const u8, len: usize, base: u64) -> Result<(), Fault> {
+    let cr2 = Cr2::read_raw();
+    // SAFETY: a fault at either end continues at the fix-up; the rest is the caller's promise.
+    let left = unsafe { fault_copy(to, from, len) };
+    if left == 0 {
+        return Ok(());
+    }
+    // SAFETY: CR2 has no effect but to be read.
+    unsafe { core::arch::asm!("mov cr2, {}", in(reg) cr2, options(nomem, nostack, preserves_flags)) };
+    Err(Fault {
+        address: base.wrapping_add((len - left) as u64),
+    })
+}
+
+/// Reads memory at any address whatsoever: `into.len()` bytes from `from`. Works in a trap. CR2 is left as it was.
+///
+/// On a fault the bytes before it have been read. Reading a device register may have an effect on the device.
+pub fn probe_read(from: u64, into: &mut [u8]) -> Result<(), Fault> {
+    // SAFETY: `into` is valid; reading through a wild address is survived, and the compiler assumes nothing about what is read.
+    unsafe {
+        copy(
+            into.as_mut_ptr(),
+            core::ptr::with_exposed_provenance(from as usize),
+            into.len(),
+            from,
+        )
+    }
+}
+
+/// Writes memory at any address whatsoever. Works in a trap. CR2 is left as it was; read-only pages are not written.
+///
+/// # Safety
+///
+/// If there is writable memory at `to`, changing it must not break the promises of whoever owns it.
+pub unsafe fn probe_write(to: u64, bytes: &[u8]) -> Result<(), Fault> {
+    // SAFETY: `bytes` is valid; the destination is the caller's promise where it exists, and survived where not.
+    unsafe {
+        copy(
+            core::ptr::with_exposed_provenance_mut(to as usize),
+            bytes.as_ptr(),
+            bytes.len(),
+            to,
+        )
+    }
+}
