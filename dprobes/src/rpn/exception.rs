@@ -25,7 +25,7 @@ codes! {
     SEG_FAULT = 0x0002, "A segment selector was invalid: (selector, 0).";
     MAX_JMPS = 0x0004, "`jmpmax` or the instruction budget is used up: (limit, 0).";
     CALL_STACK_OVERFLOW = 0x0010, "A 33rd nested call: (32, 0), or a `ret` outside any routine: (0, 0).";
-    DIV_BY_ZERO = 0x0020, "Division by zero, or of the most negative number by -1: (dividend, divisor).";
+    DIV_BY_ZERO = 0x0020, "Division by zero, or of the most negative number by -1: (0, 0).";
     INVALID_OPERAND = 0x0040, "A word taken as operand is out of range: (one of the classes in [`operand`], the word).";
     INVALID_OPCODE = 0x0080, "Unknown instruction: (opcode, offset). The verifier refuses these, so a verified program never raises it.";
     HEAP_NOMEM = 0x0100, "The byte heap is exhausted: (size, 0).";

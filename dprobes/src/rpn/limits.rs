@@ -27,6 +27,9 @@ pub const POINTS_MAX: u32 = 1 << 17;
 /// Bytes of code of a program, all handlers together.
 pub const CODE_MAX: u32 = 1 << 20;
 
+/// Bytes of code of one handler.
+pub const HANDLER_MAX: u32 = 65_535;
+
 /// Entries of the table that maps code offsets to source lines: one for each byte of code at most.
 pub const LINES_MAX: u32 = CODE_MAX;
 
@@ -47,8 +50,9 @@ pub const OPCODE_MAX: usize = 15;
 
 /// Instructions one hit can execute before `MAX_JMPS` is raised, whatever `jmpmax` says.
 ///
-/// It is charged where control moves backwards, with the distance moved, so a straight run of a long program costs nothing; an
-/// instruction that does more than a few stores' work charges [`MEMORY_COST`] or the words it moves on top.
+/// It is charged where control moves backwards, from one instruction to another: with the number of instructions from the
+/// one to the other, both included. So a hit executes at most the handler's length and this many instructions. An
+/// instruction that accesses memory charges [`MEMORY_COST`], and `dup` the words it writes, on top.
 pub const INSTRUCTION_BUDGET: u32 = 1_000_000;
 
 /// What a handler may still execute after [`INSTRUCTION_BUDGET`] was used up and it caught the exception. When this is gone too, the

@@ -1,15 +1,23 @@
 //! Probe programs: instructions, the object form, the verifier and the interpreter.
 //!
-//! A program reaches the engine as untrusted bytes. [`object::Object::parse`] checks their shape, [`verify::verify`] proves what they do
-//! and decodes them into a [`Program`], and [`interp::run`] executes one handler of it for one hit. Only the verifier can make a
-//! [`Program`], so what it proves the interpreter does not check again.
+//! A program reaches the engine as untrusted bytes. [`object::Object::parse`] checks their shape, [`verify::verify`]
+//! proves what they do and decodes them into a [`Program`], and [`interp::run`] executes one handler of it for one hit.
+//! Only the verifier can make a [`Program`], so what it proves the interpreter does not check again.
 #![forbid(unsafe_code)]
 
+mod env;
 pub mod exception;
+pub mod interp;
 pub mod limits;
+mod log;
 pub mod object;
 pub mod op;
+mod program;
 pub mod reg;
+pub mod verify;
+mod workspace;
+
+pub use program::Program;
 
 /// An address of the probed system could not be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,6 +48,7 @@ fields! {
     ExMask "ex_mask";
     CodeStart "start of a handler";
     CodeEnd "end of a handler";
+    Handler "length of a handler";
     LineOffset "code offset of a line";
     LineNumber "line number";
 }

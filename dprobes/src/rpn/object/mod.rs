@@ -37,22 +37,22 @@ use layout::kind;
 /// What kind of module a program is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum ModuleType {
+pub enum ModType {
     /// An executable or shared library in user space.
     User = 1,
     /// The kernel image.
     Kernel = 2,
     /// A kernel module.
-    KernelModule = 4,
+    Kmod = 4,
 }
 
-impl ModuleType {
+impl ModType {
     /// From its number in the header.
     pub const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::User),
             2 => Some(Self::Kernel),
-            4 => Some(Self::KernelModule),
+            4 => Some(Self::Kmod),
             _ => None,
         }
     }
@@ -150,9 +150,9 @@ impl<'a> Object<'a> {
     }
 
     /// Kind of the module.
-    pub fn module_type(&self) -> ModuleType {
+    pub fn modtype(&self) -> ModType {
         // Parsing proved that it is one.
-        ModuleType::from_byte(self.header.modtype).unwrap_or(ModuleType::Kernel)
+        ModType::from_byte(self.header.modtype).unwrap_or(ModType::Kernel)
     }
 
     /// The module: `kernel`, the name of a kernel module, or a path.
@@ -452,7 +452,7 @@ mod check {
         }
         let modtype = header.modtype;
         value(
-            ModuleType::from_byte(modtype).is_some(),
+            ModType::from_byte(modtype).is_some(),
             at!(0, Header.modtype),
             Field::ModuleType,
             modtype,
@@ -590,6 +590,12 @@ mod check {
             end,
             object.header.code_len.get(),
         )?;
-        value(start < end, at!(base, Point.code_start), Field::CodeStart, start)
+        value(start < end, at!(base, Point.code_start), Field::CodeStart, start)?;
+        limit(
+            at!(base, Point.code_start),
+            Field::Handler,
+            end - start,
+            limits::HANDLER_MAX,
+        )
     }
 }

@@ -1,0 +1,665 @@
+//! The interpreter: runs one handler of a verified program, for one hit.
+//!
+//! It does not allocate, lock, panic or recurse, and executes a bounded number of instructions. Operands, jumps and the
+//! depth of the stack were proven by the verifier; stack indices are masked, so that even a mistake there could not
+//! leave the workspace.
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::exception::{self, Exception, operand};
+use super::limits::{CALL_DEPTH, GRACE_BUDGET, INSTRUCTION_BUDGET, MEMORY_COST, STACK_WORDS};
+use super::log::Logged;
+use super::program::{Entry, Insn, Program, Width};
+use super::workspace::Frame;
+
+pub use super::env::Env;
+pub use super::workspace::Workspace;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `exit`: publish the record.
+    Exit,
+    /// `abort`: publish nothing.
+    Abort,
+    /// `remove`: publish the record, and remove the probe.
+    Remove,
+    /// An exception that no handler took: publish the record.
+    Exception {
+        /// The exception.
+        exception: Exception,
+        /// Offset in the object's code of the instruction that raised it.
+        offset: u32,
+    },
+}
+
+/// What a run leaves behind; its log is in the [`Workspace`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How it ended.
+    pub end: End,
+    /// Major code for the record, if the program set one.
+    pub major: Option<u16>,
+    /// Minor code for the record, if the program set one.
+    pub minor: Option<u16>,
+    /// Bytes of elements in [`Workspace::log`].
+    pub log_len: usize,
+    /// The log was too small for something the program logged: it is missing or cut short.
+    pub log_overflow: bool,
+}
+
+/// Runs the handler of a point of the program, counted from zero.
+///
+/// `locals` are the program's local variables, [`Program::locals`] of them, shared by all CPUs. A point that the program
+/// does not have runs as `abort`.
+#[inline]
+pub fn run<E: Env>(program: &Program, point: usize, ws: &mut Workspace, env: &mut E, locals: &[AtomicU64]) -> Outcome {
+    ws.log_len = 0;
+    let Some(entry) = program.entries.get(point).copied() else {
+        return Outcome {
+            end: End::Abort,
+            major: None,
+            minor: None,
+            log_len: 0,
+            log_overflow: false,
+        };
+    };
+    if entry.whole_stack {
+        ws.stack = [0; STACK_WORDS];
+        execute::<E, true>(program, entry, ws, env, locals)
+    } else {
+        execute::<E, false>(program, entry, ws, env, locals)
+    }
+}
+
+/// The part of the machine's state that an exception changes.
+#[derive(Clone, Copy)]
+struct Position {
+    /// Index of the instruction.
+    pc: usize,
+    /// Words on the stack.
+    sp: usize,
+    /// Instructions that may still be charged.
+    budget: i64,
+}
+
+/// Where an exception leads.
+enum Next {
+    /// It is ignored.
+    Ignored,
+    /// To its handler.
+    Handler(Position),
+    /// To the end of the run.
+    End(End),
+}
+
+/// The part of the machine's state that is seldom touched.
+struct Hit<'p> {
+    program: &'p Program,
+    entry: Entry,
+    /// Index of the current routine's frame.
+    frame: usize,
+    /// The budget was used up once.
+    grace: bool,
+    /// The last exception of this hit.
+    last: Exception,
+    major: Option<u16>,
+    minor: Option<u16>,
+    log_overflow: bool,
+}
+
+impl Hit<'_> {
+    #[cold]
+    #[inline(never)]
+    fn raise(&mut self, ws: &mut Workspace, at: Position, code: u16, parm1: u64, parm2: u64) -> Next {
+        let exception = Exception {
+            code: u64::from(code),
+            parm1,
+            parm2,
+        };
+        if self.entry.ex_mask & code == 0 {
+            if exception::NON_MASKABLE & code == 0 {
+                return Next::Ignored;
+            }
+            return Next::End(self.end(at.pc, exception));
+        }
+        let mut sp = at.sp;
+        if !self.entry.whole_stack && sp > STACK_WORDS - 3 {
+            // No room for the three words: a handler that gets them is worth more than what is on the stack.
+            sp = 0;
+        }
+        for word in [parm2, parm1, exception.code] {
+            ws.stack[sp % STACK_WORDS] = word;
+            sp = sp.wrapping_add(1);
+        }
+        self.dispatch(ws, Position { sp, ..at }, exception)
+    }
+
+    /// Finds the handler of an exception whose words are on the stack.
+    #[cold]
+    #[inline(never)]
+    fn dispatch(&mut self, ws: &mut Workspace, at: Position, exception: Exception) -> Next {
+        self.last = exception;
+        loop {
+            let handler = ws
+                .frames
+                .get_mut(self.frame)
+                .map_or(0, |frame| core::mem::take(&mut frame.handler));
+            if handler != 0 {
+                let pc = handler as usize - 1;
+                let budget = at.budget - self.cost(at.pc, pc);
+                if budget < 0 {
+                    // Exceptions in a loop: there is no sense in one more.
+                    return Next::End(self.end(at.pc, EXHAUSTED));
+                }
+                return Next::Handler(Position { pc, budget, ..at });
+            }
+            match self.frame.checked_sub(1) {
+                Some(caller) => self.frame = caller,
+                None => return Next::End(self.end(at.pc, exception)),
+            }
+        }
+    }
+
+    /// The budget is used up.
+    #[cold]
+    #[inline(never)]
+    fn exhausted(&mut self, ws: &mut Workspace, at: Position) -> Next {
+        if self.grace {
+            return Next::End(self.end(at.pc, EXHAUSTED));
+        }
+        self.grace = true;
+        let at = Position {
+            budget: i64::from(GRACE_BUDGET),
+            ..at
+        };
+        self.raise(ws, at, exception::MAX_JMPS, EXHAUSTED.parm1, EXHAUSTED.parm2)
+    }
+
+    fn end(&self, pc: usize, exception: Exception) -> End {
+        End::Exception {
+            exception,
+            offset: self.program.origins.get(pc).map_or(0, |origin| origin.offset),
+        }
+    }
+
+    /// What moving from one instruction to another is charged.
+    fn cost(&self, from: usize, to: usize) -> i64 {
+        let number = |pc: usize| {
+            self.program
+                .origins
+                .get(pc)
+                .map_or(0, |origin| i64::from(origin.number))
+        };
+        (number(from) - number(to) + 1).max(0)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn log_failed(&mut self, logged: Logged, logmax: u16) -> (u16, u64) {
+        match logged {
+            Logged::Fault { addr, overflow } => {
+                self.log_overflow |= overflow;
+                (exception::INVALID_ADDR, addr)
+            }
+            Logged::All | Logged::Overflow => {
+                self.log_overflow = true;
+                (exception::LOG_OVERFLOW, u64::from(logmax))
+            }
+        }
+    }
+}
+
+const EXHAUSTED: Exception = Exception {
+    code: exception::MAX_JMPS as u64,
+    parm1: INSTRUCTION_BUDGET as u64,
+    parm2: 0,
+};
+
+/// The loop. With `WHOLE`, every word that was ever on the stack is kept in memory.
+///
+/// The top word is kept in `tos`, all others are in the workspace; when the stack is empty, `tos` stands for the word
+/// below its bottom, which only a ring has.
+fn execute<E: Env, const WHOLE: bool>(
+    program: &Program,
+    entry: Entry,
+    ws: &mut Workspace,
+    env: &mut E,
+    locals: &[AtomicU64],
+) -> Outcome {
+    let mut hit = Hit {
+        program,
+        entry,
+        frame: 0,
+        grace: false,
+        last: Exception {
+            code: 0,
+            parm1: 0,
+            parm2: 0,
+        },
+        major: None,
+        minor: None,
+        log_overflow: false,
+    };
+    ws.frames[0] = Frame { back: 0, handler: 0 };
+    let code = program.code.as_slice();
+    let logmax = program.logmax;
+    let mut pc = entry.pc as usize;
+    let mut sp = 0_usize;
+    let mut tos = 0_u64;
+    let mut jumps = program.jmpmax;
+    let mut budget = i64::from(INSTRUCTION_BUDGET);
+
+    macro_rules! slot {
+        ($index:expr) => {
+            ws.stack[$index % STACK_WORDS]
+        };
+    }
+    macro_rules! push {
+        ($word:expr) => {{
+            let word = $word;
+            slot!(sp.wrapping_sub(1)) = tos;
+            sp = sp.wrapping_add(1);
+            tos = word;
+        }};
+    }
+    macro_rules! pop {
+        () => {{
+            let word = tos;
+            if WHOLE {
+                slot!(sp.wrapping_sub(1)) = word;
+            }
+            sp = sp.wrapping_sub(1);
+            tos = slot!(sp.wrapping_sub(1));
+            word
+        }};
+    }
+    macro_rules! binary {
+        ($a:ident, $b:ident, $result:expr) => {{
+            let $b = pop!();
+            let $a = tos;
+            tos = $result;
+        }};
+    }
+    // What follows an exception. Control does not come back.
+    macro_rules! follow {
+        ($hit:ident, $method:ident $(, $arg:expr)*) => {{
+            slot!(sp.wrapping_sub(1)) = tos;
+            match $hit.$method(ws, Position { pc: pc.wrapping_sub(1), sp, budget } $(, $arg)*) {
+                Next::Ignored => {}
+                Next::Handler(to) => {
+                    (pc, sp, budget) = (to.pc, to.sp, to.budget);
+                    tos = slot!(sp.wrapping_sub(1));
+                }
+                Next::End(end) => break end,
+            }
+            continue;
+        }};
+    }
+    macro_rules! raise {
+        ($code:ident, $parm1:expr, $parm2:expr) => {
+            follow!(hit, raise, exception::$code, $parm1, $parm2)
+        };
+    }
+    macro_rules! charge {
+        ($cost:expr) => {{
+            budget -= i64::from($cost);
+            if budget < 0 {
+                follow!(hit, exhausted);
+            }
+        }};
+    }
+    macro_rules! count_jump {
+        () => {
+            match jumps.checked_sub(1) {
+                Some(left) => jumps = left,
+                None => raise!(MAX_JMPS, u64::from(program.jmpmax), 0),
+            }
+        };
+    }
+    macro_rules! jump {
+        ($jump:expr, $condition:expr) => {
+            if $condition {
+                count_jump!();
+                charge!($jump.cost);
+                pc = $jump.target as usize;
+            }
+        };
+    }
+    macro_rules! local {
+        ($index:expr) => {{
+            let index: u64 = $index;
+            let local = usize::try_from(index).ok().and_then(|index| locals.get(index));
+            match local {
+                Some(local) => local,
+                None => raise!(INVALID_OPERAND, operand::LOCAL, index),
+            }
+        }};
+    }
+    macro_rules! bits {
+        ($count:expr) => {{
+            let count = $count;
+            if count > 63 {
+                raise!(INVALID_OPERAND, operand::BIT, count);
+            }
+            count as u32
+        }};
+    }
+    // `count value -- result`
+    macro_rules! shift {
+        ($method:ident) => {{
+            let value = pop!();
+            let count = pop!();
+            let count = bits!(count);
+            push!(value.$method(count));
+        }};
+    }
+    macro_rules! code16 {
+        ($min:expr) => {{
+            let code = pop!();
+            match u16::try_from(code) {
+                Ok(code @ $min..=u16::MAX) => code,
+                _ => raise!(INVALID_OPERAND, operand::CODE, code),
+            }
+        }};
+    }
+    macro_rules! logged {
+        ($logged:expr) => {{
+            let logged = $logged;
+            if logged != Logged::All {
+                match hit.log_failed(logged, logmax) {
+                    (code, parm1) => follow!(hit, raise, code, parm1, 0),
+                }
+            }
+        }};
+    }
+    macro_rules! read {
+        ($type:ty, $widen:expr) => {{
+            let mut bytes = [0; size_of::<$type>()];
+            match env.read(tos, &mut bytes) {
+                Ok(()) => tos = $widen(<$type>::from_le_bytes(bytes)),
+                Err(bad) => {
+                    pop!();
+                    raise!(INVALID_ADDR, bad.addr, 0);
+                }
+            }
+        }};
+    }
+
+    if WHOLE {
+        tos = slot!(sp.wrapping_sub(1));
+    }
+    let end = loop {
+        // Control cannot get behind the code; if it did, the run would end here.
+        let Some(insn) = code.get(pc) else { break End::Abort };
+        pc += 1;
+        match *insn {
+            Insn::Check { pops, room } => {
+                let (pops, most) = (usize::from(pops), STACK_WORDS.saturating_sub(usize::from(room)));
+                if sp < pops {
+                    raise!(RPN_STACK_WRAP, 0, (pops - sp) as u64);
+                }
+                if sp > most {
+                    raise!(RPN_STACK_WRAP, STACK_WORDS as u64, (sp - most) as u64);
+                }
+            }
+            Insn::Nop => {}
+            Insn::Jmp(to) => jump!(to, true),
+            Insn::Jlt(to) => jump!(to, tos.cast_signed() < 0),
+            Insn::Jle(to) => jump!(to, tos.cast_signed() <= 0),
+            Insn::Jgt(to) => jump!(to, tos.cast_signed() > 0),
+            Insn::Jge(to) => jump!(to, tos.cast_signed() >= 0),
+            Insn::Jz(to) => jump!(to, tos == 0),
+            Insn::Jnz(to) => jump!(to, tos != 0),
+            Insn::Loop(to) => {
+                // Counted whether it jumps or not.
+                count_jump!();
+                tos = tos.wrapping_sub(1);
+                if tos != 0 {
+                    charge!(to.cost);
+                    pc = to.target as usize;
+                }
+            }
+            Insn::Call(to) => {
+                let Some(frame) = ws.frames.get_mut(hit.frame + 1) else {
+                    raise!(CALL_STACK_OVERFLOW, CALL_DEPTH as u64, 0);
+                };
+                charge!(to.cost);
+                *frame = Frame {
+                    back: pc as u32,
+                    handler: 0,
+                };
+                hit.frame += 1;
+                pc = to.target as usize;
+            }
+            Insn::Ret => {
+                let Some(caller) = hit.frame.checked_sub(1) else {
+                    raise!(CALL_STACK_OVERFLOW, 0, 0);
+                };
+                let back = ws.frames.get(hit.frame).map_or(0, |frame| frame.back as usize);
+                charge!(hit.cost(pc - 1, back) as u32);
+                hit.frame = caller;
+                pc = back;
+            }
+            Insn::Abort => break End::Abort,
+            Insn::Remove => break End::Remove,
+            Insn::Exit => break End::Exit,
+
+            Insn::SetMin(minor) => hit.minor = Some(minor),
+            Insn::SetMinS => hit.minor = Some(code16!(0)),
+            Insn::SetMaj(major) => hit.major = Some(major),
+            Insn::SetMajS => hit.major = Some(code16!(1)),
+
+            Insn::LogStr => {
+                let addr = pop!();
+                let len = pop!();
+                budget -= i64::from(MEMORY_COST);
+                logged!(ws.log_str(logmax, env, addr, len));
+            }
+            Insn::LogMrf => {
+                let addr = pop!();
+                let len = pop!();
+                budget -= i64::from(MEMORY_COST);
+                logged!(ws.log_mrf(logmax, env, addr, len));
+            }
+            Insn::Log(count) => {
+                slot!(sp.wrapping_sub(1)) = tos;
+                let from = sp;
+                sp = sp.wrapping_sub(usize::from(count));
+                tos = slot!(sp.wrapping_sub(1));
+                logged!(ws.log_words(logmax, from, usize::from(count)));
+            }
+            Insn::LogS => {
+                if tos > STACK_WORDS as u64 {
+                    let count = pop!();
+                    raise!(INVALID_OPERAND, operand::COUNT, count);
+                }
+                let count = tos as usize;
+                let below = sp.wrapping_sub(1);
+                if !WHOLE && count > below {
+                    raise!(RPN_STACK_WRAP, 0, (count - below) as u64);
+                }
+                pop!();
+                slot!(sp.wrapping_sub(1)) = tos;
+                let from = sp;
+                sp = sp.wrapping_sub(count);
+                tos = slot!(sp.wrapping_sub(1));
+                logged!(ws.log_words(logmax, from, count));
+            }
+
+            Insn::PushLv(index) => push!(local!(u64::from(index)).load(Relaxed)),
+            Insn::PushLvS => {
+                let index = pop!();
+                push!(local!(index).load(Relaxed));
+            }
+            Insn::PopLv(index) => {
+                let value = pop!();
+                local!(u64::from(index)).store(value, Relaxed);
+            }
+            Insn::PopLvS => {
+                let value = pop!();
+                let index = pop!();
+                local!(index).store(value, Relaxed);
+            }
+            Insn::MoveLv(index) => local!(u64::from(index)).store(tos, Relaxed),
+            Insn::MoveLvS => {
+                let index = pop!();
+                local!(index).store(tos, Relaxed);
+            }
+            Insn::IncLv(index) => {
+                local!(u64::from(index)).fetch_add(1, Relaxed);
+            }
+            Insn::IncLvS => {
+                let index = pop!();
+                local!(index).fetch_add(1, Relaxed);
+            }
+            Insn::DecLv(index) => {
+                local!(u64::from(index)).fetch_sub(1, Relaxed);
+            }
+            Insn::DecLvS => {
+                let index = pop!();
+                local!(index).fetch_sub(1, Relaxed);
+            }
+
+            Insn::Add => binary!(a, b, a.wrapping_add(b)),
+            Insn::Sub => binary!(a, b, a.wrapping_sub(b)),
+            Insn::Mul => binary!(a, b, a.wrapping_mul(b)),
+            Insn::Div => {
+                let divisor = pop!();
+                let dividend = pop!();
+                match (dividend.checked_rem(divisor), dividend.checked_div(divisor)) {
+                    (Some(remainder), Some(quotient)) => {
+                        push!(remainder);
+                        push!(quotient);
+                    }
+                    _ => raise!(DIV_BY_ZERO, 0, 0),
+                }
+            }
+            Insn::Idiv => {
+                let divisor = pop!().cast_signed();
+                let dividend = pop!().cast_signed();
+                match (dividend.checked_rem(divisor), dividend.checked_div(divisor)) {
+                    (Some(remainder), Some(quotient)) => {
+                        push!(remainder.cast_unsigned());
+                        push!(quotient.cast_unsigned());
+                    }
+                    _ => raise!(DIV_BY_ZERO, 0, 0),
+                }
+            }
+            Insn::Neg => tos = tos.wrapping_neg(),
+            Insn::Not => tos = !tos,
+            Insn::And => binary!(a, b, a & b),
+            Insn::Or => binary!(a, b, a | b),
+            Insn::Xor => binary!(a, b, a ^ b),
+            Insn::Rol(count) => tos = tos.rotate_left(u32::from(count)),
+            Insn::RolS => shift!(rotate_left),
+            Insn::Ror(count) => tos = tos.rotate_right(u32::from(count)),
+            Insn::RorS => shift!(rotate_right),
+            Insn::Shl(count) => tos = tos.wrapping_shl(u32::from(count)),
+            Insn::ShlS => shift!(wrapping_shl),
+            Insn::Shr(count) => tos = tos.wrapping_shr(u32::from(count)),
+            Insn::ShrS => shift!(wrapping_shr),
+
+            Insn::Xchg => {
+                let below = sp.wrapping_sub(2);
+                (slot!(below), tos) = (tos, slot!(below));
+            }
+            Insn::Dup(count) => {
+                let value = pop!();
+                budget -= i64::from(count);
+                for _ in 0..count {
+                    push!(value);
+                }
+            }
+            Insn::DupS => {
+                let count = slot!(sp.wrapping_sub(2));
+                if count > STACK_WORDS as u64 {
+                    pop!();
+                    pop!();
+                    raise!(INVALID_OPERAND, operand::COUNT, count);
+                }
+                let depth = sp.wrapping_sub(2).wrapping_add(count as usize);
+                if !WHOLE && depth > STACK_WORDS {
+                    raise!(RPN_STACK_WRAP, STACK_WORDS as u64, (depth - STACK_WORDS) as u64);
+                }
+                let value = pop!();
+                pop!();
+                budget -= count as i64;
+                for _ in 0..count {
+                    push!(value);
+                }
+            }
+            Insn::Ros(count) => {
+                slot!(sp.wrapping_sub(1)) = tos;
+                sp = sp.wrapping_sub(usize::from(count));
+                tos = slot!(sp.wrapping_sub(1));
+            }
+            Insn::Push(word) => push!(word),
+
+            Insn::PushR(reg) => push!(env.reg(reg)),
+            Insn::PopR(reg) => {
+                let value = pop!();
+                env.set_reg(reg, value);
+            }
+
+            Insn::PushMem(width) => {
+                budget -= i64::from(MEMORY_COST);
+                match width {
+                    Width::U8 => read!(u8, u64::from),
+                    Width::U16 => read!(u16, u64::from),
+                    Width::U32 => read!(u32, u64::from),
+                    Width::U64 => read!(u64, u64::from),
+                    Width::S8 => read!(i8, |value| i64::from(value).cast_unsigned()),
+                    Width::S16 => read!(i16, |value| i64::from(value).cast_unsigned()),
+                    Width::S32 => read!(i32, |value| i64::from(value).cast_unsigned()),
+                }
+            }
+            Insn::PopMem(width) => {
+                let value = pop!();
+                let addr = pop!();
+                budget -= i64::from(MEMORY_COST);
+                let bytes = value.to_le_bytes();
+                let len = match width {
+                    Width::U8 | Width::S8 => 1,
+                    Width::U16 | Width::S16 => 2,
+                    Width::U32 | Width::S32 => 4,
+                    Width::U64 => 8,
+                };
+                if let Err(bad) = env.write(addr, &bytes[..len]) {
+                    raise!(INVALID_ADDR, bad.addr, 0);
+                }
+            }
+
+            Insn::Sx(handler) => {
+                if let Some(frame) = ws.frames.get_mut(hit.frame) {
+                    frame.handler = handler + 1;
+                }
+            }
+            Insn::Ux => {
+                if let Some(frame) = ws.frames.get_mut(hit.frame) {
+                    frame.handler = 0;
+                }
+            }
+            Insn::Rx => {
+                let exception = Exception {
+                    code: tos,
+                    parm1: slot!(sp.wrapping_sub(2)),
+                    parm2: slot!(sp.wrapping_sub(3)),
+                };
+                follow!(hit, dispatch, exception);
+            }
+            Insn::PushX => {
+                push!(hit.last.parm2);
+                push!(hit.last.parm1);
+                push!(hit.last.code);
+            }
+        }
+    };
+    Outcome {
+        end,
+        major: hit.major,
+        minor: hit.minor,
+        log_len: ws.log_len,
+        log_overflow: hit.log_overflow,
+    }
+}
