@@ -1,0 +1,808 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * DProbes: the engine's C interface. Generated from the Rust sources by `./x headers`; do not edit.
+ *
+ * Names in [brackets] in the comments are Rust's; those with a counterpart here have it under the same name in lower case, with dprobes_
+ * in front.
+ */
+
+#ifndef DPROBES_H
+#define DPROBES_H
+
+#ifdef __KERNEL__
+#include <linux/types.h>
+#else
+#include <stdbool.h>
+#include <stdint.h>
+#endif
+
+/* Requests to /dev/dprobes; include <linux/ioctl.h> or <sys/ioctl.h> to use them. */
+#define DPROBES_IOCTL_INSERT _IOWR('D', 1, struct dprobes_insert_request)
+#define DPROBES_IOCTL_REMOVE _IOWR('D', 2, struct dprobes_remove_request)
+#define DPROBES_IOCTL_QUERY _IOWR('D', 3, struct dprobes_query_request)
+
+
+/*
+ The longest object that is looked at, in bytes.
+ */
+#define DPROBES_OBJECT_MAX (1 << 20)
+
+/*
+ The longest name of a module, in bytes.
+ */
+#define DPROBES_MODULE_NAME_MAX 64
+
+/*
+ What a query tells its caller; a command and a kernel that differ refuse each other.
+ */
+#define DPROBES_INTERFACE_VERSION 1
+
+/*
+ Bytes in a slot of the slot area.
+ */
+#define DPROBES_SLOT_SIZE 32
+
+/*
+ The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
+ */
+#define DPROBES_HOST_VERSION 1
+
+/*
+ Why a request was refused. `facts` and `detail` name the fields of [`Reply`].
+ */
+enum dprobes_reason
+#if __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+    /*
+     Not refused.
+     */
+    DPROBES_REASON_NONE = 0,
+    /*
+     The bytes are not a program object; `facts[0]` is the offset of the byte that is wrong.
+     */
+    DPROBES_REASON_OBJECT = 1,
+    /*
+     The program does not verify; `facts[0]` is the offset in the code.
+     */
+    DPROBES_REASON_VERIFY = 2,
+    /*
+     A program with this major code is inserted for this module.
+     */
+    DPROBES_REASON_EXISTS = 3,
+    /*
+     No such program or probe.
+     */
+    DPROBES_REASON_NOT_FOUND = 4,
+    /*
+     Memory is short.
+     */
+    DPROBES_REASON_NO_MEMORY = 5,
+    /*
+     No slot is free; `facts[0]` is how many there are.
+     */
+    DPROBES_REASON_NO_SLOT = 6,
+    /*
+     A symbol was not resolved before insertion.
+     */
+    DPROBES_REASON_UNRESOLVED = 7,
+    /*
+     The module is not loaded.
+     */
+    DPROBES_REASON_NO_MODULE = 8,
+    /*
+     The host does not allow a probe here; `detail` is a [`Prohibited`](crate::host::Prohibited).
+     */
+    DPROBES_REASON_PROHIBITED = 9,
+    /*
+     The address is not where an instruction begins; `facts[0]` is the start of the instruction that contains it.
+     */
+    DPROBES_REASON_NOT_BOUNDARY = 10,
+    /*
+     The bytes there are not those the program expects; `facts[0]` has the expected and `facts[1]` the found bytes,
+     first byte lowest, `detail` how many were compared (8 are shown at most).
+     */
+    DPROBES_REASON_OPCODE = 11,
+    /*
+     This instruction cannot be probed; `detail` is a [`Refusal`](crate::insn::Refusal) as a number, `facts[1]` its
+     first bytes.
+     */
+    DPROBES_REASON_INSTRUCTION = 12,
+    /*
+     The bytes there are not an instruction; `facts[1]` has the first bytes.
+     */
+    DPROBES_REASON_UNDECODABLE = 13,
+    /*
+     Text could not be read.
+     */
+    DPROBES_REASON_UNREADABLE = 14,
+    /*
+     Text could not be written.
+     */
+    DPROBES_REASON_UNWRITABLE = 15,
+    /*
+     The slot is too far from something the instruction refers to.
+     */
+    DPROBES_REASON_OUT_OF_REACH = 16,
+    /*
+     The program has two points at one address, or more probes are at one address than the engine chains.
+     */
+    DPROBES_REASON_ADDRESS_IN_USE = 17,
+    /*
+     Probes of this kind of module are not supported by this host.
+     */
+    DPROBES_REASON_MODULE_KIND = 18,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum dprobes_reason dprobes_reason;
+#else
+typedef uint32_t dprobes_reason;
+#endif // __STDC_VERSION__ >= 202311L
+
+/*
+ What a probe does at present.
+ */
+enum dprobes_state
+#if __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+    /*
+     The breakpoint is in place.
+     */
+    DPROBES_STATE_ARMED = 1,
+    /*
+     It took its `max_hits`; the breakpoint is out, or will be out at once.
+     */
+    DPROBES_STATE_EXHAUSTED = 2,
+    /*
+     Its own program removed it.
+     */
+    DPROBES_STATE_REMOVED_ITSELF = 3,
+    /*
+     The module it was in has been unloaded.
+     */
+    DPROBES_STATE_MODULE_GONE = 4,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum dprobes_state dprobes_state;
+#else
+typedef uint32_t dprobes_state;
+#endif // __STDC_VERSION__ >= 202311L
+
+/*
+ Why the host does not allow a probe at an address.
+ */
+enum dprobes_prohibited
+#if __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+    /*
+     Not the text of the kernel or of a loaded module.
+     */
+    DPROBES_PROHIBITED_NOT_TEXT = 1,
+    /*
+     In text, but no function is known to be there, so that instruction boundaries cannot be established.
+     */
+    DPROBES_PROHIBITED_NO_FUNCTION = 2,
+    /*
+     Excluded: entry code, noinstr text, or the engine itself.
+     */
+    DPROBES_PROHIBITED_EXCLUDED = 3,
+    /*
+     The function tracer owns these bytes.
+     */
+    DPROBES_PROHIBITED_FTRACE = 4,
+    /*
+     A jump label owns these bytes.
+     */
+    DPROBES_PROHIBITED_JUMP_LABEL = 5,
+    /*
+     A static call owns these bytes.
+     */
+    DPROBES_PROHIBITED_STATIC_CALL = 6,
+    /*
+     Alternatives are being applied to these bytes.
+     */
+    DPROBES_PROHIBITED_ALTERNATIVE = 7,
+    /*
+     The kernel recovers from a fault at this instruction by its address (exception table); the copy would not be found.
+     */
+    DPROBES_PROHIBITED_EXCEPTION_ENTRY = 8,
+    /*
+     Another facility has a breakpoint here.
+     */
+    DPROBES_PROHIBITED_FOREIGN_BREAKPOINT = 9,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum dprobes_prohibited dprobes_prohibited;
+#else
+typedef int32_t dprobes_prohibited;
+#endif // __STDC_VERSION__ >= 202311L
+
+/*
+ What a record is, and how far it has come. The numbers are those in [`Header::state`].
+ */
+enum dprobes_record_state
+#if __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+    /*
+     The probed instruction has not completed as far as is known; only inside the ring.
+     */
+    DPROBES_RECORD_STATE_PROVISIONAL = 1,
+    /*
+     Final.
+     */
+    DPROBES_RECORD_STATE_PUBLISHED = 2,
+    /*
+     The probed instruction faulted, it will run again; readers skip it.
+     */
+    DPROBES_RECORD_STATE_DISCARDED = 3,
+    /*
+     No probe's record: [`Header::facts`] says how many records this CPU lost since the last such record.
+     */
+    DPROBES_RECORD_STATE_LOST = 4,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum dprobes_record_state dprobes_record_state;
+#else
+typedef uint32_t dprobes_record_state;
+#endif // __STDC_VERSION__ >= 202311L
+
+/*
+ Who was running when a probe fired.
+ */
+struct dprobes_task {
+    /*
+     Process id, as user space knows it (Linux: the thread group id).
+     */
+    uint32_t pid;
+    /*
+     Thread id.
+     */
+    uint32_t tid;
+    /*
+     Real user id.
+     */
+    uint32_t uid;
+    /*
+     Must be zero.
+     */
+    uint32_t reserved;
+    /*
+     A number that tells this task from every other living one, whatever name spaces say (Linux: the task's address).
+     Never printed; it finds the record of an instruction that faulted after it was interrupted.
+     */
+    uint64_t cookie;
+    /*
+     Process name, zero-padded; not terminated when all 16 bytes are used.
+     */
+    uint8_t name[16];
+};
+
+/*
+ A place in text that may be probed, as far as the host knows.
+ */
+struct dprobes_function {
+    /*
+     Address of the function's first byte.
+     */
+    uint64_t start;
+    /*
+     Address after its last byte.
+     */
+    uint64_t end;
+};
+
+/*
+ Bytes for one place in text or in a slot. See [`Host::write_text`].
+ */
+struct dprobes_patch {
+    /*
+     Where the first byte goes.
+     */
+    uint64_t address;
+    /*
+     How many of `bytes` count: 1..=32.
+     */
+    uint32_t len;
+    /*
+     Must be zero.
+     */
+    uint32_t reserved;
+    /*
+     The bytes.
+     */
+    uint8_t bytes[32];
+};
+/*
+ The most bytes that one patch holds.
+ */
+#define dprobes_patch_MAX 32
+
+/*
+ What the surrounding kernel provides. Every function must be given.
+
+ The functions marked *hit* are called from a trap, with interrupts off, possibly inside the page-fault handler or an
+ NMI: they must not sleep, allocate, page in, or take a lock that interrupted code may hold. All others are called from
+ the caller of a control function, in a context that may sleep.
+ */
+struct dprobes_host {
+    /*
+     `DPROBES_HOST_VERSION`.
+     */
+    uint32_t version;
+    /*
+     `sizeof(struct dprobes_host)`.
+     */
+    uint32_t size;
+    /*
+     *Hit.* The CPU that executes this, below `cpu_count`.
+     */
+    uint32_t (*cpu)(void);
+    /*
+     *Hit.* Copies `length` bytes at `address`, kernel or user, into `buffer`. 0, or a negative errno with the address of
+     the first byte that could not be read in `*bad`. CR2 is as it was afterwards.
+     */
+    int32_t (*read)(uint64_t address, uint8_t *buffer, uintptr_t length, uint64_t *bad);
+    /*
+     *Hit.* Copies `length` bytes from `buffer` to `address`, kernel or user. As `read`.
+     */
+    int32_t (*write)(uint64_t address, const uint8_t *buffer, uintptr_t length, uint64_t *bad);
+    /*
+     *Hit.* A monotonic clock in nanoseconds.
+     */
+    uint64_t (*now)(void);
+    /*
+     *Hit.* Fills in the current task.
+     */
+    void (*task)(struct dprobes_task *task);
+    /*
+     *Hit.* Asks that `dprobes_reap` be called soon from a context that may sleep.
+     */
+    void (*request_reap)(void);
+    /*
+     How many CPUs there may ever be; constant.
+     */
+    uint32_t (*cpu_count)(void);
+    /*
+     The area for out-of-line copies of instructions, `*start` up to but not including `*end`; constant. Executable, within 2 GiB of all text
+     that may be probed, written only through `write_text`.
+     */
+    void (*slot_area)(uint64_t *start, uint64_t *end);
+    /*
+     May there be a probe at `address`? 0 with `*function` filled in, or a positive number that says why not: a
+     `Prohibited`.
+     */
+    int32_t (*probeable)(uint64_t address, struct dprobes_function *function);
+    /*
+     The address that offsets of a module's probes count from. `name` is `length` bytes, not terminated. 0 with `*base`
+     filled in, or a negative errno when the module is not loaded.
+     */
+    int32_t (*module_base)(const char *name, uintptr_t length, uint64_t *base);
+    /*
+     Writes `count` patches, sorted by address, to text. Returns how many were written; those after them were not. A
+     patch of one byte is a single store.
+     */
+    uintptr_t (*write_text)(const struct dprobes_patch *patches, uintptr_t count);
+    /*
+     Returns when every CPU has executed a serialising instruction, and every trap handler that was running with
+     interrupts off has ended.
+     */
+    void (*sync_cores)(void);
+    /*
+     Returns when, in addition, no CPU and no preempted task is inside the slot area any more that was when the call
+     began.
+     */
+    void (*grace_period)(void);
+    /*
+     Memory of `size` bytes, at least 1, aligned to `align`, a power of two; null when there is none. Never called during
+     a hit.
+     */
+    uint8_t *(*alloc)(uintptr_t size, uintptr_t align);
+    /*
+     Frees what `alloc` returned for this size and alignment. Never called during a hit.
+     */
+    void (*free)(uint8_t *memory, uintptr_t size, uintptr_t align);
+    /*
+     The library has found that it is broken: stops the machine with `message`, `length` bytes that are not terminated.
+     Must not return.
+     */
+    void (*panic)(const char *message, uintptr_t length);
+};
+
+/*
+ The answer to an insert or a remove, with the facts of a refusal.
+ */
+struct dprobes_reply {
+    /*
+     0, or a negative errno. Never positive.
+     */
+    int32_t errno;
+    /*
+     Why: a [`Reason`] as a number; 0 on success.
+     */
+    uint32_t reason;
+    /*
+     Which point of the program, counted from 0; `u32::MAX` when it is not about one.
+     */
+    uint32_t point;
+    /*
+     More about the reason, as [`Reason`] documents.
+     */
+    uint32_t detail;
+    /*
+     The address it is about, or 0.
+     */
+    uint64_t address;
+    /*
+     More about the reason, as [`Reason`] documents.
+     */
+    uint64_t facts[2];
+};
+
+/*
+ One probe, as a query shows it. The counts of traps are disjoint: each hit is in exactly one of them.
+ */
+struct dprobes_probe_status {
+    /*
+     Major code of its program.
+     */
+    uint16_t major;
+    /*
+     Minor code.
+     */
+    uint16_t minor;
+    /*
+     A [`State`] as a number.
+     */
+    uint32_t state;
+    /*
+     Where the breakpoint is. It may be after the address asked for, past an `endbr64` and the function tracer's NOP.
+     */
+    uint64_t address;
+    /*
+     How the instruction is resumed: 1 copied, 2 emulated, 3 stepped.
+     */
+    uint32_t resume;
+    /*
+     How many of the program's local variables there are; the same for all its probes.
+     */
+    uint32_t locals;
+    /*
+     Hits whose program ran.
+     */
+    uint64_t hits;
+    /*
+     Hits let pass because of `pass_count`.
+     */
+    uint64_t skipped;
+    /*
+     Hits inside another hit on the same CPU: the program did not run.
+     */
+    uint64_t missed;
+    /*
+     Attempts undone because the instruction faulted.
+     */
+    uint64_t faulted;
+    /*
+     Hits after the probe was exhausted or removed itself and before the breakpoint was out.
+     */
+    uint64_t late;
+    /*
+     Programs that ended by an exception no handler took.
+     */
+    uint64_t exceptions;
+    /*
+     Log elements that did not fit.
+     */
+    uint64_t overflows;
+    /*
+     Records lost because the ring of their CPU was full.
+     */
+    uint64_t lost;
+    /*
+     What the point was called in the program, such as `do_sys_openat2+0x1f`; zero-padded UTF-8, cut if longer.
+     */
+    uint8_t label[64];
+    /*
+     The module; zero-padded UTF-8.
+     */
+    uint8_t module[64];
+};
+
+/*
+ The registers of interrupted code, in the order of Linux's `struct pt_regs` (arch/x86/include/asm/ptrace.h).
+
+ One layout for all hosts: the Linux module passes its `pt_regs` as it is, the entry stubs of
+ [`trap::entry`](crate::trap) build it, the in-process host fills one from the signal context.
+ */
+struct dprobes_trap_frame {
+    uint64_t r15;
+    uint64_t r14;
+    uint64_t r13;
+    uint64_t r12;
+    uint64_t rbp;
+    uint64_t rbx;
+    uint64_t r11;
+    uint64_t r10;
+    uint64_t r9;
+    uint64_t r8;
+    uint64_t rax;
+    uint64_t rcx;
+    uint64_t rdx;
+    uint64_t rsi;
+    uint64_t rdi;
+    /*
+     The error code the CPU pushed, or the vector or system call number: whatever the host keeps here.
+     */
+    uint64_t error_code;
+    uint64_t rip;
+    uint64_t cs;
+    uint64_t rflags;
+    uint64_t rsp;
+    uint64_t ss;
+};
+
+/*
+ `ioctl` argument: insert a program.
+ */
+struct dprobes_insert_request {
+    /*
+     Address of the object in the caller's memory.
+     */
+    uint64_t object;
+    /*
+     Its length in bytes.
+     */
+    uint64_t length;
+    /*
+     Written by the kernel, also when the call fails.
+     */
+    struct dprobes_reply reply;
+};
+
+/*
+ `ioctl` argument: remove a program, or all.
+ */
+struct dprobes_remove_request {
+    /*
+     Major code of the program.
+     */
+    uint16_t major;
+    /*
+     1: remove everything, whatever the other fields say.
+     */
+    uint16_t all;
+    /*
+     Must be zero.
+     */
+    uint32_t reserved;
+    /*
+     The module's name, zero-padded.
+     */
+    uint8_t module[64];
+    /*
+     Written by the kernel, also when the call fails.
+     */
+    struct dprobes_reply reply;
+};
+
+/*
+ `ioctl` argument: the state of all probes.
+ */
+struct dprobes_query_request {
+    /*
+     Address of an array of [`ProbeStatus`] in the caller's memory.
+     */
+    uint64_t buffer;
+    /*
+     How many fit.
+     */
+    uint32_t capacity;
+    /*
+     Written by the kernel: how many there are, which may be more than fit.
+     */
+    uint32_t count;
+    /*
+     Written by the kernel: [`INTERFACE_VERSION`].
+     */
+    uint32_t version;
+    /*
+     Must be zero.
+     */
+    uint32_t reserved;
+};
+
+/*
+ The head of a record: 72 bytes, little-endian, followed by elements (see [`element`](super::element)).
+
+ A record is a multiple of 8 bytes long; [`length`](Self::length) includes the head and the padding at the end, and
+ [`elements`](Self::elements) is the exact length of the elements.
+ */
+struct dprobes_header {
+    /*
+     A [`RecordState`] as a number.
+     */
+    uint32_t state;
+    /*
+     Bytes from this record to the next: a multiple of 8, at least 72.
+     */
+    uint32_t length;
+    /*
+     Host clock in nanoseconds.
+     */
+    uint64_t time;
+    /*
+     Address of the probed instruction.
+     */
+    uint64_t address;
+    /*
+     Major code.
+     */
+    uint16_t major;
+    /*
+     Minor code (the program may have replaced it for this record).
+     */
+    uint16_t minor;
+    /*
+     The CPU the probe fired on.
+     */
+    uint32_t cpu;
+    /*
+     Process id.
+     */
+    uint32_t pid;
+    /*
+     Thread id.
+     */
+    uint32_t tid;
+    /*
+     Real user id.
+     */
+    uint32_t uid;
+    /*
+     Length of the elements that follow, in bytes.
+     */
+    uint32_t elements;
+    /*
+     Process name, zero-padded.
+     */
+    uint8_t name[16];
+    /*
+     In the ring: the task's cookie. In the stream: for a [`RecordState::Lost`] record how many were lost, else 0.
+     */
+    uint64_t facts;
+};
+
+
+
+
+/*
+ Makes the engine. The table is copied.
+
+ Returns 0; -EINVAL when `host` is null, of another version, or incomplete; -EBUSY when there is an engine; -ENOMEM.
+
+ # Safety
+ 1. `host` is null or points to a `dprobes_host` that can be read, of which `version` and `size` are right.
+ 2. Its functions do what [`dprobes_host`] says of them until [`dprobes_exit`] has returned.
+ */
+int32_t dprobes_init(const struct dprobes_host *host);
+
+/*
+ Drops the engine and its memory; does nothing when there is none.
+
+ # Safety
+ 1. [`dprobes_remove_all`] has returned 0, and no program was inserted since.
+ 2. The host no longer calls the trap functions, no call of one is under way on any CPU, and no other function of this
+    library is being called.
+ */
+void dprobes_exit(void);
+
+/*
+ Verifies a program and arms its probes: all of them, or none.
+
+ Returns 0, or a negative errno with the facts in `*reply`, which is written in every case.
+
+ # Safety
+ 1. `object` is null or points to `length` bytes that can be read and that nobody writes meanwhile.
+ 2. `reply` is null or can be written.
+ */
+int32_t dprobes_insert(const uint8_t *object, uintptr_t length, struct dprobes_reply *reply);
+
+/*
+ Removes the program `major` of the module called `name`, `length` bytes that are not terminated, with all its probes.
+
+ Returns 0, or a negative errno with the facts in `*reply`, which is written in every case.
+
+ # Safety
+ 1. `name` is null or points to `length` bytes that can be read and that nobody writes meanwhile.
+ 2. `reply` is null or can be written.
+ */
+int32_t dprobes_remove(const uint8_t *name, uintptr_t length, uint16_t major, struct dprobes_reply *reply);
+
+/*
+ Removes every program. Returns 0, or -ENODEV when there is no engine.
+ */
+int32_t dprobes_remove_all(void);
+
+/*
+ Writes the state of the first `capacity` probes to `buffer`, and returns how many there are, which may be more, or a
+ negative errno.
+
+ # Safety
+ `buffer` can be written for `capacity` elements, or `capacity` is 0.
+ */
+int64_t dprobes_query(struct dprobes_probe_status *buffer, uintptr_t capacity);
+
+/*
+ Takes the breakpoints of exhausted and self-removed probes out. The host calls it after `request_reap`.
+ */
+void dprobes_reap(void);
+
+/*
+ Tells the engine that the text from `start` up to `end` is being unloaded: its probes are gone when this returns. The
+ text must still be there.
+ */
+void dprobes_module_going(uint64_t start, uint64_t end);
+
+/*
+ Moves final records of one CPU to `buffer`, as many whole ones as fit, and returns how many bytes that are, or a negative
+ errno.
+
+ # Safety
+ 1. `buffer` can be read and written for `length` bytes, which are initialised, and nobody else uses it meanwhile.
+ 2. No other call with the same `cpu` is under way.
+ */
+int64_t dprobes_read(uint32_t cpu,
+                     uint8_t *buffer,
+                     uintptr_t length);
+
+/*
+ Does some CPU hold records that are not known to be final? [`dprobes_settle`] makes them so.
+ */
+bool dprobes_has_provisional(void);
+
+/*
+ Waits for a grace period, after which every record that was there when the call began is final. Sleeps. One caller at
+ a time.
+ */
+void dprobes_settle(void);
+
+/*
+ A breakpoint exception (#BP). `frame` holds the registers as the CPU left them: `rip` after the `int3`.
+
+ True when it was the engine's; the frame then says where to resume. False: the breakpoint is somebody else's, and the
+ frame is as it was.
+
+ # Safety
+ 1. `frame` is null or points to the interrupted registers, which nobody else uses until this returns.
+ 2. Interrupts are off, and stay off until the interrupted code is resumed from the frame.
+ */
+bool dprobes_on_breakpoint(struct dprobes_trap_frame *frame);
+
+/*
+ A debug exception (#DB). `dr6` is the debug status as the CPU reported it, bits in positive polarity (SDM volume 3,
+ 17.2.3).
+
+ True when it was the end of the engine's single step; the host then clears BS (bit 14) and handles other bits itself.
+
+ # Safety
+ As [`dprobes_on_breakpoint`].
+ */
+bool dprobes_on_debug(struct dprobes_trap_frame *frame, uint64_t dr6);
+
+/*
+ Any other exception of kernel code. When the copy of an instruction faulted in its slot, the frame is changed to name
+ the original instruction, and the result is true. The host then reports the fault, or recovers from it, by the frame.
+
+ # Safety
+ As [`dprobes_on_breakpoint`].
+ */
+bool dprobes_on_fault(struct dprobes_trap_frame *frame);
+
+#endif  /* DPROBES_H */

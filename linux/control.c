@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * Control: one change to the probes at a time, whoever asks: a user, a module being unloaded, or a probe that is used up.
+ *
+ * Order of locks: control_mutex, kprobe_mutex, then what the kernel takes inside that (jump labels, text_mutex).
+ */
+#include <linux/irq_work.h>
+#include <linux/kprobes.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/notifier.h>
+#include <linux/workqueue.h>
+
+#include "shim.h"
+
+static DEFINE_MUTEX(control_mutex);
+
+/*
+ * kprobe_mutex keeps kprobes from being registered or optimised between the check that an address is nobody else's and the write of our
+ * breakpoint. Two breakpoints at one address would each restore what they found there.
+ */
+static void control_lock(void)
+{
+	mutex_lock(&control_mutex);
+	mutex_lock(dprobes_symbols.kprobe_mutex);
+}
+
+static void control_unlock(void)
+{
+	mutex_unlock(dprobes_symbols.kprobe_mutex);
+	mutex_unlock(&control_mutex);
+}
+
+int dprobes_control_insert(const u8 *object, size_t length, struct dprobes_reply *reply)
+{
+	int err;
+
+	control_lock();
+	err = dprobes_insert(object, length, reply);
+	control_unlock();
+	return err;
+}
+
+int dprobes_control_remove(const char *module, u16 major, struct dprobes_reply *reply)
+{
+	int err;
+
+	control_lock();
+	err = dprobes_remove((const u8 *)module, strnlen(module, DPROBES_MODULE_NAME_MAX), major, reply);
+	control_unlock();
+	return err;
+}
+
+int dprobes_control_remove_all(void)
+{
+	int err;
+
+	control_lock();
+	err = dprobes_remove_all();
+	control_unlock();
+	return err;
+}
+
+s64 dprobes_control_query(struct dprobes_probe_status *buffer, size_t capacity)
+{
+	s64 count;
+
+	mutex_lock(&control_mutex);
+	count = dprobes_query(buffer, capacity);
+	mutex_unlock(&control_mutex);
+	return count;
+}
+
+void dprobes_control_settle(void)
+{
+	mutex_lock(&control_mutex);
+	dprobes_settle();
+	mutex_unlock(&control_mutex);
+}
+
+/* A probe is used up: its breakpoint is taken out by a worker, because the hit that noticed cannot sleep. */
+static void reap(struct work_struct *work)
+{
+	control_lock();
+	dprobes_reap();
+	control_unlock();
+}
+static DECLARE_WORK(reap_work, reap);
+
+static void queue_reap(struct irq_work *work)
+{
+	schedule_work(&reap_work);
+}
+static DEFINE_IRQ_WORK(reap_irq, queue_reap);
+
+void dprobes_host_request_reap(void)
+{
+	irq_work_queue(&reap_irq);
+}
+NOKPROBE_SYMBOL(dprobes_host_request_reap);
+
+/* A module is being unloaded, or its init has failed: its text is still there, and goes when this returns. */
+static int on_module(struct notifier_block *block, unsigned long event, void *data)
+{
+	unsigned long start, end;
+
+	if (event != MODULE_STATE_GOING)
+		return NOTIFY_DONE;
+	dprobes_module_text(data, &start, &end);
+	control_lock();
+	dprobes_module_going(start, end);
+	control_unlock();
+	return NOTIFY_OK;
+}
+
+/* First, so that the breakpoints are out before others look at the text for the last time. */
+static struct notifier_block module_notifier = {
+	.notifier_call	= on_module,
+	.priority	= INT_MAX,
+};
+
+int dprobes_control_init(void)
+{
+	return register_module_notifier(&module_notifier);
+}
+
+/* No control function runs when this returns, and none will: the device is closed for good before. */
+void dprobes_control_exit(void)
+{
+	unregister_module_notifier(&module_notifier);
+	irq_work_sync(&reap_irq);
+	cancel_work_sync(&reap_work);
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * /dev/dprobes: requests by ioctl, answered with the facts; records by read, whole ones only.
+ */
+#include <linux/capability.h>
+#include <linux/compat.h>
+#include <linux/fs.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/poll.h>
+#include <linux/security.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+
+#include "shim.h"
+
+/* How often a waiting reader looks for new records. */
+#define PUMP_INTERVAL msecs_to_jiffies(20)
+
+/* As large as a CPU's ring, so that the longest record fits. */
+#define STREAM_SIZE (256 << 10)
+
+/* More than anybody's probes; bounds the memory of one query to 28 MiB. */
+#define QUERY_MAX (1 << 17)
+
+/*
+ * Records on their way to readers. One stream for all: a record goes to whoever reads first.
+ */
+static struct {
+	struct mutex lock;		/* the buffer, and the reading end of the rings */
+	wait_queue_head_t wait;
+	u8 *buffer;
+	size_t begin;			/* what has been read */
+	size_t end;			/* what has been filled in */
+	u32 next_cpu;			/* whose ring is drained first, in turn */
+} stream;
+
+/* Moves what is final from the rings to the empty buffer. */
+static void stream_fill(void)
+{
+	u32 i, cpu;
+	s64 got;
+
+	lockdep_assert_held(&stream.lock);
+	stream.begin = 0;
+	stream.end = 0;
+	for (i = 0; i < nr_cpu_ids; i++) {
+		cpu = (stream.next_cpu + i) % nr_cpu_ids;
+		got = dprobes_read(cpu, stream.buffer + stream.end, STREAM_SIZE - stream.end);
+		if (got > 0)
+			stream.end += got;
+	}
+	stream.next_cpu = (stream.next_cpu + 1) % nr_cpu_ids;
+}
+
+static bool stream_has_records(void)
+{
+	return READ_ONCE(stream.begin) != READ_ONCE(stream.end);
+}
+
+/*
+ * Looks for records on behalf of those who wait. The path of a hit cannot wake anybody up, so that this has to look again and
+ * again; it stops when nobody waits.
+ */
+static void stream_pump(struct work_struct *work);
+static DECLARE_DELAYED_WORK(pump_work, stream_pump);
+
+static void stream_pump(struct work_struct *work)
+{
+	if (dprobes_has_provisional())
+		dprobes_control_settle();
+	mutex_lock(&stream.lock);
+	if (!stream_has_records())
+		stream_fill();
+	mutex_unlock(&stream.lock);
+
+	if (stream_has_records())
+		wake_up_interruptible(&stream.wait);
+	else if (wq_has_sleeper(&stream.wait))
+		queue_delayed_work(system_long_wq, &pump_work, PUMP_INTERVAL);
+}
+
+static void stream_start_pump(void)
+{
+	queue_delayed_work(system_long_wq, &pump_work, 0);
+}
+
+/* How many of the bytes in the buffer are whole records that `room` bytes hold; -EMSGSIZE when the first does not fit. */
+static ssize_t stream_whole_records(size_t room)
+{
+	size_t available = min(room, stream.end - stream.begin);
+	const struct dprobes_header *header;
+	size_t whole = 0;
+
+	for (;;) {
+		if (whole + sizeof(*header) > available)
+			break;
+		header = (const void *)(stream.buffer + stream.begin + whole);
+		if (!header->length || whole + header->length > available)
+			break;
+		whole += header->length;
+	}
+	return whole ?: -EMSGSIZE;
+}
+
+/* What is there now: bytes read, 0 when there is nothing, or a negative errno. */
+static ssize_t stream_read(char __user *to, size_t room)
+{
+	ssize_t length = 0;
+
+	if (mutex_lock_interruptible(&stream.lock))
+		return -ERESTARTSYS;
+	if (!stream_has_records())
+		stream_fill();
+	if (stream_has_records()) {
+		length = stream_whole_records(room);
+		if (length > 0 && copy_to_user(to, stream.buffer + stream.begin, length))
+			length = -EFAULT;
+		if (length > 0)
+			stream.begin += length;
+	}
+	mutex_unlock(&stream.lock);
+	return length;
+}
+
+static ssize_t device_read(struct file *file, char __user *to, size_t room, loff_t *position)
+{
+	ssize_t length;
+
+	for (;;) {
+		length = stream_read(to, room);
+		if (length)
+			return length;
+		stream_start_pump();
+		if (file->f_flags & O_NONBLOCK)
+			return -EAGAIN;
+		if (wait_event_interruptible(stream.wait, stream_has_records()))
+			return -ERESTARTSYS;
+	}
+}
+
+static __poll_t device_poll(struct file *file, poll_table *table)
+{
+	poll_wait(file, &stream.wait, table);
+	if (stream_has_records())
+		return EPOLLIN | EPOLLRDNORM;
+	stream_start_pump();
+	return 0;
+}
+
+static long insert(struct dprobes_insert_request __user *argument)
+{
+	struct dprobes_insert_request request;
+	void *object;
+	int err;
+
+	if (copy_from_user(&request, argument, sizeof(request)))
+		return -EFAULT;
+	if (!request.length || request.length > DPROBES_OBJECT_MAX)
+		return -EINVAL;
+	object = vmemdup_user(u64_to_user_ptr(request.object), request.length);
+	if (IS_ERR(object))
+		return PTR_ERR(object);
+	err = dprobes_control_insert(object, request.length, &request.reply);
+	kvfree(object);
+	if (copy_to_user(&argument->reply, &request.reply, sizeof(request.reply)))
+		return -EFAULT;
+	return err;
+}
+
+static long remove(struct dprobes_remove_request __user *argument)
+{
+	struct dprobes_remove_request request;
+	int err;
+
+	if (copy_from_user(&request, argument, sizeof(request)))
+		return -EFAULT;
+	if (request.all > 1 || request.reserved)
+		return -EINVAL;
+	memset(&request.reply, 0, sizeof(request.reply));
+	if (request.all)
+		err = dprobes_control_remove_all();
+	else
+		err = dprobes_control_remove((const char *)request.module, request.major, &request.reply);
+	if (copy_to_user(&argument->reply, &request.reply, sizeof(request.reply)))
+		return -EFAULT;
+	return err;
+}
+
+static long query(struct dprobes_query_request __user *argument)
+{
+	struct dprobes_query_request request;
+	struct dprobes_probe_status *probes = NULL;
+	size_t capacity;
+	s64 count;
+
+	if (copy_from_user(&request, argument, sizeof(request)))
+		return -EFAULT;
+	if (request.reserved)
+		return -EINVAL;
+	capacity = min_t(size_t, request.capacity, QUERY_MAX);
+	if (capacity) {
+		probes = kvcalloc(capacity, sizeof(*probes), GFP_KERNEL);
+		if (!probes)
+			return -ENOMEM;
+	}
+	count = dprobes_control_query(probes, capacity);
+	if (count >= 0 && copy_to_user(u64_to_user_ptr(request.buffer), probes,
+				       min_t(size_t, count, capacity) * sizeof(*probes)))
+		count = -EFAULT;
+	kvfree(probes);
+	if (count < 0)
+		return count;
+	request.count = count;
+	request.version = DPROBES_INTERFACE_VERSION;
+	if (copy_to_user(argument, &request, sizeof(request)))
+		return -EFAULT;
+	return 0;
+}
+
+static long device_ioctl(struct file *file, unsigned int command, unsigned long argument)
+{
+	switch (command) {
+	case DPROBES_IOCTL_INSERT:
+		return insert((void __user *)argument);
+	case DPROBES_IOCTL_REMOVE:
+		return remove((void __user *)argument);
+	case DPROBES_IOCTL_QUERY:
+		return query((void __user *)argument);
+	default:
+		return -ENOTTY;
+	}
+}
+
+static int device_open(struct inode *inode, struct file *file)
+{
+	int err;
+
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	/* What probes can do to the kernel includes what kprobes can. */
+	err = security_locked_down(LOCKDOWN_KPROBES);
+	if (err)
+		return err;
+	return stream_open(inode, file);
+}
+
+static const struct file_operations device_operations = {
+	.owner		= THIS_MODULE,
+	.open		= device_open,
+	.read		= device_read,
+	.poll		= device_poll,
+	.unlocked_ioctl	= device_ioctl,
+	.compat_ioctl	= compat_ptr_ioctl,
+	.llseek		= no_llseek,
+};
+
+static struct miscdevice device = {
+	.minor	= MISC_DYNAMIC_MINOR,
+	.name	= "dprobes",
+	.fops	= &device_operations,
+	.mode	= 0600,
+};
+
+int dprobes_device_init(void)
+{
+	int err;
+
+	mutex_init(&stream.lock);
+	init_waitqueue_head(&stream.wait);
+	stream.buffer = kvzalloc(STREAM_SIZE, GFP_KERNEL);
+	if (!stream.buffer)
+		return -ENOMEM;
+	err = misc_register(&device);
+	if (err)
+		kvfree(stream.buffer);
+	return err;
+}
+
+/* The module is not unloaded while the device is open: nobody reads, and nobody starts the pump again. */
+void dprobes_device_exit(void)
+{
+	misc_deregister(&device);
+	cancel_delayed_work_sync(&pump_work);
+	kvfree(stream.buffer);
+}

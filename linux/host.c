@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * The table of what Linux provides to the engine, and the entries of it that are too small for a file of their own.
+ */
+#include <linux/bug.h>
+#include <linux/cpumask.h>
+#include <linux/cred.h>
+#include <linux/kprobes.h>
+#include <linux/panic.h>
+#include <linux/sched.h>
+#include <linux/smp.h>
+#include <linux/timekeeping.h>
+
+#include "shim.h"
+
+static u32 host_cpu(void)
+{
+	return raw_smp_processor_id();
+}
+NOKPROBE_SYMBOL(host_cpu);
+
+static u64 host_now(void)
+{
+	return ktime_get_mono_fast_ns();
+}
+NOKPROBE_SYMBOL(host_now);
+
+static void host_task(struct dprobes_task *task)
+{
+	size_t i;
+
+	BUILD_BUG_ON(sizeof(task->name) != TASK_COMM_LEN);
+	task->pid = current->tgid;
+	task->tid = current->pid;
+	task->uid = __kuid_val(current_uid());
+	task->reserved = 0;
+	task->cookie = (unsigned long)current;
+	/* Another task may be changing the name: any mixture of the old and the new will do, as long as it ends. */
+	for (i = 0; i < sizeof(task->name) && current->comm[i]; i++)
+		task->name[i] = current->comm[i];
+	for (; i < sizeof(task->name); i++)
+		task->name[i] = 0;
+}
+NOKPROBE_SYMBOL(host_task);
+
+static u32 host_cpu_count(void)
+{
+	return nr_cpu_ids;
+}
+
+static void host_slot_area(u64 *start, u64 *end)
+{
+	*start = (unsigned long)dprobes_slots;
+	*end = *start + DPROBES_SLOTS_SIZE;
+}
+
+/* The library is broken: going on could damage the system that it was to observe. */
+static void host_panic(const char *message, uintptr_t length)
+{
+	panic("%.*s", (int)length, message);
+}
+
+const struct dprobes_host dprobes_linux_host = {
+	.version	= DPROBES_HOST_VERSION,
+	.size		= sizeof(struct dprobes_host),
+	.cpu		= host_cpu,
+	.read		= dprobes_host_read,
+	.write		= dprobes_host_write,
+	.now		= host_now,
+	.task		= host_task,
+	.request_reap	= dprobes_host_request_reap,
+	.cpu_count	= host_cpu_count,
+	.slot_area	= host_slot_area,
+	.probeable	= dprobes_host_probeable,
+	.module_base	= dprobes_host_module_base,
+	.write_text	= dprobes_host_write_text,
+	.sync_cores	= dprobes_host_sync_cores,
+	.grace_period	= dprobes_host_grace_period,
+	.alloc		= dprobes_host_alloc,
+	.free		= dprobes_host_free,
+	.panic		= host_panic,
+};

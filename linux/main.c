@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * Loading and unloading.
+ *
+ * Loading goes from the inside out: what the engine needs, the engine, what calls it, and the device last. Unloading goes the other way.
+ * The kernel does not unload the module while the device is open.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/init.h>
+#include <linux/module.h>
+
+#include "shim.h"
+
+static int __init dprobes_module_init(void)
+{
+	int err;
+
+	err = dprobes_symbols_find();
+	if (err)
+		return err;
+	err = dprobes_slots_init();
+	if (err)
+		return err;
+	err = dprobes_init(&dprobes_linux_host);
+	if (err)
+		return err;
+	err = dprobes_control_init();
+	if (err)
+		goto drop_engine;
+	err = dprobes_traps_init();
+	if (err)
+		goto stop_control;
+	err = dprobes_device_init();
+	if (err)
+		goto stop_traps;
+	pr_info("ready: %d slots for probes\n", DPROBES_SLOTS_SIZE / DPROBES_SLOT_SIZE);
+	return 0;
+
+stop_traps:
+	dprobes_traps_exit();
+stop_control:
+	dprobes_control_exit();
+drop_engine:
+	dprobes_exit();
+	return err;
+}
+module_init(dprobes_module_init);
+
+static void __exit dprobes_module_exit(void)
+{
+	dprobes_device_exit();
+	/*
+	 * The breakpoints come out while traps still reach the engine. After the grace period no CPU has one left to report,
+	 * and no CPU or task is in a slot, which is about to be unmapped with the module.
+	 */
+	dprobes_control_remove_all();
+	dprobes_host_grace_period();
+	dprobes_traps_exit();
+	dprobes_control_exit();
+	dprobes_exit();
+}
+module_exit(dprobes_module_exit);
+
+MODULE_DESCRIPTION("DProbes: automated breakpoints");
+MODULE_AUTHOR("The DProbes authors");
+MODULE_LICENSE("Dual MIT/GPL");

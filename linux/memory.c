@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * Memory: reading and writing the probed system's during a hit, and the engine's own at insert.
+ */
+#include <asm/special_insns.h>
+#include <linux/kprobes.h>
+#include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <uapi/asm/vsyscall.h>
+
+#include "shim.h"
+
+enum half { USER, KERNEL, NEITHER };
+
+/*
+ * Whose address is this? The page that emulates vsyscalls belongs to user space, but in the kernel's half: the page-fault handler does
+ * not recover from the kernel's access to it, and nothing is there that could be read.
+ */
+static enum half half_of(unsigned long address)
+{
+	if (address < TASK_SIZE_MAX)
+		return USER;
+	if ((address & PAGE_MASK) == VSYSCALL_ADDR)
+		return NEITHER;
+	return __is_canonical_address(address, boot_cpu_data.x86_virt_bits) ? KERNEL : NEITHER;
+}
+NOKPROBE_SYMBOL(half_of);
+
+/*
+ * Every page is either accessible or not, also where the halves end, so that copying page by page finds the first bad
+ * byte: it is where the first chunk that fails begins.
+ */
+static size_t chunk_length(unsigned long address, size_t length)
+{
+	return min_t(size_t, length, PAGE_SIZE - offset_in_page(address));
+}
+NOKPROBE_SYMBOL(chunk_length);
+
+static bool read_chunk(unsigned long address, u8 *buffer, size_t length)
+{
+	bool ok = false;
+
+	switch (half_of(address)) {
+	case USER:
+		/* A kernel thread runs on somebody else's page tables, or on tables that are being changed. */
+		if (dprobes_symbols.nmi_uaccess_okay()) {
+			pagefault_disable();
+			ok = !raw_copy_from_user(buffer, (const void __user *)address, length);
+			pagefault_enable();
+		}
+		break;
+	case KERNEL:
+		ok = !copy_from_kernel_nofault(buffer, (const void *)address, length);
+		break;
+	case NEITHER:
+		break;
+	}
+	return ok;
+}
+NOKPROBE_SYMBOL(read_chunk);
+
+static bool write_chunk(unsigned long address, const u8 *buffer, size_t length)
+{
+	bool ok = false;
+
+	switch (half_of(address)) {
+	case USER:
+		if (dprobes_symbols.nmi_uaccess_okay()) {
+			pagefault_disable();
+			ok = !raw_copy_to_user((void __user *)address, buffer, length);
+			pagefault_enable();
+		}
+		break;
+	case KERNEL:
+		ok = !dprobes_symbols.copy_to_kernel_nofault((void *)address, buffer, length);
+		break;
+	case NEITHER:
+		break;
+	}
+	return ok;
+}
+NOKPROBE_SYMBOL(write_chunk);
+
+/* The page-fault handler that a hit may have interrupted has yet to read CR2. Reading CR2 is cheap, writing it is not. */
+static void restore_cr2(unsigned long cr2)
+{
+	if (read_cr2() != cr2)
+		write_cr2(cr2);
+}
+NOKPROBE_SYMBOL(restore_cr2);
+
+int dprobes_host_read(u64 address, u8 *buffer, uintptr_t length, u64 *bad)
+{
+	unsigned long cr2 = read_cr2();
+	size_t chunk;
+	int err = 0;
+
+	while (length) {
+		chunk = chunk_length(address, length);
+		if (!read_chunk(address, buffer, chunk)) {
+			*bad = address;
+			err = -EFAULT;
+			break;
+		}
+		address += chunk;
+		buffer += chunk;
+		length -= chunk;
+	}
+	restore_cr2(cr2);
+	return err;
+}
+NOKPROBE_SYMBOL(dprobes_host_read);
+
+int dprobes_host_write(u64 address, const u8 *buffer, uintptr_t length, u64 *bad)
+{
+	unsigned long cr2 = read_cr2();
+	size_t chunk;
+	int err = 0;
+
+	while (length) {
+		chunk = chunk_length(address, length);
+		if (!write_chunk(address, buffer, chunk)) {
+			*bad = address;
+			err = -EFAULT;
+			break;
+		}
+		address += chunk;
+		buffer += chunk;
+		length -= chunk;
+	}
+	restore_cr2(cr2);
+	return err;
+}
+NOKPROBE_SYMBOL(dprobes_host_write);
+
+/* kvmalloc() aligns to the size when that is a power of two, and to a page when it is large. */
+u8 *dprobes_host_alloc(uintptr_t size, uintptr_t align)
+{
+	if (align > PAGE_SIZE || WARN_ON_ONCE(in_nmi() || irqs_disabled()))
+		return NULL;
+	return kvmalloc(align > ARCH_KMALLOC_MINALIGN ? max(roundup_pow_of_two(size), align) : size, GFP_KERNEL);
+}
+
+void dprobes_host_free(u8 *memory, uintptr_t size, uintptr_t align)
+{
+	kvfree(memory);
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The shim between Linux and the engine: what its files share.
+ *
+ * Two kinds of functions live here, and their names tell them apart:
+ *
+ *   dprobes_host_*   called by the engine through its table. Those marked "hit" are called from a trap, with interrupts off,
+ *                    possibly inside the page-fault handler or an NMI: no sleeping, no locks, no allocation.
+ *   dprobes_*        everything else: process context, unless it says otherwise.
+ *
+ * Nothing in this module can be probed: its text is excluded by probeable.c, by address for the engine, and by
+ * NOKPROBE_SYMBOL for kprobes where a trap gets to.
+ */
+#ifndef DPROBES_LINUX_SHIM_H
+#define DPROBES_LINUX_SHIM_H
+
+#include <linux/types.h>
+#include <dprobes.h>
+
+#include "slots.h"
+
+struct exception_table_entry;
+struct kprobe;
+struct module;
+struct mutex;
+struct bug_entry;
+
+/* symbols.c: what the kernel has but does not export. */
+struct dprobes_symbols {
+	/* Which text is whose. */
+	int (*core_kernel_text)(unsigned long addr);
+	struct module *(*__module_text_address)(unsigned long addr);
+	int (*kallsyms_lookup_size_offset)(unsigned long addr, unsigned long *size, unsigned long *offset);
+	struct module *(*find_module)(const char *name);
+	bool (*within_kprobe_blacklist)(unsigned long addr);
+	unsigned long (*ftrace_location_range)(unsigned long start, unsigned long end);
+	void (*jump_label_lock)(void);
+	void (*jump_label_unlock)(void);
+	int (*jump_label_text_reserved)(void *start, void *end);
+	int (*static_call_text_reserved)(void *start, void *end);
+	int (*alternatives_text_reserved)(void *start, void *end);
+	struct kprobe *(*get_kprobe)(void *addr);
+	const struct exception_table_entry *(*search_exception_tables)(unsigned long addr);
+	struct bug_entry *(*find_bug)(unsigned long addr);
+
+	/* Where text that nobody may probe begins and ends. */
+	char *_text;
+	char *__noinstr_text_start;
+	char *__noinstr_text_end;
+	char *__entry_text_start;
+	char *__entry_text_end;
+
+	/* The locks that others change text under. */
+	struct mutex *text_mutex;
+	struct mutex *kprobe_mutex;
+
+	/* hit: memory */
+	bool (*nmi_uaccess_okay)(void);
+	long (*copy_to_kernel_nofault)(void *dst, const void *src, size_t size);
+};
+
+extern struct dprobes_symbols dprobes_symbols;
+
+int dprobes_symbols_find(void);
+
+/* slots.S */
+extern u8 dprobes_slots[DPROBES_SLOTS_SIZE];
+
+static inline bool dprobes_in_slots(unsigned long addr)
+{
+	return addr - (unsigned long)dprobes_slots < DPROBES_SLOTS_SIZE;
+}
+
+/* probeable.c */
+int dprobes_host_probeable(u64 address, struct dprobes_function *function);
+int dprobes_host_module_base(const char *name, uintptr_t length, u64 *base);
+void dprobes_module_text(const struct module *mod, unsigned long *start, unsigned long *end);
+
+/* text.c */
+int dprobes_slots_init(void);
+uintptr_t dprobes_host_write_text(const struct dprobes_patch *patches, uintptr_t count);
+void dprobes_host_sync_cores(void);
+void dprobes_host_grace_period(void);
+
+/* memory.c */
+int dprobes_host_read(u64 address, u8 *buffer, uintptr_t length, u64 *bad);		/* hit */
+int dprobes_host_write(u64 address, const u8 *buffer, uintptr_t length, u64 *bad);	/* hit */
+u8 *dprobes_host_alloc(uintptr_t size, uintptr_t align);
+void dprobes_host_free(u8 *memory, uintptr_t size, uintptr_t align);
+
+/* host.c */
+extern const struct dprobes_host dprobes_linux_host;
+
+/* trap.c */
+int dprobes_traps_init(void);
+void dprobes_traps_exit(void);
+
+/* control.c */
+int dprobes_control_init(void);
+void dprobes_control_exit(void);
+void dprobes_host_request_reap(void);							/* hit */
+int dprobes_control_insert(const u8 *object, size_t length, struct dprobes_reply *reply);
+int dprobes_control_remove(const char *module, u16 major, struct dprobes_reply *reply);
+int dprobes_control_remove_all(void);
+s64 dprobes_control_query(struct dprobes_probe_status *buffer, size_t capacity);
+void dprobes_control_settle(void);
+
+/* device.c */
+int dprobes_device_init(void);
+void dprobes_device_exit(void);
+
+#endif

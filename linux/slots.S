@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The slot area: where copies of probed instructions run. It is reserved in the module's own text, because that is
+ * executable, within reach of all kernel and module text, and set up and torn down by the module loader. It takes no space in
+ * the file; text.c fills it with int3 before it is used.
+ */
+#include "slots.h"
+
+	.section .dprobes_slots, "ax", @nobits
+	.balign 4096
+	.globl dprobes_slots
+	.type dprobes_slots, @object
+	.size dprobes_slots, DPROBES_SLOTS_SIZE
+dprobes_slots:
+	.skip DPROBES_SLOTS_SIZE
+
+	.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,192 @@
+//! Control: making and dropping the engine, programs in and out, what they do.
+//!
+//! All of these may sleep. One caller at a time: the caller serialises them.
+
+use core::ptr;
+use core::slice;
+
+use engine::host::Patch;
+use engine::wire::{INTERFACE_VERSION, ProbeStatus, Reply};
+
+use crate::errno::{EBUSY, EINVAL, ENODEV, ENOMEM};
+use crate::host::{Table, dprobes_host};
+use crate::instance::{self, StartError};
+
+/// The longest object that is looked at, in bytes.
+pub const DPROBES_OBJECT_MAX: usize = 1 << 20;
+
+/// The longest name of a module, in bytes.
+pub const DPROBES_MODULE_NAME_MAX: usize = 64;
+
+/// What a query tells its caller; a command and a kernel that differ refuse each other.
+pub const DPROBES_INTERFACE_VERSION: u32 = 1;
+
+/// Bytes in a slot of the slot area.
+pub const DPROBES_SLOT_SIZE: usize = 32;
+
+// The header needs literals.
+const _: () = assert!(DPROBES_INTERFACE_VERSION == INTERFACE_VERSION && DPROBES_SLOT_SIZE == Patch::MAX);
+
+/// Makes the engine. The table is copied.
+///
+/// Returns 0; -EINVAL when `host` is null, of another version, or incomplete; -EBUSY when there is an engine; -ENOMEM.
+///
+/// # Safety
+/// 1. `host` is null or points to a `dprobes_host` that can be read, of which `version` and `size` are right.
+/// 2. Its functions do what [`dprobes_host`] says of them until [`dprobes_exit`] has returned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_init(host: *const dprobes_host) -> i32 {
+    // SAFETY: by requirement 1.
+    let Some(host) = (unsafe { host.as_ref() }) else {
+        return EINVAL;
+    };
+    // SAFETY: by requirement 2.
+    let Some(table) = (unsafe { Table::check(host) }) else {
+        return EINVAL;
+    };
+    match instance::start(table) {
+        Ok(()) => 0,
+        Err(StartError::Exists) => EBUSY,
+        Err(StartError::NoMemory) => ENOMEM,
+    }
+}
+
+/// Drops the engine and its memory; does nothing when there is none.
+///
+/// # Safety
+/// 1. [`dprobes_remove_all`] has returned 0, and no program was inserted since.
+/// 2. The host no longer calls the trap functions, no call of one is under way on any CPU, and no other function of this
+///    library is being called.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_exit() {
+    // SAFETY: by requirement 2; by requirement 1 no CPU is in a slot or will take a breakpoint of the engine.
+    unsafe { instance::stop() }
+}
+
+/// Verifies a program and arms its probes: all of them, or none.
+///
+/// Returns 0, or a negative errno with the facts in `*reply`, which is written in every case.
+///
+/// # Safety
+/// 1. `object` is null or points to `length` bytes that can be read and that nobody writes meanwhile.
+/// 2. `reply` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_insert(object: *const u8, length: usize, reply: *mut Reply) -> i32 {
+    let result = match instance::engine() {
+        None => Err(failure(ENODEV)),
+        Some(_) if object.is_null() || length > DPROBES_OBJECT_MAX => Err(failure(EINVAL)),
+        Some(engine) => {
+            // SAFETY: by requirement 1; the length is far below `isize::MAX`.
+            let object = unsafe { slice::from_raw_parts(object, length) };
+            engine.insert(object).map_err(|error| error.reply())
+        }
+    };
+    // SAFETY: by requirement 2.
+    unsafe { answer(result, reply) }
+}
+
+/// Removes the program `major` of the module called `name`, `length` bytes that are not terminated, with all its probes.
+///
+/// Returns 0, or a negative errno with the facts in `*reply`, which is written in every case.
+///
+/// # Safety
+/// 1. `name` is null or points to `length` bytes that can be read and that nobody writes meanwhile.
+/// 2. `reply` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_remove(name: *const u8, length: usize, major: u16, reply: *mut Reply) -> i32 {
+    let result = match instance::engine() {
+        None => Err(failure(ENODEV)),
+        Some(_) if name.is_null() || length > DPROBES_MODULE_NAME_MAX => Err(failure(EINVAL)),
+        Some(engine) => {
+            // SAFETY: by requirement 1; the length is far below `isize::MAX`.
+            let name = unsafe { slice::from_raw_parts(name, length) };
+            engine.remove(name, major).map_err(|error| error.reply())
+        }
+    };
+    // SAFETY: by requirement 2.
+    unsafe { answer(result, reply) }
+}
+
+/// Removes every program. Returns 0, or -ENODEV when there is no engine.
+#[unsafe(no_mangle)]
+pub extern "C" fn dprobes_remove_all() -> i32 {
+    let Some(engine) = instance::engine() else {
+        return ENODEV;
+    };
+    engine.remove_all();
+    0
+}
+
+/// Writes the state of the first `capacity` probes to `buffer`, and returns how many there are, which may be more, or a
+/// negative errno.
+///
+/// # Safety
+/// `buffer` can be written for `capacity` elements, or `capacity` is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_query(buffer: *mut ProbeStatus, capacity: usize) -> i64 {
+    let Some(engine) = instance::engine() else {
+        return i64::from(ENODEV);
+    };
+    if buffer.is_null() && capacity != 0 {
+        return i64::from(EINVAL);
+    }
+    let mut count: usize = 0;
+    engine.query(&mut |status| {
+        if count < capacity {
+            // SAFETY: `count` is below `capacity`, for which `buffer` can be written. It need not be initialised.
+            unsafe { ptr::write(buffer.add(count), *status) };
+        }
+        count += 1;
+    });
+    count as i64
+}
+
+/// Takes the breakpoints of exhausted and self-removed probes out. The host calls it after `request_reap`.
+#[unsafe(no_mangle)]
+pub extern "C" fn dprobes_reap() {
+    if let Some(engine) = instance::engine() {
+        engine.reap();
+    }
+}
+
+/// Tells the engine that the text from `start` up to `end` is being unloaded: its probes are gone when this returns. The
+/// text must still be there.
+#[unsafe(no_mangle)]
+pub extern "C" fn dprobes_module_going(start: u64, end: u64) {
+    if let Some(engine) = instance::engine() {
+        engine.module_going(start..end);
+    }
+}
+
+/// The answer to a request that did not reach the engine.
+fn failure(errno: i32) -> Reply {
+    Reply {
+        errno,
+        point: u32::MAX,
+        ..Reply::default()
+    }
+}
+
+/// Writes the reply, if it is wanted, and returns its errno.
+///
+/// # Safety
+/// `reply` is null or can be written.
+unsafe fn answer(result: Result<(), Reply>, reply: *mut Reply) -> i32 {
+    let answer = match result {
+        Ok(()) => Reply {
+            point: u32::MAX,
+            ..Reply::default()
+        },
+        // A refusal is never a success, whatever it carries.
+        Err(refusal) if refusal.errno >= 0 => Reply {
+            errno: EINVAL,
+            ..refusal
+        },
+        Err(refusal) => refusal,
+    };
+    if !reply.is_null() {
+        // SAFETY: by this function's contract.
+        unsafe { ptr::write(reply, answer) };
+    }
+    answer.errno
+}

@@ -1,0 +1,10 @@
+//! The errno values that this boundary itself returns, negative. The engine's own refusals carry theirs.
+
+/// No engine: [`dprobes_init`](crate::dprobes_init) has not succeeded, or [`dprobes_exit`](crate::dprobes_exit) was called.
+pub(crate) const ENODEV: i32 = -19;
+/// A pointer is null, a length is out of range, or the host table is not one that this library understands.
+pub(crate) const EINVAL: i32 = -22;
+/// There is an engine already.
+pub(crate) const EBUSY: i32 = -16;
+/// Memory is short.
+pub(crate) const ENOMEM: i32 = -12;

@@ -1,0 +1,236 @@
+//! The host as a table of C functions.
+
+use core::ffi::c_char;
+use core::ops::Range;
+
+use engine::host::{BadAddress, Function, Host, Patch, Prohibited, Task, WriteTextError};
+
+use crate::instance;
+
+/// The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
+pub const DPROBES_HOST_VERSION: u32 = 1;
+
+/// What the surrounding kernel provides. Every function must be given.
+///
+/// The functions marked *hit* are called from a trap, with interrupts off, possibly inside the page-fault handler or an
+/// NMI: they must not sleep, allocate, page in, or take a lock that interrupted code may hold. All others are called from
+/// the caller of a control function, in a context that may sleep.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types, reason = "the name is the one that C code uses")]
+pub struct dprobes_host {
+    /// `DPROBES_HOST_VERSION`.
+    pub version: u32,
+    /// `sizeof(struct dprobes_host)`.
+    pub size: u32,
+    /// *Hit.* The CPU that executes this, below `cpu_count`.
+    pub cpu: Option<unsafe extern "C" fn() -> u32>,
+    /// *Hit.* Copies `length` bytes at `address`, kernel or user, into `buffer`. 0, or a negative errno with the address of
+    /// the first byte that could not be read in `*bad`. CR2 is as it was afterwards.
+    pub read: Option<unsafe extern "C" fn(address: u64, buffer: *mut u8, length: usize, bad: *mut u64) -> i32>,
+    /// *Hit.* Copies `length` bytes from `buffer` to `address`, kernel or user. As `read`.
+    pub write: Option<unsafe extern "C" fn(address: u64, buffer: *const u8, length: usize, bad: *mut u64) -> i32>,
+    /// *Hit.* A monotonic clock in nanoseconds.
+    pub now: Option<unsafe extern "C" fn() -> u64>,
+    /// *Hit.* Fills in the current task.
+    pub task: Option<unsafe extern "C" fn(task: *mut Task)>,
+    /// *Hit.* Asks that `dprobes_reap` be called soon from a context that may sleep.
+    pub request_reap: Option<unsafe extern "C" fn()>,
+    /// How many CPUs there may ever be; constant.
+    pub cpu_count: Option<unsafe extern "C" fn() -> u32>,
+    /// The area for out-of-line copies of instructions, `*start` up to but not including `*end`; constant. Executable, within 2 GiB of all text
+    /// that may be probed, written only through `write_text`.
+    pub slot_area: Option<unsafe extern "C" fn(start: *mut u64, end: *mut u64)>,
+    /// May there be a probe at `address`? 0 with `*function` filled in, or a positive number that says why not: a
+    /// `Prohibited`.
+    pub probeable: Option<unsafe extern "C" fn(address: u64, function: *mut Function) -> i32>,
+    /// The address that offsets of a module's probes count from. `name` is `length` bytes, not terminated. 0 with `*base`
+    /// filled in, or a negative errno when the module is not loaded.
+    pub module_base: Option<unsafe extern "C" fn(name: *const c_char, length: usize, base: *mut u64) -> i32>,
+    /// Writes `count` patches, sorted by address, to text. Returns how many were written; those after them were not. A
+    /// patch of one byte is a single store.
+    pub write_text: Option<unsafe extern "C" fn(patches: *const Patch, count: usize) -> usize>,
+    /// Returns when every CPU has executed a serialising instruction, and every trap handler that was running with
+    /// interrupts off has ended.
+    pub sync_cores: Option<unsafe extern "C" fn()>,
+    /// Returns when, in addition, no CPU and no preempted task is inside the slot area any more that was when the call
+    /// began.
+    pub grace_period: Option<unsafe extern "C" fn()>,
+    /// Memory of `size` bytes, at least 1, aligned to `align`, a power of two; null when there is none. Never called during
+    /// a hit.
+    pub alloc: Option<unsafe extern "C" fn(size: usize, align: usize) -> *mut u8>,
+    /// Frees what `alloc` returned for this size and alignment. Never called during a hit.
+    pub free: Option<unsafe extern "C" fn(memory: *mut u8, size: usize, align: usize)>,
+    /// The library has found that it is broken: stops the machine with `message`, `length` bytes that are not terminated.
+    /// Must not return.
+    pub panic: Option<unsafe extern "C" fn(message: *const c_char, length: usize)>,
+}
+
+/// A [`dprobes_host`] that is complete: the proof is that this exists.
+#[derive(Clone, Copy)]
+pub(crate) struct Table {
+    cpu: unsafe extern "C" fn() -> u32,
+    read: unsafe extern "C" fn(u64, *mut u8, usize, *mut u64) -> i32,
+    write: unsafe extern "C" fn(u64, *const u8, usize, *mut u64) -> i32,
+    now: unsafe extern "C" fn() -> u64,
+    task: unsafe extern "C" fn(*mut Task),
+    request_reap: unsafe extern "C" fn(),
+    cpu_count: unsafe extern "C" fn() -> u32,
+    slot_area: unsafe extern "C" fn(*mut u64, *mut u64),
+    probeable: unsafe extern "C" fn(u64, *mut Function) -> i32,
+    module_base: unsafe extern "C" fn(*const c_char, usize, *mut u64) -> i32,
+    write_text: unsafe extern "C" fn(*const Patch, usize) -> usize,
+    sync_cores: unsafe extern "C" fn(),
+    grace_period: unsafe extern "C" fn(),
+    pub(crate) alloc: unsafe extern "C" fn(usize, usize) -> *mut u8,
+    pub(crate) free: unsafe extern "C" fn(*mut u8, usize, usize),
+    pub(crate) panic: unsafe extern "C" fn(*const c_char, usize),
+}
+
+impl Table {
+    /// `None` when a function is missing, or the table is of another version.
+    ///
+    /// # Safety
+    /// Every function in the table does what [`dprobes_host`] says of it, for as long as the result is used.
+    pub(crate) unsafe fn check(host: &dprobes_host) -> Option<Self> {
+        if host.version != DPROBES_HOST_VERSION || host.size as usize != size_of::<dprobes_host>() {
+            return None;
+        }
+        Some(Table {
+            cpu: host.cpu?,
+            read: host.read?,
+            write: host.write?,
+            now: host.now?,
+            task: host.task?,
+            request_reap: host.request_reap?,
+            cpu_count: host.cpu_count?,
+            slot_area: host.slot_area?,
+            probeable: host.probeable?,
+            module_base: host.module_base?,
+            write_text: host.write_text?,
+            sync_cores: host.sync_cores?,
+            grace_period: host.grace_period?,
+            alloc: host.alloc?,
+            free: host.free?,
+            panic: host.panic?,
+        })
+    }
+}
+
+/// The engine's host: the table that the engine was made with.
+pub(crate) struct CHost {
+    table: Table,
+}
+
+impl CHost {
+    pub(crate) fn new(table: Table) -> Self {
+        CHost { table }
+    }
+}
+
+// The calls through the table are sound for one reason, which each block below names: `Table::check` was told that the
+// functions do what `dprobes_host` says, and every pointer passed is valid for the access that is documented there.
+impl Host for CHost {
+    #[inline]
+    fn cpu(&self) -> usize {
+        // SAFETY: by `Table::check`; no arguments.
+        unsafe { (self.table.cpu)() as usize }
+    }
+
+    #[inline]
+    fn read(&self, address: u64, buf: &mut [u8]) -> Result<(), BadAddress> {
+        let mut bad = address;
+        // SAFETY: by `Table::check`; `buf` may be written for its length, and `bad` outlives the call.
+        let result = unsafe { (self.table.read)(address, buf.as_mut_ptr(), buf.len(), &raw mut bad) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(BadAddress { addr: bad })
+        }
+    }
+
+    #[inline]
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), BadAddress> {
+        let mut bad = address;
+        // SAFETY: by `Table::check`; `bytes` may be read for its length, and `bad` outlives the call.
+        let result = unsafe { (self.table.write)(address, bytes.as_ptr(), bytes.len(), &raw mut bad) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(BadAddress { addr: bad })
+        }
+    }
+
+    #[inline]
+    fn now(&self) -> u64 {
+        // SAFETY: by `Table::check`; no arguments.
+        unsafe { (self.table.now)() }
+    }
+
+    #[inline]
+    fn task(&self) -> Task {
+        let mut task = Task::default();
+        // SAFETY: by `Table::check`; `task` outlives the call, and any bytes make a valid `Task`.
+        unsafe { (self.table.task)(&raw mut task) };
+        task
+    }
+
+    fn request_reap(&self) {
+        // SAFETY: by `Table::check`; no arguments.
+        unsafe { (self.table.request_reap)() }
+    }
+
+    fn cpu_count(&self) -> usize {
+        // SAFETY: by `Table::check`; no arguments.
+        unsafe { (self.table.cpu_count)() as usize }
+    }
+
+    fn slot_area(&self) -> Range<u64> {
+        let (mut start, mut end) = (0, 0);
+        // SAFETY: by `Table::check`; both places outlive the call.
+        unsafe { (self.table.slot_area)(&raw mut start, &raw mut end) };
+        start..end
+    }
+
+    fn probeable(&self, address: u64) -> Result<Function, Prohibited> {
+        let mut function = Function { start: 0, end: 0 };
+        // SAFETY: by `Table::check`; `function` outlives the call, and any bytes make a valid `Function`.
+        match unsafe { (self.table.probeable)(address, &raw mut function) } {
+            0 => Ok(function),
+            // A number that this version does not know is a refusal all the same.
+            code => Err(Prohibited::from_code(code).unwrap_or(Prohibited::Excluded)),
+        }
+    }
+
+    fn module_base(&self, name: &[u8]) -> Option<u64> {
+        let mut base = 0;
+        // SAFETY: by `Table::check`; `name` may be read for its length, and `base` outlives the call.
+        let result = unsafe { (self.table.module_base)(name.as_ptr().cast(), name.len(), &raw mut base) };
+        (result == 0).then_some(base)
+    }
+
+    fn write_text(&self, patches: &[Patch]) -> Result<(), WriteTextError> {
+        // SAFETY: by `Table::check`; `patches` may be read for its length.
+        let written = unsafe { (self.table.write_text)(patches.as_ptr(), patches.len()) };
+        if written == patches.len() {
+            Ok(())
+        } else {
+            Err(WriteTextError { index: written })
+        }
+    }
+
+    fn sync_cores(&self) {
+        // SAFETY: by `Table::check`; no arguments.
+        unsafe { (self.table.sync_cores)() }
+    }
+
+    fn grace_period(&self) {
+        // SAFETY: by `Table::check`; no arguments.
+        unsafe { (self.table.grace_period)() }
+    }
+}
+
+/// The table of the engine there is, for memory and for the panic handler, which have no `self` to find it by.
+pub(crate) fn table() -> Option<&'static Table> {
+    instance::table()
+}

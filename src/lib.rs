@@ -1,0 +1,34 @@
+//! `libdprobes.a`: the DProbes engine behind a C ABI, for kernels written in C.
+//!
+//! A kernel fills in a [`dprobes_host`], calls [`dprobes_init`], calls the trap functions from its breakpoint and debug
+//! exceptions, and the control functions from whatever it offers to its users. There is one engine per program that this
+//! library is linked into. No logic of its own lives here: everything is passed on to the engine, after every pointer and
+//! length that C hands over has been checked as far as it can be.
+//!
+//! Results are 0 or a positive count on success and a negative errno on failure; no success collides with a failure.
+//!
+//! `include/dprobes.h` is generated from this crate: see `cbindgen.toml`.
+#![no_std]
+#![warn(missing_docs)]
+#![deny(
+    unsafe_op_in_unsafe_fn,
+    clippy::undocumented_unsafe_blocks,
+    clippy::missing_safety_doc
+)]
+
+mod control;
+mod errno;
+mod host;
+mod instance;
+mod memory;
+mod panic;
+mod records;
+mod traps;
+
+pub use control::{
+    dprobes_exit, dprobes_init, dprobes_insert, dprobes_module_going, dprobes_query, dprobes_reap, dprobes_remove,
+    dprobes_remove_all,
+};
+pub use host::dprobes_host;
+pub use records::{dprobes_has_provisional, dprobes_read, dprobes_settle};
+pub use traps::{dprobes_on_breakpoint, dprobes_on_debug, dprobes_on_fault};

@@ -1,0 +1,55 @@
+//! Traps: the host calls these from its exception handlers, in any context, with interrupts off.
+
+use engine::trap::{TrapFrame, Verdict};
+
+use crate::instance;
+
+/// A breakpoint exception (#BP). `frame` holds the registers as the CPU left them: `rip` after the `int3`.
+///
+/// True when it was the engine's; the frame then says where to resume. False: the breakpoint is somebody else's, and the
+/// frame is as it was.
+///
+/// # Safety
+/// 1. `frame` is null or points to the interrupted registers, which nobody else uses until this returns.
+/// 2. Interrupts are off, and stay off until the interrupted code is resumed from the frame.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_on_breakpoint(frame: *mut TrapFrame) -> bool {
+    let Some(engine) = instance::engine() else { return false };
+    // SAFETY: by requirement 1.
+    let Some(frame) = (unsafe { frame.as_mut() }) else {
+        return false;
+    };
+    matches!(engine.on_breakpoint(frame), Verdict::Handled)
+}
+
+/// A debug exception (#DB). `dr6` is the debug status as the CPU reported it, bits in positive polarity (SDM volume 3,
+/// 17.2.3).
+///
+/// True when it was the end of the engine's single step; the host then clears BS (bit 14) and handles other bits itself.
+///
+/// # Safety
+/// As [`dprobes_on_breakpoint`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_on_debug(frame: *mut TrapFrame, dr6: u64) -> bool {
+    let Some(engine) = instance::engine() else { return false };
+    // SAFETY: by requirement 1 of `dprobes_on_breakpoint`.
+    let Some(frame) = (unsafe { frame.as_mut() }) else {
+        return false;
+    };
+    matches!(engine.on_debug(frame, dr6), Verdict::Handled)
+}
+
+/// Any other exception of kernel code. When the copy of an instruction faulted in its slot, the frame is changed to name
+/// the original instruction, and the result is true. The host then reports the fault, or recovers from it, by the frame.
+///
+/// # Safety
+/// As [`dprobes_on_breakpoint`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_on_fault(frame: *mut TrapFrame) -> bool {
+    let Some(engine) = instance::engine() else { return false };
+    // SAFETY: by requirement 1 of `dprobes_on_breakpoint`.
+    let Some(frame) = (unsafe { frame.as_mut() }) else {
+        return false;
+    };
+    engine.on_fault(frame)
+}
