@@ -46,7 +46,7 @@ pub struct Patch {
     /// Must be zero.
     pub reserved: u32,
     /// The bytes.
-    pub bytes: [u8; Patch::MAX],
+    pub bytes: [u8; 32],
 }
 
 impl Patch {
@@ -58,13 +58,23 @@ impl Patch {
     pub const fn byte(address: u64, byte: u8) -> Self {
         let mut bytes = [0; Self::MAX];
         bytes[0] = byte;
-        Patch { address, len: 1, reserved: 0, bytes }
+        Patch {
+            address,
+            len: 1,
+            reserved: 0,
+            bytes,
+        }
     }
 
     /// A patch with a whole image, for a slot that no CPU runs yet.
     #[must_use]
     pub const fn image(address: u64, bytes: [u8; Self::MAX]) -> Self {
-        Patch { address, len: Self::MAX as u32, reserved: 0, bytes }
+        Patch {
+            address,
+            len: Self::MAX as u32,
+            reserved: 0,
+            bytes,
+        }
     }
 
     /// The bytes that count.

@@ -197,7 +197,7 @@ pub struct ProbeStatus {
 }
 
 const _: () = assert!(size_of::<Reply>() == 40);
-const _: () = assert!(size_of::<ProbeStatus>() == 224);
+const _: () = assert!(size_of::<ProbeStatus>() == 216);
 
 /// `ioctl` argument: insert a program.
 #[derive(Debug, Clone, Copy, Default)]

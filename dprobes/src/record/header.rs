@@ -12,10 +12,8 @@ pub enum RecordState {
     Published = 2,
     /// The probed instruction faulted, it will run again; readers skip it.
     Discarded = 3,
-    /// Fills the end of the ring where the next record does not fit; readers skip it.
-    Padding = 4,
     /// No probe's record: [`Header::facts`] says how many records this CPU lost since the last such record.
-    Lost = 5,
+    Lost = 4,
 }
 
 /// The head of a record: 72 bytes, little-endian, followed by elements (see [`element`](super::element)).
@@ -27,7 +25,7 @@ pub enum RecordState {
 pub struct Header {
     /// A [`RecordState`] as a number.
     pub state: u32,
-    /// Bytes from this record to the next: a multiple of 8, at least 72 (8 for padding).
+    /// Bytes from this record to the next: a multiple of 8, at least 72.
     pub length: u32,
     /// Host clock in nanoseconds.
     pub time: u64,

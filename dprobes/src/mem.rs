@@ -1,0 +1,41 @@
+//! Memory for programs and tables: taken at insert only, and running out of it is an error, never an abort.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// The host has no memory for this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+/// A vector with room for exactly `capacity` elements.
+pub(crate) fn vec<T>(capacity: usize) -> Result<Vec<T>, OutOfMemory> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(capacity).map_err(|_| OutOfMemory)?;
+    Ok(vec)
+}
+
+/// Appends, unless memory is short.
+pub(crate) fn push<T>(vec: &mut Vec<T>, value: T) -> Result<(), OutOfMemory> {
+    vec.try_reserve(1).map_err(|_| OutOfMemory)?;
+    vec.push(value);
+    Ok(())
+}
+
+/// A boxed slice of `len` elements.
+pub(crate) fn boxed_slice<T>(len: usize, mut make: impl FnMut(usize) -> T) -> Result<Box<[T]>, OutOfMemory> {
+    let mut vec = vec(len)?;
+    for index in 0..len {
+        vec.push(make(index));
+    }
+    // Exactly reserved, so that this does not reallocate.
+    Ok(vec.into_boxed_slice())
+}
+
+/// A box.
+pub(crate) fn boxed<T>(value: T) -> Result<Box<T>, OutOfMemory> {
+    let mut vec = vec(1)?;
+    vec.push(value);
+    let slice: Box<[T]> = vec.into_boxed_slice();
+    // SAFETY: a box of a slice of one `T` owns memory of the size and alignment of one `T`.
+    Ok(unsafe { Box::from_raw(Box::into_raw(slice).cast::<T>()) })
+}

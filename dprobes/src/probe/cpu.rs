@@ -1,0 +1,133 @@
+//! What each CPU has for its hits: preallocated, and touched by nobody else.
+
+use alloc::boxed::Box;
+use core::cell::UnsafeCell;
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use zerocopy::FromZeros;
+
+use super::site::Site;
+use crate::mem::OutOfMemory;
+use crate::record::ring::Ring;
+use crate::rpn::interp::Workspace;
+
+/// Steps inside steps: a step is interrupted only by an NMI or a machine check, whose handlers may hit a probe each.
+const STEPS: usize = 8;
+
+/// Words in a CPU's ring, as a power of two: 256 KiB.
+const RING_LOG2_WORDS: u32 = 15;
+
+/// The engine's state for one CPU.
+///
+/// Only traps on that CPU use it, with interrupts off. They can nest (NMI), so that everything here is either guarded by
+/// [`enter`](Cpu::enter) or works when interrupted between any two instructions.
+#[repr(align(128))]
+pub(crate) struct Cpu {
+    busy: AtomicBool,
+    workspace: UnsafeCell<Box<Workspace>>,
+    steps: [PendingStep; STEPS],
+    depth: AtomicUsize,
+    pub(crate) ring: Ring,
+}
+
+// SAFETY: the workspace is reached through `Hit` alone, of which there is one at a time (`busy`); the rest is atomic.
+unsafe impl Sync for Cpu {}
+
+/// The right to use a CPU's workspace. Dropping it ends the hit.
+pub(crate) struct Hit<'c> {
+    cpu: &'c Cpu,
+}
+
+#[derive(Default)]
+struct PendingStep {
+    site: AtomicPtr<Site>,
+    rflags: AtomicU64,
+}
+
+/// A single step that has begun.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) site: *const Site,
+    /// The interrupted code's RFLAGS, from before TF was set and IF cleared.
+    pub(crate) rflags: u64,
+}
+
+impl Cpu {
+    pub(crate) fn new() -> Result<Self, OutOfMemory> {
+        Ok(Cpu {
+            busy: AtomicBool::new(false),
+            workspace: UnsafeCell::new(Workspace::new_box_zeroed().map_err(|_| OutOfMemory)?),
+            steps: Default::default(),
+            depth: AtomicUsize::new(0),
+            ring: Ring::new(RING_LOG2_WORDS)?,
+        })
+    }
+
+    /// Begins a hit; `None` when this CPU is inside one already.
+    #[inline]
+    pub(crate) fn enter(&self) -> Option<Hit<'_>> {
+        // A load and a store, not a swap: the only other party is a trap that interrupts this CPU between the two, and
+        // it has left again when this continues.
+        if self.busy.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.busy.store(true, Ordering::Relaxed);
+        Some(Hit { cpu: self })
+    }
+
+    /// Is this CPU inside a hit?
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Remembers that a step begins; false when too many are under way.
+    pub(crate) fn begin_step(&self, step: Step) -> bool {
+        let depth = self.depth.load(Ordering::Relaxed);
+        let Some(pending) = self.steps.get(depth) else {
+            return false;
+        };
+        self.depth.store(depth + 1, Ordering::Relaxed);
+        pending.site.store(step.site.cast_mut(), Ordering::Relaxed);
+        pending.rflags.store(step.rflags, Ordering::Relaxed);
+        true
+    }
+
+    /// Takes back the newest step, if one is under way.
+    pub(crate) fn end_step(&self) -> Option<Step> {
+        let depth = self.depth.load(Ordering::Relaxed).checked_sub(1)?;
+        let pending = self.steps.get(depth)?;
+        let step = Step {
+            site: pending.site.swap(ptr::null_mut(), Ordering::Relaxed),
+            rflags: pending.rflags.load(Ordering::Relaxed),
+        };
+        self.depth.store(depth, Ordering::Relaxed);
+        Some(step)
+    }
+
+    /// The site of the newest step, or null.
+    pub(crate) fn stepping(&self) -> *const Site {
+        let newest = self
+            .depth
+            .load(Ordering::Relaxed)
+            .checked_sub(1)
+            .and_then(|depth| self.steps.get(depth));
+        newest.map_or(ptr::null(), |pending| pending.site.load(Ordering::Relaxed).cast_const())
+    }
+}
+
+impl Hit<'_> {
+    /// The workspace of the CPU.
+    #[inline]
+    pub(crate) fn workspace(&mut self) -> &mut Workspace {
+        // SAFETY: this `Hit` is the only one of its CPU until it is dropped (`busy`), it does not leave the trap that made
+        // it, and it is borrowed mutably here.
+        unsafe { &mut *self.cpu.workspace.get() }
+    }
+}
+
+impl Drop for Hit<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.cpu.busy.store(false, Ordering::Relaxed);
+    }
+}

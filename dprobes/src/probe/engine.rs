@@ -1,0 +1,175 @@
+//! The engine: one per kernel, over one host.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use spin::{Mutex, MutexGuard};
+
+use super::cpu::Cpu;
+use super::program::{Loaded, Probe};
+use super::site::Site;
+use super::table::Table;
+use crate::host::Host;
+use crate::mem::{self, OutOfMemory};
+use crate::text::slot::{Slot, SlotArea};
+use crate::wire::ProbeStatus;
+
+/// The engine over a host.
+///
+/// The control methods ([`insert`](Self::insert), [`remove`](Self::remove), [`query`](Self::query), ...) may be called from
+/// any context that may sleep; they exclude each other by a spinning lock, so that a host whose tasks are preempted
+/// should let one in at a time. The trap methods ([`on_breakpoint`](Self::on_breakpoint), [`on_debug`](Self::on_debug),
+/// [`on_fault`](Self::on_fault)) take no lock, allocate nothing and cannot panic.
+pub struct Engine<H: Host> {
+    host: H,
+    pub(crate) cpus: Box<[Cpu]>,
+    pub(crate) table: Table<Site>,
+    pub(crate) slots: SlotArea<Site>,
+    control: Mutex<Control>,
+}
+
+/// What only the control path touches.
+pub(crate) struct Control {
+    #[expect(
+        clippy::vec_box,
+        reason = "probes refer to their program by address: it must not move"
+    )]
+    pub(crate) programs: Vec<Box<Loaded>>,
+    pub(crate) free_slots: Vec<Slot>,
+    /// Sites that have left the table and whose slots may still be running.
+    pub(crate) limbo: Vec<*mut Site>,
+}
+
+// SAFETY: the pointers are to boxed sites that the control path owns; whichever thread holds the lock may free them.
+unsafe impl Send for Control {}
+
+impl<H: Host> Engine<H> {
+    /// An engine without probes.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn new(host: H) -> Result<Self, OutOfMemory> {
+        let mut cpus = mem::vec(host.cpu_count())?;
+        for _ in 0..host.cpu_count() {
+            cpus.push(Cpu::new()?);
+        }
+        let slots = SlotArea::new(host.slot_area())?;
+        let control = Mutex::new(Control {
+            programs: Vec::new(),
+            free_slots: slots.free_list()?,
+            limbo: mem::vec(slots.count())?,
+        });
+        Ok(Engine {
+            host,
+            cpus: cpus.into_boxed_slice(),
+            table: Table::new()?,
+            slots,
+            control,
+        })
+    }
+
+    /// The host.
+    pub fn host(&self) -> &H {
+        &self.host
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Control> {
+        self.control.lock()
+    }
+
+    /// The site at an address. The reference is valid in a trap as long as the trap runs, and on the control path as long as
+    /// the control lock is held: a site is freed only a grace period after it has left the table.
+    #[inline]
+    pub(crate) fn site(&self, address: u64) -> Option<&Site> {
+        // SAFETY: the table holds null or pointers to boxed sites, which live until a grace period after their removal.
+        unsafe { self.table.get(address).as_ref() }
+    }
+
+    /// The state of this CPU.
+    #[inline]
+    pub(crate) fn this_cpu(&self) -> Option<&Cpu> {
+        self.cpus.get(self.host.cpu())
+    }
+
+    /// Shows every probe, in the order of insertion.
+    pub fn query(&self, visit: &mut dyn FnMut(&ProbeStatus)) {
+        for loaded in &self.lock().programs {
+            for probe in &loaded.probes {
+                visit(&status(loaded, probe));
+            }
+        }
+    }
+
+    /// Reads the local variables of a program into `values`, as many as fit, and returns how many there are; `None` when
+    /// there is no such program.
+    pub fn locals(&self, module: &[u8], major: u16, values: &mut [u64]) -> Option<usize> {
+        let control = self.lock();
+        let loaded = control.programs.iter().find(|loaded| loaded.is(module, major))?;
+        for (value, local) in values.iter_mut().zip(&loaded.locals) {
+            *value = local.load(Ordering::Relaxed);
+        }
+        Some(loaded.locals.len())
+    }
+
+    /// Copies final records of a CPU into `out`, as many whole ones as fit, and frees them; returns the bytes written.
+    /// One caller at a time per CPU. Losses are told by records of their own.
+    pub fn read_records(&self, cpu: usize, out: &mut [u8]) -> usize {
+        self.cpus.get(cpu).map_or(0, |state| state.ring.read(cpu, out))
+    }
+
+    /// Are there records whose instruction may not have completed? They can be read after [`settle`](Self::settle).
+    pub fn has_provisional(&self) -> bool {
+        self.cpus.iter().any(|cpu| cpu.ring.has_provisional())
+    }
+
+    /// Waits a grace period, after which the records written before the call are final. One caller at a time, which is
+    /// also the one that reads.
+    pub fn settle(&self) {
+        for cpu in &self.cpus {
+            cpu.ring.mark_to_settle();
+        }
+        self.host.grace_period();
+        for cpu in &self.cpus {
+            cpu.ring.settle();
+        }
+    }
+}
+
+impl Loaded {
+    /// Is this the program with `major` for `module`?
+    pub(crate) fn is(&self, module: &[u8], major: u16) -> bool {
+        self.major == major && self.module == super::program::label(module)
+    }
+}
+
+fn status(loaded: &Loaded, probe: &Probe) -> ProbeStatus {
+    let (skipped, hits, late) = probe.turns();
+    let counts = &probe.counts;
+    ProbeStatus {
+        major: loaded.major,
+        minor: probe.minor,
+        state: probe.state_code(),
+        address: probe.address,
+        resume: probe.resume_code,
+        locals: loaded.locals.len() as u32,
+        hits,
+        skipped,
+        missed: counts.missed.load(Ordering::Relaxed),
+        faulted: counts.faulted.load(Ordering::Relaxed),
+        late,
+        exceptions: counts.exceptions.load(Ordering::Relaxed),
+        overflows: counts.overflows.load(Ordering::Relaxed),
+        lost: counts.lost.load(Ordering::Relaxed),
+        label: probe.label,
+        module: loaded.module,
+    }
+}
+
+impl<H: Host> Drop for Engine<H> {
+    fn drop(&mut self) {
+        // Text that cannot be restored keeps its breakpoints: what they refer to must then stay.
+        if self.remove_all().is_err() {
+            core::mem::forget(core::mem::take(&mut self.control.get_mut().programs));
+        }
+    }
+}

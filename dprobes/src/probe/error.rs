@@ -1,0 +1,191 @@
+//! Why an insert or a remove was refused, with the facts.
+
+use crate::host::Prohibited;
+use crate::insn::Refusal;
+use crate::mem::OutOfMemory;
+use crate::rpn::object::ObjectError;
+use crate::rpn::verify::VerifyError;
+use crate::text::transaction::CommitError;
+use crate::wire::{Reason, Reply};
+
+/// Why a program was not inserted. Nothing has changed then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InsertError {
+    /// The bytes are not a program object.
+    Object(ObjectError),
+    /// The program does not verify.
+    Verify(VerifyError),
+    /// A program with this major code is inserted for this module.
+    Exists,
+    /// Memory is short.
+    NoMemory,
+    /// No slot is free.
+    NoSlot {
+        /// How many there are.
+        slots: usize,
+    },
+    /// Probes in modules of this kind cannot be inserted through this engine.
+    ModuleKind,
+    /// The module is not loaded.
+    NoModule,
+    /// One point was refused.
+    Point {
+        /// Which, counted from 0.
+        point: usize,
+        /// The address it asked for.
+        address: u64,
+        /// Why.
+        error: PointError,
+    },
+}
+
+/// Why a point was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PointError {
+    /// Its symbol was not resolved.
+    Unresolved,
+    /// The host does not allow a probe here.
+    Prohibited(Prohibited),
+    /// Not where an instruction begins.
+    NotBoundary {
+        /// Where the instruction that contains the address begins.
+        instruction: u64,
+    },
+    /// The bytes there are not those the program expects.
+    Opcode {
+        /// How many bytes were compared.
+        len: usize,
+        /// The first bytes expected, the first lowest.
+        expected: u64,
+        /// The first bytes found.
+        found: u64,
+    },
+    /// The instruction cannot be probed.
+    Instruction {
+        /// Why.
+        refusal: Refusal,
+        /// Its first bytes, the first lowest.
+        bytes: u64,
+    },
+    /// The bytes are not an instruction.
+    Undecodable {
+        /// The first of them, the first lowest.
+        bytes: u64,
+    },
+    /// Text could not be read.
+    Unreadable,
+    /// Text could not be written.
+    Unwritable,
+    /// The slot is too far away from what the instruction refers to.
+    OutOfReach,
+    /// Another point of the program is at the same address.
+    Twice,
+}
+
+impl From<OutOfMemory> for InsertError {
+    fn from(_: OutOfMemory) -> Self {
+        InsertError::NoMemory
+    }
+}
+
+impl From<ObjectError> for InsertError {
+    fn from(error: ObjectError) -> Self {
+        InsertError::Object(error)
+    }
+}
+
+impl InsertError {
+    /// The error in the form that crosses the boundary to user space.
+    #[must_use]
+    pub fn reply(&self) -> Reply {
+        match *self {
+            InsertError::Object(error) => refuse(Reason::Object, error.offset() as u64),
+            InsertError::Verify(error) => Reply {
+                point: error.point,
+                ..refuse(Reason::Verify, u64::from(error.offset))
+            },
+            InsertError::Exists => refuse(Reason::Exists, 0),
+            InsertError::NoMemory => refuse(Reason::NoMemory, 0),
+            InsertError::NoSlot { slots } => refuse(Reason::NoSlot, slots as u64),
+            InsertError::ModuleKind => refuse(Reason::ModuleKind, 0),
+            InsertError::NoModule => refuse(Reason::NoModule, 0),
+            InsertError::Point { point, address, error } => Reply {
+                point: point as u32,
+                address,
+                ..error.reply()
+            },
+        }
+    }
+}
+
+impl PointError {
+    fn reply(self) -> Reply {
+        let detailed = |reason, detail, facts| Reply {
+            detail,
+            facts,
+            ..refuse(reason, 0)
+        };
+        match self {
+            PointError::Unresolved => refuse(Reason::Unresolved, 0),
+            PointError::Prohibited(why) => detailed(Reason::Prohibited, why as u32, [0; 2]),
+            PointError::NotBoundary { instruction } => refuse(Reason::NotBoundary, instruction),
+            PointError::Opcode { len, expected, found } => detailed(Reason::Opcode, len as u32, [expected, found]),
+            PointError::Instruction { refusal, bytes } => detailed(Reason::Instruction, refusal as u32, [0, bytes]),
+            PointError::Undecodable { bytes } => detailed(Reason::Undecodable, 0, [0, bytes]),
+            PointError::Unreadable => refuse(Reason::Unreadable, 0),
+            PointError::Unwritable => refuse(Reason::Unwritable, 0),
+            PointError::OutOfReach => refuse(Reason::OutOfReach, 0),
+            PointError::Twice => refuse(Reason::AddressInUse, 0),
+        }
+    }
+}
+
+fn refuse(reason: Reason, fact: u64) -> Reply {
+    Reply {
+        errno: reason.errno(),
+        reason: reason as u32,
+        point: u32::MAX,
+        facts: [fact, 0],
+        ..Reply::default()
+    }
+}
+
+/// Why nothing was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoveError {
+    /// No program with this major code is inserted for this module.
+    NotFound,
+    /// Memory is short.
+    NoMemory,
+    /// Text could not be written at this address; the probes are still armed.
+    Unwritable {
+        /// Where.
+        address: u64,
+    },
+}
+
+impl From<CommitError> for RemoveError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Changed { address }
+            | CommitError::Unreadable { address }
+            | CommitError::Unwritable { address } => RemoveError::Unwritable { address },
+            CommitError::NoMemory(_) => RemoveError::NoMemory,
+        }
+    }
+}
+
+impl RemoveError {
+    /// The error in the form that crosses the boundary to user space.
+    #[must_use]
+    pub fn reply(&self) -> Reply {
+        match *self {
+            RemoveError::NotFound => refuse(Reason::NotFound, 0),
+            RemoveError::NoMemory => refuse(Reason::NoMemory, 0),
+            RemoveError::Unwritable { address } => Reply {
+                address,
+                ..refuse(Reason::Unwritable, 0)
+            },
+        }
+    }
+}

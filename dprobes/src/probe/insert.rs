@@ -1,0 +1,231 @@
+//! Inserting a program: every point is checked and prepared first, then all breakpoints go in with one transaction.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ptr;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::engine::{Control, Engine};
+use super::error::{InsertError, PointError};
+use super::place::Place;
+use super::program::{self, Loaded, Probe};
+use super::site::Site;
+use crate::host::{Host, Patch, Prohibited};
+use crate::mem;
+use crate::rpn::Program;
+use crate::rpn::object::{Location, ModType, Object, Place as At};
+use crate::rpn::verify::verify;
+use crate::text::transaction::CommitError;
+
+/// What an insert has prepared and nobody else can see yet.
+struct Staged {
+    /// Where each point goes, in the order of the points.
+    places: Vec<Place>,
+    /// Sites for the places that have none, where they will stay.
+    #[expect(clippy::vec_box, reason = "traps will refer to a site by address: it must not move")]
+    sites: Vec<Box<Site>>,
+}
+
+impl<H: Host> Engine<H> {
+    /// Inserts the program in `object`: untrusted bytes. All its probes are armed when this returns, or none is.
+    ///
+    /// # Errors
+    /// [`InsertError`] says which point was refused and why. Nothing has changed then.
+    pub fn insert(&self, object: &[u8]) -> Result<(), InsertError> {
+        let object = Object::parse(object)?;
+        let program = verify(&object).map_err(InsertError::Verify)?;
+        let mut control = self.lock();
+        if control
+            .programs
+            .iter()
+            .any(|loaded| loaded.is(object.name().as_bytes(), object.major()))
+        {
+            return Err(InsertError::Exists);
+        }
+        control.programs.try_reserve(1).map_err(|_| InsertError::NoMemory)?;
+
+        let places = self.find_places(&object)?;
+        let mut staged = Staged {
+            sites: mem::vec(places.len())?,
+            places,
+        };
+        let prepared = self
+            .stage_sites(&mut control, &mut staged)
+            .and_then(|()| self.load(&object, program, &staged))
+            .and_then(|loaded| Ok((loaded, self.table.reserve(staged.sites.len())?)));
+        let (loaded, old_table) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                for site in staged.sites {
+                    control.free_slots.push(site.slot);
+                }
+                return Err(error);
+            }
+        };
+
+        for site in staged.sites {
+            let (address, slot) = (site.address, site.slot);
+            let site = Box::into_raw(site);
+            self.slots.set_owner(slot, site);
+            self.table.insert(address, site);
+        }
+        for probe in &loaded.probes {
+            if let Some(site) = self.site(probe.address) {
+                probe.site.store(ptr::from_ref(site).cast_mut(), Ordering::Release);
+                site.link(probe);
+            }
+        }
+        let armed = self.rearm([&loaded], Site::is_wanted);
+        // A trap that may be reading the old table has ended after this.
+        self.host().sync_cores();
+        drop(old_table);
+        match armed {
+            Ok(()) => {
+                control.programs.push(loaded);
+                Ok(())
+            }
+            Err(error) => {
+                self.forget(&mut control, core::slice::from_ref(&loaded));
+                Err(refused(&loaded, error))
+            }
+        }
+    }
+
+    /// Checks every point of a program.
+    fn find_places(&self, object: &Object<'_>) -> Result<Vec<Place>, InsertError> {
+        let base = match object.modtype() {
+            ModType::Kernel => 0,
+            ModType::Kmod => self
+                .host()
+                .module_base(object.name().as_bytes())
+                .ok_or(InsertError::NoModule)?,
+            ModType::User => return Err(InsertError::ModuleKind),
+        };
+        let mut places = mem::vec(object.points().len())?;
+        let mut order: Vec<(u64, usize)> = mem::vec(object.points().len())?;
+        for (index, point) in object.points().enumerate() {
+            let (address, placed) = match point.location() {
+                Location::Place(at) => {
+                    let address = match at {
+                        At::Absolute(address) => address,
+                        At::ModuleOffset(offset) => base.wrapping_add(offset),
+                    };
+                    (address, self.place(address, point.opcode()))
+                }
+                Location::Symbol { .. } | Location::Source { .. } => (0, Err(PointError::Unresolved)),
+            };
+            let place = placed.map_err(|error| InsertError::Point {
+                point: index,
+                address,
+                error,
+            })?;
+            order.push((place.address, index));
+            places.push(place);
+        }
+        order.sort_unstable();
+        for pair in order.windows(2) {
+            if let [(first, _), (second, point)] = *pair
+                && first == second
+            {
+                return Err(InsertError::Point {
+                    point,
+                    address: second,
+                    error: PointError::Twice,
+                });
+            }
+        }
+        Ok(places)
+    }
+
+    /// Makes a site with a slot for every place that has none, and fills the slots.
+    fn stage_sites(&self, control: &mut Control, staged: &mut Staged) -> Result<(), InsertError> {
+        let new = staged
+            .places
+            .iter()
+            .filter(|place| self.site(place.address).is_none())
+            .count();
+        if control.free_slots.len() < new {
+            self.reclaim(control);
+        }
+        let mut images: Vec<Patch> = mem::vec(new)?;
+        for (point, place) in staged.places.iter().enumerate() {
+            if self.site(place.address).is_some() {
+                continue;
+            }
+            let slot = control.free_slots.pop().ok_or(InsertError::NoSlot {
+                slots: self.slots.count(),
+            })?;
+            let staged_site = self
+                .slot_image(place, self.slots.address(slot))
+                .map_err(|error| InsertError::Point {
+                    point,
+                    address: place.address,
+                    error,
+                })
+                .and_then(|(resumption, image)| {
+                    let site = mem::boxed(Site::new(place.address, place.insn, resumption, slot))?;
+                    Ok((site, image))
+                });
+            match staged_site {
+                Ok((site, image)) => {
+                    staged.sites.push(site);
+                    images.push(image);
+                }
+                Err(error) => {
+                    control.free_slots.push(slot);
+                    return Err(error);
+                }
+            }
+        }
+        images.sort_unstable_by_key(|image| image.address);
+        self.host().write_text(&images).map_err(|error| InsertError::Point {
+            point: 0,
+            address: images.get(error.index).map_or(0, |image| image.address),
+            error: PointError::Unwritable,
+        })
+    }
+
+    /// Makes the program with its probes, which nobody sees yet.
+    fn load(&self, object: &Object<'_>, program: Program, staged: &Staged) -> Result<Box<Loaded>, InsertError> {
+        let mut probes = mem::vec(staged.places.len())?;
+        let mut new_sites = staged.sites.iter();
+        for (index, (point, place)) in object.points().zip(&staged.places).enumerate() {
+            let resume = match self.site(place.address) {
+                Some(site) => site.resumption.code(),
+                // New sites were staged in the order of the places.
+                None => new_sites.next().map_or(0, |site| site.resumption.code()),
+            };
+            probes.push(Probe::new(index, &point, place.address, resume));
+        }
+        let loaded = mem::boxed(Loaded {
+            program,
+            major: object.major(),
+            module: program::label(object.name().as_bytes()),
+            locals: mem::boxed_slice(object.locals().len(), |_| AtomicU64::new(0))?,
+            probes: probes.into_boxed_slice(),
+        })?;
+        for probe in &loaded.probes {
+            probe
+                .loaded
+                .store(ptr::from_ref(&*loaded).cast_mut(), Ordering::Release);
+        }
+        Ok(loaded)
+    }
+}
+
+/// Says which point of a program a failed transaction is about.
+fn refused(loaded: &Loaded, error: CommitError) -> InsertError {
+    let (address, error) = match error {
+        // The bytes were as expected a moment ago: somebody else has just patched them.
+        CommitError::Changed { address } => (address, PointError::Prohibited(Prohibited::ForeignBreakpoint)),
+        CommitError::Unreadable { address } => (address, PointError::Unreadable),
+        CommitError::Unwritable { address } => (address, PointError::Unwritable),
+        CommitError::NoMemory(_) => return InsertError::NoMemory,
+    };
+    let point = loaded
+        .probes
+        .iter()
+        .position(|probe| probe.address == address)
+        .unwrap_or(0);
+    InsertError::Point { point, address, error }
+}

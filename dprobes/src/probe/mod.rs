@@ -1,0 +1,18 @@
+//! Probepoints: programs, the sites they are armed at, and the engine that ties them to a host.
+
+mod cpu;
+mod engine;
+mod error;
+mod insert;
+mod place;
+mod program;
+mod remove;
+mod site;
+mod table;
+
+pub use engine::Engine;
+pub use error::{InsertError, PointError, RemoveError};
+
+pub(crate) use cpu::{Cpu, Hit, Step};
+pub(crate) use program::{Probe, Turn, count};
+pub(crate) use site::{Resumption, Site};

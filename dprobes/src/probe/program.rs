@@ -1,0 +1,197 @@
+//! An inserted program and its probes: limits and counts.
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use super::site::Site;
+use crate::rpn::Program;
+use crate::rpn::object::Point;
+use crate::wire::State;
+
+/// A program that has been inserted. Its probes refer back to it; it is boxed and does not move.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) program: Program,
+    pub(crate) major: u16,
+    pub(crate) module: Label,
+    pub(crate) locals: Box<[AtomicU64]>,
+    pub(crate) probes: Box<[Probe]>,
+}
+
+/// Text of at most 64 bytes, zero-padded, for status.
+pub(crate) type Label = [u8; 64];
+
+/// Cuts text to a [`Label`].
+pub(crate) fn label(text: &[u8]) -> Label {
+    let mut label = [0; 64];
+    for (to, from) in label.iter_mut().zip(text) {
+        *to = *from;
+    }
+    label
+}
+
+/// One probe of a program.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    /// The next probe at the same site.
+    pub(crate) next: AtomicPtr<Probe>,
+    /// The program this belongs to; set once the program is in its place.
+    pub(crate) loaded: AtomicPtr<Loaded>,
+    /// Where it is armed; null once its module is gone.
+    pub(crate) site: AtomicPtr<Site>,
+    /// Which point of the program.
+    pub(crate) point: usize,
+    pub(crate) minor: u16,
+    pub(crate) label: Label,
+    pub(crate) address: u64,
+    pub(crate) resume_code: u32,
+    pub(crate) log_on_fault: bool,
+    /// Hits to let pass first.
+    pub(crate) pass_count: u64,
+    /// Hits to process after that; 0 is no limit.
+    pub(crate) max_hits: u64,
+    state: AtomicU32,
+    pub(crate) counts: Counts,
+}
+
+/// What happened to a probe so far.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Hits that took a turn: the one counter from which skipped and processed ones follow.
+    arrivals: AtomicU64,
+    pub(crate) missed: AtomicU64,
+    pub(crate) faulted: AtomicU64,
+    /// Hits after the program removed the probe.
+    pub(crate) late: AtomicU64,
+    pub(crate) exceptions: AtomicU64,
+    pub(crate) overflows: AtomicU64,
+    pub(crate) lost: AtomicU64,
+}
+
+/// Adds one to a count.
+#[inline]
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What a hit is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Run the program.
+    Run,
+    /// Run the program; it is the last time.
+    RunLast,
+    /// Let it pass: before the first or after the last that is wanted.
+    Pass,
+}
+
+impl Probe {
+    /// A probe for a point of a program, armed as far as it is concerned.
+    pub(crate) fn new(index: usize, point: &Point<'_>, address: u64, resume_code: u32) -> Self {
+        Probe {
+            next: AtomicPtr::default(),
+            loaded: AtomicPtr::default(),
+            site: AtomicPtr::default(),
+            point: index,
+            minor: point.minor(),
+            label: label(point.display().as_bytes()),
+            address,
+            resume_code,
+            log_on_fault: point.log_on_fault(),
+            pass_count: point.pass_count(),
+            max_hits: point.max_hits(),
+            state: AtomicU32::new(State::Armed as u32),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Where it is armed. Valid as [`Engine::site`](super::Engine) says.
+    pub(crate) fn site(&self) -> Option<&Site> {
+        // SAFETY: null or a site that lives until a grace period after this pointer was cleared.
+        unsafe { self.site.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Its program.
+    #[inline]
+    pub(crate) fn loaded(&self) -> Option<&Loaded> {
+        // SAFETY: set to the program that owns this probe before anybody could find it, and never changed.
+        unsafe { self.loaded.load(Ordering::Relaxed).as_ref() }
+    }
+
+    /// Does it still want to fire?
+    pub(crate) fn is_active(&self) -> bool {
+        self.state.load(Ordering::Acquire) == State::Armed as u32
+    }
+
+    /// Has its own program removed it?
+    pub(crate) fn is_removed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == State::RemovedItself as u32
+    }
+
+    /// Moves from armed to another state; false when someone else already moved it.
+    pub(crate) fn retire(&self, state: State) -> bool {
+        let armed = State::Armed as u32;
+        self.state
+            .compare_exchange(armed, state as u32, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Its [`State`] as a number.
+    pub(crate) fn state_code(&self) -> u32 {
+        self.state.load(Ordering::Acquire)
+    }
+
+    /// Takes a turn. Exact on any number of CPUs, since one atomic decides it.
+    #[inline]
+    pub(crate) fn take_turn(&self) -> Turn {
+        let arrival = self.counts.arrivals.fetch_add(1, Ordering::Relaxed);
+        let Some(processed) = arrival.checked_sub(self.pass_count) else {
+            return Turn::Pass;
+        };
+        if self.max_hits == 0 || processed < self.max_hits.wrapping_sub(1) {
+            Turn::Run
+        } else if processed == self.max_hits - 1 {
+            Turn::RunLast
+        } else {
+            Turn::Pass
+        }
+    }
+
+    /// Takes a turn back, because the instruction faulted and will be hit again. True when the probe wants to fire again
+    /// although it was exhausted.
+    pub(crate) fn undo_turn(&self) -> bool {
+        count(&self.counts.faulted);
+        if self.state_code() == State::RemovedItself as u32 {
+            // Its program ran and said that it was the last time.
+            return false;
+        }
+        self.counts.arrivals.fetch_sub(1, Ordering::Relaxed);
+        let (exhausted, armed) = (State::Exhausted as u32, State::Armed as u32);
+        self.state
+            .compare_exchange(exhausted, armed, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Takes back that a hit was missed, because the instruction faulted and will be hit again.
+    pub(crate) fn undo_missed(&self) {
+        count(&self.counts.faulted);
+        self.counts.missed.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Hits let pass, hits processed, hits after the last that was wanted.
+    pub(crate) fn turns(&self) -> (u64, u64, u64) {
+        let arrivals = self.counts.arrivals.load(Ordering::Relaxed);
+        let skipped = arrivals.min(self.pass_count);
+        let rest = arrivals - skipped;
+        let processed = if self.max_hits == 0 {
+            rest
+        } else {
+            rest.min(self.max_hits)
+        };
+        (
+            skipped,
+            processed,
+            rest - processed + self.counts.late.load(Ordering::Relaxed),
+        )
+    }
+}

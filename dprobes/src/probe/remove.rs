@@ -1,0 +1,160 @@
+//! Taking probes out: disarming, unlinking, and freeing what no trap and no slot needs any more.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::ptr;
+use core::sync::atomic::Ordering;
+
+use super::engine::{Control, Engine};
+use super::error::RemoveError;
+use super::program::{Loaded, Probe};
+use super::site::Site;
+use crate::host::Host;
+use crate::mem;
+use crate::text::transaction::{CommitError, INT3, Transaction};
+use crate::wire::State;
+
+/// Slots that wait for a grace period before one is forced: waiting takes long on some hosts, slots are plenty.
+const LIMBO_MAX: usize = 1024;
+
+impl<H: Host> Engine<H> {
+    /// Removes the program with `major` for `module`. When this returns, its probes do not fire any more.
+    ///
+    /// # Errors
+    /// [`RemoveError`]. Nothing has changed then.
+    pub fn remove(&self, module: &[u8], major: u16) -> Result<(), RemoveError> {
+        let mut control = self.lock();
+        let found = control.programs.iter().position(|loaded| loaded.is(module, major));
+        let index = found.ok_or(RemoveError::NotFound)?;
+        let wanted_by_others = |site: &Site| {
+            let going = control
+                .programs
+                .get(index)
+                .map_or(ptr::null(), |loaded| ptr::from_ref(&**loaded));
+            site.probes()
+                .any(|probe| probe.is_active() && !probe.loaded().is_some_and(|loaded| ptr::eq(loaded, going)))
+        };
+        self.rearm(control.programs.get(index), wanted_by_others)
+            .map_err(RemoveError::from)?;
+        let loaded = control.programs.remove(index);
+        self.forget(&mut control, core::slice::from_ref(&loaded));
+        Ok(())
+    }
+
+    /// Removes every program, and waits until no CPU and no task needs anything of them: the engine can be dropped, and the
+    /// slot area freed, after that.
+    ///
+    /// # Errors
+    /// [`RemoveError`]. Nothing has changed then.
+    pub fn remove_all(&self) -> Result<(), RemoveError> {
+        let mut control = self.lock();
+        self.rearm(&control.programs, |_| false).map_err(RemoveError::from)?;
+        let programs = core::mem::take(&mut control.programs);
+        self.forget(&mut control, &programs);
+        self.reclaim(&mut control);
+        Ok(())
+    }
+
+    /// Disarms probes that are exhausted or that removed themselves. To be called after
+    /// [`Host::request_reap`], from a context that may sleep.
+    pub fn reap(&self) {
+        let control = self.lock();
+        // A failure leaves breakpoints in place whose hits are counted as late; the next reap tries again.
+        let _ = self.rearm(&control.programs, Site::is_wanted);
+    }
+
+    /// The module whose text is in `range` is being unloaded: takes its probes out, and waits until nothing of them runs.
+    pub fn module_going(&self, range: Range<u64>) {
+        let mut control = self.lock();
+        let Control { programs, limbo, .. } = &mut *control;
+        let inside = |probe: &&Probe| range.contains(&probe.address) && probe.site().is_some();
+        let found = || programs.iter().flat_map(|loaded| &loaded.probes).filter(inside);
+        if found().next().is_none() {
+            return;
+        }
+        for probe in found() {
+            probe.retire(State::ModuleGone);
+        }
+        // The text goes away in any case: a failure to write it changes nothing for anybody.
+        let _ = self.rearm(programs.iter(), Site::is_wanted);
+        for probe in found() {
+            limbo.extend(self.detach(probe));
+        }
+        self.reclaim(&mut control);
+    }
+
+    /// Makes the text at the sites of these programs agree with what is wanted there: one transaction.
+    pub(super) fn rearm<'p>(
+        &self,
+        programs: impl IntoIterator<Item = &'p Box<Loaded>> + Clone,
+        wanted: impl Fn(&Site) -> bool,
+    ) -> Result<(), CommitError> {
+        let sites = || {
+            programs
+                .clone()
+                .into_iter()
+                .flat_map(|loaded| &loaded.probes)
+                .filter_map(Probe::site)
+        };
+        let mut changing: Vec<(&Site, bool)> = mem::vec(sites().count()).map_err(CommitError::NoMemory)?;
+        // Decided once: probes may be exhausted while this runs.
+        let decided = sites().map(|site| (site, wanted(site)));
+        changing.extend(decided.filter(|(site, armed)| *armed != site.is_armed()));
+        let mut transaction = Transaction::begin(self.host(), changing.len()).map_err(CommitError::NoMemory)?;
+        for (site, _) in &changing {
+            let insn = site.insn.bytes();
+            let first = insn.first().copied().unwrap_or(INT3);
+            let queued = if site.is_armed() {
+                transaction.queue(site.address, &[INT3], first)
+            } else {
+                transaction.queue(site.address, insn, INT3)
+            };
+            queued.map_err(CommitError::NoMemory)?;
+        }
+        transaction.commit()?;
+        for (site, armed) in &changing {
+            site.set_armed(*armed);
+        }
+        Ok(())
+    }
+
+    /// Unlinks disarmed programs from everything a trap can find. They can be freed after that.
+    pub(super) fn forget(&self, control: &mut Control, programs: &[Box<Loaded>]) {
+        for probe in programs.iter().flat_map(|loaded| &loaded.probes) {
+            control.limbo.extend(self.detach(probe));
+        }
+        // A trap that found a probe before it was unlinked has ended after this.
+        self.host().sync_cores();
+        if control.limbo.len() > LIMBO_MAX {
+            self.reclaim(control);
+        }
+    }
+
+    /// Unlinks a probe from its site, and the site from the table when that was its last probe; gives the site then.
+    fn detach(&self, probe: &Probe) -> Option<*mut Site> {
+        let site = probe.site()?;
+        let pointer = probe.site.swap(ptr::null_mut(), Ordering::AcqRel);
+        site.unlink(probe);
+        if !site.is_empty() {
+            return None;
+        }
+        self.table.remove(site.address);
+        Some(pointer)
+    }
+
+    /// Frees the sites in limbo and their slots, after a grace period.
+    pub(super) fn reclaim(&self, control: &mut Control) {
+        if control.limbo.is_empty() {
+            return;
+        }
+        self.host().grace_period();
+        for site in control.limbo.drain(..) {
+            // SAFETY: the pointer comes from `Box::into_raw` in `insert`, it left the table before it came into limbo, and
+            // after the grace period neither a trap nor an instruction in the slot refers to it.
+            let site = unsafe { Box::from_raw(site) };
+            self.slots.set_owner(site.slot, ptr::null_mut());
+            control.free_slots.push(site.slot);
+        }
+    }
+}

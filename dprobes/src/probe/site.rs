@@ -1,0 +1,116 @@
+//! A site: one armed address, its instruction, and the chain of probes that fire there.
+
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use super::program::Probe;
+use crate::insn::{Emulation, Insn, StepKind};
+use crate::text::slot::Slot;
+
+/// How the probed instruction is carried out after the programs have run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Resumption {
+    /// A copy in the slot runs and a jump behind it leads back: no second trap.
+    Copied { slot: u64 },
+    /// The handler does what the instruction would have done. Where it cannot, because memory turns out to be bad, the copy in
+    /// the slot runs instead, so that the CPU itself raises the fault: stepped, or with the jump back (`None`).
+    Emulated {
+        emulation: Emulation,
+        slot: u64,
+        fallback: Option<StepKind>,
+    },
+    /// A copy in the slot is single-stepped with TF.
+    Stepped { slot: u64, kind: StepKind },
+}
+
+impl Resumption {
+    /// The number a query shows: 1 copied, 2 emulated, 3 stepped.
+    pub(crate) const fn code(&self) -> u32 {
+        match self {
+            Resumption::Copied { .. } => 1,
+            Resumption::Emulated { .. } => 2,
+            Resumption::Stepped { .. } => 3,
+        }
+    }
+}
+
+/// One probed address. Traps on any CPU look at it; only the control path changes it, and frees it after a grace period.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) address: u64,
+    pub(crate) insn: Insn,
+    pub(crate) resumption: Resumption,
+    pub(crate) slot: Slot,
+    chain: AtomicPtr<Probe>,
+    /// Is the breakpoint in place? Control lock held.
+    armed: AtomicBool,
+}
+
+impl Site {
+    pub(crate) fn new(address: u64, insn: Insn, resumption: Resumption, slot: Slot) -> Self {
+        Site {
+            address,
+            insn,
+            resumption,
+            slot,
+            chain: AtomicPtr::default(),
+            armed: AtomicBool::new(false),
+        }
+    }
+
+    /// The probes here, in the order of insertion.
+    ///
+    /// They are valid until a grace period after they were unlinked: for a trap that is as long as it runs, for the
+    /// control path as long as it holds the control lock.
+    pub(crate) fn probes(&self) -> impl Iterator<Item = &Probe> {
+        let mut link = &self.chain;
+        core::iter::from_fn(move || {
+            // SAFETY: a link is null or points to a probe of an inserted program, and programs are freed only a grace
+            // period after the last of their probes was unlinked.
+            let probe = unsafe { link.load(Ordering::Acquire).as_ref() }?;
+            link = &probe.next;
+            Some(probe)
+        })
+    }
+
+    /// Is there no probe here?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chain.load(Ordering::Acquire).is_null()
+    }
+
+    /// Appends a probe to the chain. Control lock held.
+    pub(crate) fn link(&self, probe: &Probe) {
+        let mut last = &self.chain;
+        for linked in self.probes() {
+            last = &linked.next;
+        }
+        last.store(ptr::from_ref(probe).cast_mut(), Ordering::Release);
+    }
+
+    /// Takes a probe out of the chain. Traps that are on it go on to its successors. Control lock held.
+    pub(crate) fn unlink(&self, probe: &Probe) {
+        let mut link = &self.chain;
+        for linked in self.probes() {
+            if ptr::eq(linked, probe) {
+                link.store(linked.next.load(Ordering::Acquire), Ordering::Release);
+                return;
+            }
+            link = &linked.next;
+        }
+    }
+
+    /// Is the breakpoint in place?
+    pub(crate) fn is_armed(&self) -> bool {
+        self.armed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the breakpoint has been put in place or taken away.
+    pub(crate) fn set_armed(&self, armed: bool) {
+        self.armed.store(armed, Ordering::Relaxed);
+    }
+
+    /// Does any probe here still want to fire?
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.probes().any(Probe::is_active)
+    }
+}

@@ -1,0 +1,99 @@
+//! The table against a model, and under readers.
+
+extern crate std;
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::vec::Vec;
+
+use super::*;
+
+/// A small generator of numbers that look random (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+}
+
+fn value(key: u64) -> *mut u8 {
+    ptr::without_provenance_mut((key.wrapping_mul(8) | 8) as usize)
+}
+
+#[test]
+fn it_agrees_with_a_hash_map_on_any_sequence() {
+    let table = Table::<u8>::new().unwrap();
+    let mut model = HashMap::new();
+    let mut random = Random(1);
+    let rounds = if cfg!(miri) { 2_000 } else { 200_000 };
+    for _ in 0..rounds {
+        let key = 0xffff_ffff_8100_0000 + random.next() % 512;
+        if model.contains_key(&key) {
+            table.remove(key);
+            model.remove(&key);
+        } else if random.next() % 3 > 0 {
+            drop(table.reserve(1).unwrap());
+            table.insert(key, value(key));
+            model.insert(key, value(key));
+        }
+        let probe = 0xffff_ffff_8100_0000 + random.next() % 512;
+        assert_eq!(table.get(probe), model.get(&probe).copied().unwrap_or(ptr::null_mut()));
+    }
+}
+
+#[test]
+fn a_large_batch_is_found_and_its_neighbours_are_not() {
+    let table = Table::<u8>::new().unwrap();
+    let keys: Vec<u64> = (0..if cfg!(miri) { 500 } else { 100_000 })
+        .map(|n| 0xffff_ffff_8100_0000 + n * 16)
+        .collect();
+    drop(table.reserve(keys.len()).unwrap());
+    for key in &keys {
+        table.insert(*key, value(*key));
+    }
+    for key in &keys {
+        assert_eq!(table.get(*key), value(*key));
+        assert!(table.get(*key + 1).is_null());
+    }
+}
+
+#[test]
+fn readers_always_find_what_stays_while_others_come_and_go() {
+    let table = Table::<u8>::new().unwrap();
+    drop(table.reserve(16).unwrap());
+    for key in 1..=16 {
+        table.insert(key, value(key));
+    }
+    let done = AtomicBool::new(false);
+    // Kept until the readers are gone: the grace period of this test.
+    let mut retired = Vec::new();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    for key in 1..=16 {
+                        assert_eq!(table.get(key), value(key));
+                    }
+                    let other = table.get(1000);
+                    assert!(other.is_null() || other == value(1000));
+                }
+            });
+        }
+        for round in 0..if cfg!(miri) { 50 } else { 20_000 } {
+            retired.push(table.reserve(3).unwrap());
+            for key in [1000, 2000 + round, 3000 + round] {
+                table.insert(key, value(key));
+            }
+            for key in [1000, 2000 + round, 3000 + round] {
+                table.remove(key);
+            }
+        }
+        done.store(true, Ordering::Release);
+    });
+}

@@ -1,0 +1,8 @@
+//! Records: what a probe leaves behind, and the rings that carry it to a reader.
+//!
+//! A record is a [`Header`](header::Header) and typed [`element`]s, so that any reader can print it without the program.
+//! Each CPU has one [`Ring`](ring::Ring).
+
+pub mod element;
+pub mod header;
+pub(crate) mod ring;

@@ -1,0 +1,178 @@
+//! The ring, alone and between threads.
+
+extern crate std;
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
+use std::vec::Vec;
+use std::{thread, vec};
+
+use super::*;
+use crate::host::Task;
+
+fn header(address: u64, cookie: u64, elements: usize, state: RecordState) -> Header {
+    let task = Task {
+        cookie,
+        ..Task::default()
+    };
+    Header {
+        state: state as u32,
+        ..Header::new(address, (1, 1), 0, 7, &task, elements)
+    }
+}
+
+fn read_all(ring: &Ring) -> Vec<(Header, Vec<u8>)> {
+    let mut out = vec![0; 1 << 16];
+    let written = ring.read(3, &mut out);
+    let mut rest = &out[..written];
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let header = Header::parse(rest).expect("a whole record");
+        let body = rest[Header::SIZE..][..header.elements as usize].to_vec();
+        rest = &rest[header.length as usize..];
+        records.push((header, body));
+    }
+    records
+}
+
+#[test]
+fn what_is_pushed_is_read_in_order_across_the_end_of_the_ring() {
+    let ring = Ring::new(6).unwrap();
+    let mut expected = VecDeque::new();
+    for round in 0..1000_u64 {
+        let body: Vec<u8> = (0..round % 40).map(|byte| (byte + round) as u8).collect();
+        assert!(ring.push(&header(round, 0, body.len(), RecordState::Published), &body));
+        expected.push_back((round, body));
+        if round % 2 == 1 {
+            for (header, body) in read_all(&ring) {
+                let (address, pushed) = expected.pop_front().unwrap();
+                assert_eq!((header.address, body), (address, pushed));
+                assert_eq!(header.state, RecordState::Published as u32);
+            }
+        }
+    }
+    assert!(expected.is_empty());
+}
+
+#[test]
+fn every_record_that_does_not_fit_is_counted_and_told_once() {
+    let ring = Ring::new(6).unwrap();
+    let kept = (0..20)
+        .filter(|n| ring.push(&header(*n, 0, 0, RecordState::Published), &[]))
+        .count();
+    assert_eq!(kept, 64 / 9);
+    let records = read_all(&ring);
+    assert_eq!(records[0].0.state, RecordState::Lost as u32);
+    assert_eq!(records[0].0.facts, 20 - kept as u64);
+    assert_eq!(records[0].0.cpu, 3);
+    assert_eq!(records.len(), 1 + kept);
+    assert!(read_all(&ring).is_empty());
+}
+
+#[test]
+fn the_reader_stops_before_a_provisional_record_until_it_is_settled() {
+    let ring = Ring::new(8).unwrap();
+    assert!(ring.push(&header(1, 0, 0, RecordState::Published), &[]));
+    assert!(ring.push(&header(2, 0, 0, RecordState::Provisional), &[]));
+    assert!(ring.push(&header(3, 0, 0, RecordState::Published), &[]));
+    assert_eq!(
+        read_all(&ring)
+            .iter()
+            .map(|(header, _)| header.address)
+            .collect::<Vec<_>>(),
+        [1]
+    );
+    assert!(ring.has_provisional());
+    ring.mark_to_settle();
+    assert!(ring.push(&header(4, 0, 0, RecordState::Provisional), &[]));
+    ring.settle();
+    assert_eq!(
+        read_all(&ring)
+            .iter()
+            .map(|(header, _)| header.address)
+            .collect::<Vec<_>>(),
+        [2, 3]
+    );
+    assert!(ring.has_provisional());
+}
+
+#[test]
+fn a_fault_discards_the_newest_provisional_record_of_that_probe_and_task() {
+    let ring = Ring::new(8).unwrap();
+    for (address, cookie) in [(1, 10), (1, 11), (1, 10), (2, 10)] {
+        assert!(ring.push(&header(address, cookie, 0, RecordState::Provisional), &[]));
+    }
+    assert!(ring.discard(1, 10));
+    assert!(!ring.discard(1, 12));
+    assert!(!ring.discard(3, 10));
+    ring.mark_to_settle();
+    ring.settle();
+    let left: Vec<_> = read_all(&ring).iter().map(|(header, _)| header.address).collect();
+    assert_eq!(left, [1, 1, 2]);
+    assert!(!ring.discard(1, 11), "a record that has been read cannot be discarded");
+}
+
+#[test]
+fn publishing_since_a_mark_makes_those_records_final() {
+    let ring = Ring::new(8).unwrap();
+    assert!(ring.push(&header(1, 0, 0, RecordState::Provisional), &[]));
+    let mark = ring.mark();
+    assert!(ring.push(&header(2, 0, 0, RecordState::Provisional), &[]));
+    ring.publish_since(mark);
+    assert!(read_all(&ring).is_empty());
+    assert!(ring.discard(1, 0));
+    assert_eq!(read_all(&ring).len(), 1);
+}
+
+#[test]
+fn a_reader_with_a_small_buffer_gets_whole_records() {
+    let ring = Ring::new(8).unwrap();
+    for n in 0..4 {
+        assert!(ring.push(&header(n, 0, 9, RecordState::Published), &[0; 9]));
+    }
+    let mut out = vec![0; 100];
+    for n in 0..4 {
+        assert_eq!(ring.read(0, &mut out), 88);
+        assert_eq!(Header::parse(&out).unwrap().address, n);
+    }
+    assert_eq!(ring.read(0, &mut out), 0);
+}
+
+#[test]
+fn a_writer_and_a_reader_on_two_threads_lose_nothing_uncounted() {
+    const RECORDS: u64 = if cfg!(miri) { 200 } else { 300_000 };
+    let ring = Ring::new(9).unwrap();
+    let done = AtomicBool::new(false);
+    let (pushed, (read, lost)) = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut read, mut lost, mut last) = (0, 0, None);
+            loop {
+                let finished = done.load(Ordering::Acquire);
+                let records = read_all(&ring);
+                if records.is_empty() && finished {
+                    return (read, lost);
+                }
+                for (header, body) in records {
+                    if header.state == RecordState::Lost as u32 {
+                        lost += header.facts;
+                        continue;
+                    }
+                    assert!(last < Some(header.address), "out of order");
+                    last = Some(header.address);
+                    let expected = header.address as u8;
+                    assert!(body.len() == header.address as usize % 50 && body.iter().all(|byte| *byte == expected));
+                    read += 1;
+                }
+            }
+        });
+        let mut pushed = 0;
+        for n in 0..RECORDS {
+            let body = [n as u8; 50];
+            let body = &body[..n as usize % 50];
+            pushed += u64::from(ring.push(&header(n, 0, body.len(), RecordState::Published), body));
+        }
+        done.store(true, Ordering::Release);
+        (pushed, reader.join().unwrap())
+    });
+    assert_eq!((read, lost), (pushed, RECORDS - pushed));
+}

@@ -1,0 +1,130 @@
+//! #BP: find the site, run its programs, carry out the instruction.
+
+use super::Verdict;
+use super::environment::Environment;
+use super::frame::TrapFrame;
+use crate::host::Host;
+use crate::probe::{Cpu, Engine, Hit, Probe, Resumption, Site, Turn, count};
+use crate::record::header::{Header, RecordState};
+use crate::rpn::interp::{self, End};
+use crate::wire::State;
+
+impl<H: Host> Engine<H> {
+    /// Handles a breakpoint exception, with interrupts off and `frame.rip` behind the `int3`, as the CPU leaves it.
+    #[inline]
+    pub fn on_breakpoint(&self, frame: &mut TrapFrame) -> Verdict {
+        let address = frame.rip.wrapping_sub(1);
+        let (Some(site), Some(cpu)) = (self.site(address), self.this_cpu()) else {
+            return Verdict::NotOurs;
+        };
+        frame.rip = address;
+        let mark = cpu.ring.mark();
+        match cpu.enter() {
+            Some(mut hit) => {
+                for probe in site.probes() {
+                    self.fire(site, probe, cpu, &mut hit, frame);
+                }
+            }
+            None => {
+                for probe in site.probes() {
+                    count(&probe.counts.missed);
+                }
+            }
+        }
+        // A program that has written rip has sent the CPU elsewhere: the instruction is not carried out.
+        if frame.rip == address {
+            self.resume(site, cpu, frame, mark);
+        } else {
+            cpu.ring.publish_since(mark);
+        }
+        Verdict::Handled
+    }
+
+    /// One probe of a site: its turn, its program, its record.
+    fn fire(&self, site: &Site, probe: &Probe, cpu: &Cpu, hit: &mut Hit<'_>, frame: &mut TrapFrame) {
+        let Some(loaded) = probe.loaded() else { return };
+        if probe.is_removed() {
+            count(&probe.counts.late);
+            return;
+        }
+        let turn = probe.take_turn();
+        if turn == Turn::Pass {
+            return;
+        }
+        let address = site.address;
+        let workspace = hit.workspace();
+        let mut environment = Environment {
+            frame,
+            host: self.host(),
+        };
+        let outcome = interp::run(
+            &loaded.program,
+            probe.point,
+            workspace,
+            &mut environment,
+            &loaded.locals,
+        );
+        if turn == Turn::RunLast && probe.retire(State::Exhausted) {
+            self.host().request_reap();
+        }
+        match outcome.end {
+            End::Exit => {}
+            End::Abort => return,
+            End::Remove => {
+                if !probe.retire(State::RemovedItself) {
+                    // Another CPU's program has just ended in the same way, and its record is the one that counts.
+                    return;
+                }
+                self.host().request_reap();
+            }
+            End::Exception { .. } => count(&probe.counts.exceptions),
+        }
+        if outcome.log_overflow {
+            count(&probe.counts.overflows);
+        }
+        let elements = workspace.log();
+        let codes = (
+            outcome.major.unwrap_or(loaded.major),
+            outcome.minor.unwrap_or(probe.minor),
+        );
+        let task = self.host().task();
+        let mut header = Header::new(
+            address,
+            codes,
+            self.host().cpu(),
+            self.host().now(),
+            &task,
+            elements.len(),
+        );
+        if probe.log_on_fault || !site.insn.may_fault() {
+            header.state = RecordState::Published as u32;
+        }
+        if !cpu.ring.push(&header, elements) {
+            count(&probe.counts.lost);
+        }
+    }
+
+    /// Carries out the instruction of a site, whose programs have logged since `mark`.
+    fn resume(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) {
+        match site.resumption {
+            Resumption::Copied { slot } => frame.rip = slot,
+            Resumption::Stepped { slot, .. } => self.begin_step(site, cpu, frame, slot),
+            Resumption::Emulated {
+                emulation,
+                slot,
+                fallback,
+            } => {
+                let mut environment = Environment {
+                    frame,
+                    host: self.host(),
+                };
+                match (emulation.run(site.address, &mut environment), fallback) {
+                    (Ok(()), _) => cpu.ring.publish_since(mark),
+                    // Its memory is bad: let the CPU find that out, and raise the fault.
+                    (Err(_), Some(_)) => self.begin_step(site, cpu, frame, slot),
+                    (Err(_), None) => frame.rip = slot,
+                }
+            }
+        }
+    }
+}

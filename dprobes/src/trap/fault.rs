@@ -1,0 +1,51 @@
+//! A fault in a slot must look as if the original instruction had faulted.
+
+use super::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
+use crate::host::Host;
+use crate::probe::Engine;
+
+impl<H: Host> Engine<H> {
+    /// To be called first in every fault handler, with interrupts off. When the fault is in a slot, `frame` is corrected to
+    /// the original instruction, its provisional record is discarded, the attempt is counted as faulted, and the result
+    /// is true; the host then goes on with the corrected frame, its exception tables included. When the instruction is
+    /// restarted its probe fires again, so that it leaves one record for one completion.
+    #[inline]
+    pub fn on_fault(&self, frame: &mut TrapFrame) -> bool {
+        let Some((site, slot)) = self.slots.owner(frame.rip) else {
+            return false;
+        };
+        // SAFETY: an owner is a site that lives until its slot is free, and the interrupted code is in the slot.
+        let site = unsafe { &*site };
+        if frame.rip != slot {
+            // The jump back cannot fault unless the text is gone. Show where it was going.
+            frame.rip = site.address.wrapping_add(frame.rip - slot);
+            return true;
+        }
+        frame.rip = site.address;
+        let Some(cpu) = self.this_cpu() else { return true };
+        if core::ptr::eq(cpu.stepping(), site)
+            && let Some(step) = cpu.end_step()
+        {
+            let ours = RFLAGS_TF | RFLAGS_IF;
+            frame.rflags = frame.rflags & !ours | step.rflags & ours;
+        }
+        if cpu.is_busy() {
+            // The attempt was inside a hit: it was counted as missed, and left no record.
+            for probe in site.probes() {
+                probe.undo_missed();
+            }
+            return true;
+        }
+        let cookie = self.host().task().cookie;
+        for probe in site.probes() {
+            if probe.undo_turn() {
+                self.host().request_reap();
+            }
+            if !probe.log_on_fault && !cpu.ring.discard(site.address, cookie) {
+                // The task was interrupted in the slot and continued on another CPU.
+                let _ = self.cpus.iter().any(|other| other.ring.discard(site.address, cookie));
+            }
+        }
+        true
+    }
+}

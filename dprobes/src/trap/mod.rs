@@ -1,0 +1,25 @@
+//! Traps: from the CPU's breakpoint, debug and fault exceptions to the engine and back.
+//!
+//! The handlers are methods of [`Engine`](crate::probe::Engine). A host that owns its trap entry, such as Linux through
+//! its notifiers, calls them with its registers; for a kernel that has no such place, [`idt`] puts an [`entry`] of the
+//! engine's own in front.
+
+mod breakpoint;
+pub mod entry;
+mod environment;
+mod fault;
+mod frame;
+pub mod idt;
+mod step;
+
+pub use frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
+
+/// What a trap handler of the engine says to its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// The engine has dealt with the trap: return to the frame.
+    Handled,
+    /// It is somebody else's: go on as if the engine were not there. The frame may have been corrected.
+    NotOurs,
+}
