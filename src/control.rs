@@ -87,34 +87,46 @@ pub unsafe extern "C" fn dprobes_insert(object: *const u8, length: usize, reply:
 
 /// Removes the program `major` of the module called `name`, `length` bytes that are not terminated, with all its probes.
 ///
-/// Returns 0, or a negative errno with the facts in `*reply`, which is written in every case.
+/// Returns 0, or a negative errno with the facts in `*reply`, which is written in every case. On failure nothing has changed. On
+/// success the final state of its first `capacity` probes is in `last`, and `*count` says how many it had.
 ///
 /// # Safety
 /// 1. `name` is null or points to `length` bytes that can be read and that nobody writes meanwhile.
-/// 2. `reply` is null or can be written.
+/// 2. `last` can be written for `capacity` elements, or `capacity` is 0.
+/// 3. `count` and `reply` are null or can be written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dprobes_remove(name: *const u8, length: usize, major: u16, reply: *mut Reply) -> i32 {
+pub unsafe extern "C" fn dprobes_remove(
+    name: *const u8,
+    length: usize,
+    major: u16,
+    last: *mut ProbeStatus,
+    capacity: usize,
+    count: *mut usize,
+    reply: *mut Reply,
+) -> i32 {
+    // SAFETY: by requirement 2.
+    let mut last = unsafe { StatusBuffer::new(last, capacity) };
     let result = match instance::engine() {
         None => Err(failure(ENODEV)),
         Some(_) if name.is_null() || length > DPROBES_MODULE_NAME_MAX => Err(failure(EINVAL)),
         Some(engine) => {
             // SAFETY: by requirement 1; the length is far below `isize::MAX`.
             let name = unsafe { slice::from_raw_parts(name, length) };
-            engine.remove(name, major).map_err(|error| error.reply())
+            engine.remove(name, major, &mut |_| {}).map_err(|error| error.reply())
         }
     };
     // SAFETY: by requirement 2.
     unsafe { answer(result, reply) }
 }
 
-/// Removes every program. Returns 0, or -ENODEV when there is no engine.
+/// Removes every program. Returns 0, -ENODEV when there is no engine, or another negative errno when text could not be
+/// restored: the probes are still armed then, and the engine must stay.
 #[unsafe(no_mangle)]
 pub extern "C" fn dprobes_remove_all() -> i32 {
     let Some(engine) = instance::engine() else {
         return ENODEV;
     };
-    engine.remove_all();
-    0
+    engine.remove_all().map_or_else(|error| error.reply().errno, |()| 0)
 }
 
 /// Writes the state of the first `capacity` probes to `buffer`, and returns how many there are, which may be more, or a
@@ -130,15 +142,10 @@ pub unsafe extern "C" fn dprobes_query(buffer: *mut ProbeStatus, capacity: usize
     if buffer.is_null() && capacity != 0 {
         return i64::from(EINVAL);
     }
-    let mut count: usize = 0;
-    engine.query(&mut |status| {
-        if count < capacity {
-            // SAFETY: `count` is below `capacity`, for which `buffer` can be written. It need not be initialised.
-            unsafe { ptr::write(buffer.add(count), *status) };
-        }
-        count += 1;
-    });
-    count as i64
+    // SAFETY: by this function's contract.
+    let mut buffer = unsafe { StatusBuffer::new(buffer, capacity) };
+    engine.query(&mut |status| buffer.push(status));
+    buffer.count as i64
 }
 
 /// Takes the breakpoints of exhausted and self-removed probes out. The host calls it after `request_reap`.
@@ -155,6 +162,35 @@ pub extern "C" fn dprobes_reap() {
 pub extern "C" fn dprobes_module_going(start: u64, end: u64) {
     if let Some(engine) = instance::engine() {
         engine.module_going(start..end);
+    }
+}
+
+/// The caller's array of states, of which none need be initialised.
+struct StatusBuffer {
+    start: *mut ProbeStatus,
+    capacity: usize,
+    count: usize,
+}
+
+impl StatusBuffer {
+    /// # Safety
+    /// `start` can be written for `capacity` elements while this exists; a null pointer has room for none.
+    unsafe fn new(start: *mut ProbeStatus, capacity: usize) -> Self {
+        let capacity = if start.is_null() { 0 } else { capacity };
+        StatusBuffer {
+            start,
+            capacity,
+            count: 0,
+        }
+    }
+
+    /// Counts the state, and keeps it if there is room.
+    fn push(&mut self, status: &ProbeStatus) {
+        if self.count < self.capacity {
+            // SAFETY: the element is one of the `capacity` that can be written, by `new`.
+            unsafe { ptr::write(self.start.add(self.count), *status) };
+        }
+        self.count += 1;
     }
 }
 

@@ -142,7 +142,8 @@ impl Loaded {
     }
 }
 
-fn status(loaded: &Loaded, probe: &Probe) -> ProbeStatus {
+/// The state of a probe, for a query.
+pub(super) fn status(loaded: &Loaded, probe: &Probe) -> ProbeStatus {
     let (skipped, hits, late) = probe.turns();
     let counts = &probe.counts;
     ProbeStatus {

@@ -6,24 +6,30 @@ use core::ops::Range;
 use core::ptr;
 use core::sync::atomic::Ordering;
 
-use super::engine::{Control, Engine};
+use super::engine::{Control, Engine, status};
 use super::error::RemoveError;
 use super::program::{Loaded, Probe};
 use super::site::Site;
 use crate::host::Host;
 use crate::mem;
 use crate::text::transaction::{CommitError, INT3, Transaction};
-use crate::wire::State;
+use crate::wire::{ProbeStatus, State};
 
 /// Slots that wait for a grace period before one is forced: waiting takes long on some hosts, slots are plenty.
 const LIMBO_MAX: usize = 1024;
 
 impl<H: Host> Engine<H> {
-    /// Removes the program with `major` for `module`. When this returns, its probes do not fire any more.
+    /// Removes the program with `major` for `module`. When this returns, its probes do not fire any more. `last` is shown the
+    /// final state of each of them: every hit there ever was is in its counts.
     ///
     /// # Errors
     /// [`RemoveError`]. Nothing has changed then.
-    pub fn remove(&self, module: &[u8], major: u16) -> Result<(), RemoveError> {
+    pub fn remove(
+        &self,
+        module: &[u8],
+        major: u16,
+        last: &mut dyn FnMut(&ProbeStatus),
+    ) -> Result<(), RemoveError> {
         let mut control = self.lock();
         let found = control.programs.iter().position(|loaded| loaded.is(module, major));
         let index = found.ok_or(RemoveError::NotFound)?;
@@ -39,6 +45,7 @@ impl<H: Host> Engine<H> {
             .map_err(RemoveError::from)?;
         let loaded = control.programs.remove(index);
         self.forget(&mut control, core::slice::from_ref(&loaded));
+        loaded.probes.iter().for_each(|probe| last(&status(&loaded, probe)));
         Ok(())
     }
 
