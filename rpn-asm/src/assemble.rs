@@ -1,0 +1,188 @@
+//! Text to object.
+
+use crate::diag::{Diagnostics, Session};
+use crate::encode::{Encoded, encode};
+use crate::parse::parse;
+use crate::preprocess::{Files, IncludeError, Preprocessor, SystemFiles};
+use crate::problem::{PreprocessProblem, ProgramProblem};
+use crate::program::{Argument, Header, Probe};
+use crate::source::{SourceMap, Span};
+use dprobes::rpn::object::Object;
+use dprobes::rpn::verify::verify;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a program file: as for all that a program includes.
+const FILE_LIMIT: usize = 16 << 20;
+
+/// How to assemble.
+#[derive(Debug)]
+pub struct Options {
+    /// Definitions as of `-D`: `NAME` or `NAME=VALUE`.
+    pub defines: Vec<String>,
+    /// Folders that `#include` looks in, as of `-I`, in this order.
+    pub include_paths: Vec<PathBuf>,
+    /// Where the files come from.
+    pub files: Box<dyn Files>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            defines: Vec::new(),
+            include_paths: Vec::new(),
+            files: Box::new(SystemFiles),
+        }
+    }
+}
+
+/// An object, and where each of its parts was written.
+#[derive(Debug, Clone)]
+pub struct Assembled {
+    /// The object. Its symbols are not resolved.
+    pub object: Vec<u8>,
+    /// What is allowed and yet probably a mistake.
+    pub warnings: Diagnostics,
+    code: Vec<(u32, Span)>,
+    points: Vec<Span>,
+}
+
+impl Assembled {
+    /// The sources the spans point into.
+    #[must_use]
+    pub fn sources(&self) -> &SourceMap {
+        self.warnings.sources()
+    }
+
+    /// Where the instruction at this offset of the code was written.
+    #[must_use]
+    pub fn code_span(&self, offset: u32) -> Option<Span> {
+        let after = self.code.partition_point(|(o, _)| *o <= offset);
+        Some(self.code.get(after.checked_sub(1)?)?.1)
+    }
+
+    /// Where the probepoint with this index was written.
+    #[must_use]
+    pub fn point_span(&self, index: u32) -> Option<Span> {
+        self.points.get(index as usize).copied()
+    }
+
+    /// Has the engine's own verifier check the object, as the kernel will before it takes it.
+    ///
+    /// # Errors
+    ///
+    /// The first reason why the program is not safe to run.
+    pub fn verify(&self) -> Result<(), Diagnostics> {
+        let object = Object::parse(&self.object).map_err(|e| self.refuse(None, ProgramProblem::Object(e)))?;
+        verify(&object)
+            .map(drop)
+            .map_err(|e| self.refuse(self.code_span(e.offset), ProgramProblem::Unsafe(e.fault)))
+    }
+
+    /// Shows what somebody else, such as the kernel, has against the instruction at this offset, in the same
+    /// manner as an error of the assembler.
+    #[must_use]
+    pub fn refuse_code(&self, offset: u32, reason: impl Into<String>, notes: Vec<String>) -> Diagnostics {
+        let reason = reason.into();
+        self.refuse(self.code_span(offset), ProgramProblem::Refused { reason, notes })
+    }
+
+    /// Shows what somebody else has against the probepoint with this index.
+    #[must_use]
+    pub fn refuse_point(&self, index: u32, reason: impl Into<String>, notes: Vec<String>) -> Diagnostics {
+        let reason = reason.into();
+        self.refuse(self.point_span(index), ProgramProblem::Refused { reason, notes })
+    }
+
+    fn refuse(&self, span: Option<Span>, problem: ProgramProblem) -> Diagnostics {
+        let mut session = Session {
+            map: self.sources().clone(),
+            list: Vec::new(),
+        };
+        session.report(span, problem);
+        session.finish()
+    }
+}
+
+/// Assembles a program. `name` is its file's name: it is shown in messages, and `#include` looks beside it.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, in the order of the text.
+pub fn assemble(name: &str, text: &str, options: &Options) -> Result<Assembled, Diagnostics> {
+    let mut session = Session::default();
+    let encoded = run(name, text, options, &mut session);
+    let diagnostics = session.finish();
+    match encoded {
+        Some(e) => Ok(Assembled {
+            object: e.object,
+            warnings: diagnostics,
+            code: e.code,
+            points: e.points,
+        }),
+        None => Err(diagnostics),
+    }
+}
+
+/// Assembles the program in a file.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, or why it could not be read.
+pub fn assemble_file(path: &Path, options: &Options) -> Result<Assembled, Diagnostics> {
+    let problem = match options.files.read(path, FILE_LIMIT) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => return assemble(&path.to_string_lossy(), &text, options),
+            Err(e) => PreprocessProblem::not_utf8(path.into(), &e),
+        },
+        Err(IncludeError::TooLarge) => PreprocessProblem::FileTooLarge {
+            path: path.into(),
+            limit: FILE_LIMIT,
+        },
+        Err(e) => PreprocessProblem::FileUnreadable {
+            path: path.into(),
+            reason: e.to_string(),
+        },
+    };
+    let mut session = Session::default();
+    session.report(None, problem);
+    Err(session.finish())
+}
+
+fn run(name: &str, text: &str, options: &Options, session: &mut Session) -> Option<Encoded> {
+    let file = session.map.add(name.to_owned(), text.to_owned(), None);
+    let mut preprocessor = Preprocessor::new(session, options.files.as_ref(), &options.include_paths);
+    for definition in &options.defines {
+        preprocessor.define(definition);
+    }
+    let (tokens, macros) = preprocessor.run(file);
+    let (header, probes) = parse(&tokens, &macros, session);
+    let encoded = encode(&header, &probes, file, session);
+    if !session.has_errors() {
+        unused_variables(&header, &probes, session);
+    }
+    encoded.ok()
+}
+
+fn unused_variables(header: &Header, probes: &[Probe], session: &mut Session) {
+    let mut used = vec![false; header.locals.names.len()];
+    // An index from the stack can be any of them.
+    let mut computed = false;
+    for i in probes.iter().flat_map(|p| &p.code) {
+        match i.argument {
+            Argument::Local(n) => used[usize::from(n)] = true,
+            _ => computed |= i.op.info().selectors.contains(&"lv"),
+        }
+    }
+    for (name, _) in header
+        .locals
+        .names
+        .iter()
+        .zip(used)
+        .filter(|(n, used)| !computed && !used && !n.value.is_empty())
+    {
+        let problem = ProgramProblem::UnusedVariable {
+            name: name.value.clone(),
+        };
+        session.report(name.span, problem);
+    }
+}

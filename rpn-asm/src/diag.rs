@@ -1,0 +1,271 @@
+//! Problems with their places, and how they are shown.
+
+use crate::problem::{Problem, Severity};
+use crate::source::{Location, SourceMap, Span};
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
+use std::fmt;
+
+/// More errors than this are counted, not shown: they rarely help.
+const MOST_SHOWN: usize = 50;
+
+/// One problem and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// What is wrong.
+    pub problem: Problem,
+    /// Where; `None` if it is about the program as a whole.
+    pub span: Option<Span>,
+}
+
+impl Diagnostic {
+    /// Whether it prevents an object.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.problem.severity()
+    }
+
+    /// The problem in one line, without the place.
+    #[must_use]
+    pub fn message(&self) -> String {
+        self.problem.explain().title
+    }
+}
+
+/// The problems of one run, in the order of the text, with the sources they point into.
+#[derive(Debug, Clone, Default)]
+pub struct Diagnostics {
+    list: Vec<Diagnostic>,
+    map: SourceMap,
+}
+
+/// How to show them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Style {
+    /// Text alone.
+    #[default]
+    Plain,
+    /// With the terminal's colours.
+    Coloured,
+}
+
+impl Diagnostics {
+    pub(crate) fn new(map: SourceMap, list: Vec<Diagnostic>) -> Self {
+        Self { list, map }
+    }
+
+    /// Every problem.
+    pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.list.iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// True if nothing is wrong.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The sources the spans point into.
+    #[must_use]
+    pub fn sources(&self) -> &SourceMap {
+        &self.map
+    }
+
+    /// Where a problem is. For text that comes out of a macro that is the place in the macro's definition.
+    #[must_use]
+    pub fn location(&self, d: &Diagnostic) -> Option<Location> {
+        d.span.map(|s| self.map.location(s))
+    }
+
+    /// All problems as text for people: message, place, the line, the marks, notes and suggestions; and how many there were.
+    #[must_use]
+    pub fn render(&self, style: Style) -> String {
+        let renderer = match style {
+            Style::Plain => Renderer::plain(),
+            Style::Coloured => Renderer::styled(),
+        }
+        .decor_style(DecorStyle::Ascii);
+        let mut out = String::new();
+        for d in self.list.iter().take(MOST_SHOWN) {
+            out.push_str(&self.render_one(d, &renderer));
+            out.push_str("\n\n");
+        }
+        let count = |s| self.list.iter().filter(|d| d.severity() == s).count();
+        let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+        let hidden = self.list.len().saturating_sub(MOST_SHOWN);
+        if hidden > 0 {
+            out.push_str(&format!("... and {hidden} more\n\n"));
+        }
+        let plural = |n: usize, what| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let mut counts = Vec::new();
+        if errors > 0 {
+            counts.push(plural(errors, "error"));
+        }
+        if warnings > 0 {
+            counts.push(plural(warnings, "warning"));
+        }
+        if !counts.is_empty() {
+            out.push_str(&counts.join(", "));
+            out.push('\n');
+        }
+        out
+    }
+
+    fn render_one(&self, d: &Diagnostic, renderer: &Renderer) -> String {
+        let text = d.problem.explain();
+        let level = match d.severity() {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.primary_title(text.title.as_str());
+        let mut main = match d.span {
+            Some(span) => {
+                let here: Vec<_> = text
+                    .related
+                    .iter()
+                    .filter(|(s, _)| s.file == span.file && self.near(*s, span))
+                    .collect();
+                title.element(self.snippet(span, &text.label, &here))
+            }
+            None => Group::with_title(title),
+        };
+        for note in &text.notes {
+            main = main.element(Level::NOTE.message(note.as_str()));
+        }
+        for help in &text.helps {
+            main = main.element(Level::HELP.message(help.as_str()));
+        }
+        let mut groups = vec![main];
+        for (s, label) in &text.related {
+            if d.span.is_none_or(|span| s.file != span.file || !self.near(*s, span)) {
+                groups.push(self.elsewhere(*s, label));
+            }
+        }
+        if let Some(span) = d.span {
+            self.trace(span, &mut groups);
+            if let Some((why, with)) = &text.fix {
+                groups.push(self.patch(span, why, with));
+            }
+        }
+        renderer.render(&groups)
+    }
+
+    /// A related place that is close enough to be shown in the same excerpt.
+    fn near(&self, a: Span, b: Span) -> bool {
+        let line = |s: Span| self.map.line(s.file, s.start);
+        a.file == b.file && line(a).abs_diff(line(b)) <= 20 && !(a.start < b.end && b.start < a.end)
+    }
+
+    fn snippet<'a>(
+        &'a self,
+        span: Span,
+        label: &'a str,
+        related: &[&'a (Span, String)],
+    ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+        let file = self.map.file(span.file);
+        let first = related.iter().map(|(s, _)| s.start).chain([span.start]).min();
+        let last = related.iter().map(|(s, _)| s.end).chain([span.end]).max();
+        let lines = self
+            .map
+            .lines(span.file, first.unwrap_or(span.start), last.unwrap_or(span.end));
+        let within = |s: Span| {
+            let start = (s.start as usize).clamp(lines.start, lines.end) - lines.start;
+            let end = (s.end as usize).clamp(lines.start, lines.end) - lines.start;
+            start..end.max(start)
+        };
+        let mut primary = AnnotationKind::Primary.span(within(span));
+        if !label.is_empty() {
+            primary = primary.label(label);
+        }
+        let mut snippet = Snippet::source(&file.text[lines.clone()])
+            .path(file.name.as_str())
+            .line_start(self.map.line(span.file, lines.start as u32) as usize)
+            .annotation(primary);
+        for (s, label) in related {
+            snippet = snippet.annotation(AnnotationKind::Context.span(within(*s)).label(label.as_str()));
+        }
+        snippet
+    }
+
+    fn elsewhere<'a>(&'a self, span: Span, label: &'a str) -> Group<'a> {
+        Level::NOTE.secondary_title(label).element(self.snippet(span, "", &[]))
+    }
+
+    /// Through which macros and files the text came here.
+    fn trace<'a>(&'a self, span: Span, groups: &mut Vec<Group<'a>>) {
+        let mut at = span;
+        let mut shown = 0;
+        while let Some(e) = self.map.expansion(at.expansion) {
+            if shown < 8 {
+                groups.push(
+                    Level::NOTE
+                        .secondary_title(format!("in expansion of macro `{}`", e.name))
+                        .element(self.snippet(e.call, "", &[])),
+                );
+            }
+            shown += 1;
+            at = e.call;
+        }
+        if let Some(from) = self.map.file(at.file).included_at {
+            groups.push(self.elsewhere(from, "included here"));
+        }
+    }
+
+    fn patch<'a>(&'a self, span: Span, why: &'a str, with: &'a str) -> Group<'a> {
+        let file = self.map.file(span.file);
+        let lines = self.map.lines(span.file, span.start, span.end);
+        let range = span.start as usize - lines.start..span.end as usize - lines.start;
+        Level::HELP.secondary_title(why).element(
+            Snippet::source(&file.text[lines.clone()])
+                .path(file.name.as_str())
+                .line_start(self.map.line(span.file, span.start) as usize)
+                .patch(Patch::new(range, with)),
+        )
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(Style::Plain))
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// What a run collects: the sources and what was wrong with them.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    pub map: SourceMap,
+    pub list: Vec<Diagnostic>,
+}
+
+/// A problem has been reported; nothing more is to be said about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reported;
+
+impl Session {
+    pub fn report(&mut self, span: impl Into<Option<Span>>, problem: impl Into<Problem>) -> Reported {
+        let d = Diagnostic {
+            problem: problem.into(),
+            span: span.into(),
+        };
+        if !self.list.contains(&d) {
+            self.list.push(d);
+        }
+        Reported
+    }
+
+    pub fn has_errors(&self) -> bool {
+        self.list.iter().any(|d| d.severity() == Severity::Error)
+    }
+
+    pub fn finish(self) -> Diagnostics {
+        Diagnostics::new(self.map, self.list)
+    }
+}

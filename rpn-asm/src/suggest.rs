@@ -1,0 +1,48 @@
+//! Near misses.
+
+/// The candidate that `name` was probably meant to be: at most one edit in three characters away, swapped neighbours and
+/// the case of letters counting as one edit. Among equals the first.
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest_few(name, candidates, 1).pop()
+}
+
+/// The best `most` candidates, best first.
+pub(crate) fn nearest_few<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>, most: usize) -> Vec<String> {
+    let length = name.chars().count();
+    if length > 128 {
+        return Vec::new();
+    }
+    let limit = length.div_ceil(3).max(1);
+    let lower = name.to_lowercase();
+    let mut found: Vec<(usize, &str)> = candidates
+        .into_iter()
+        .filter(|c| c.chars().count().abs_diff(length) <= limit && *c != name)
+        .filter_map(|c| {
+            let d = if c.to_lowercase() == lower {
+                0
+            } else {
+                strsim::damerau_levenshtein(name, c)
+            };
+            (d <= limit && d < length).then_some((d, c))
+        })
+        .collect();
+    found.sort_by_key(|(d, _)| *d);
+    found.truncate(most);
+    found.into_iter().map(|(_, c)| c.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_what_was_meant() {
+        let c = ["push", "pop", "log", "loop", "rax"];
+        assert_eq!(nearest("psuh", c).as_deref(), Some("push"));
+        assert_eq!(nearest("PUSH", c).as_deref(), Some("push"));
+        assert_eq!(nearest("rxa", c).as_deref(), Some("rax"));
+        assert_eq!(nearest("x", c), None);
+        assert_eq!(nearest("entirely", c), None);
+        assert_eq!(nearest("push", c), None);
+    }
+}
