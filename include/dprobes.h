@@ -717,18 +717,32 @@ int32_t dprobes_insert(const uint8_t *object, uintptr_t length, struct dprobes_r
 /*
  Removes the program `major` of the module called `name`, `length` bytes that are not terminated, with all its probes.
 
- Returns 0, or a negative errno with the facts in `*reply`, which is written in every case.
+ Returns 0, or a negative errno with the facts in `*reply`, which is written in every case. On failure nothing has changed. On
+ success the final state of its first `capacity` probes is in `last`, and `*count` says how many it had.
 
  # Safety
  1. `name` is null or points to `length` bytes that can be read and that nobody writes meanwhile.
- 2. `reply` is null or can be written.
+ 2. `last` can be written for `capacity` elements, or `capacity` is 0.
+ 3. `count` and `reply` are null or can be written.
  */
-int32_t dprobes_remove(const uint8_t *name, uintptr_t length, uint16_t major, struct dprobes_reply *reply);
+int32_t dprobes_remove(const uint8_t *name,
+                       uintptr_t length,
+                       uint16_t major,
+                       struct dprobes_probe_status *last,
+                       uintptr_t capacity,
+                       uintptr_t *count,
+                       struct dprobes_reply *reply);
 
 /*
- Removes every program. Returns 0, or -ENODEV when there is no engine.
+ Removes every program, and waits until no CPU and no task needs anything of them.
+
+ Returns 0, or a negative errno with the facts in `*reply`, which is written in every case. On failure nothing has changed:
+ the probes are still armed, and the engine must stay.
+
+ # Safety
+ `reply` is null or can be written.
  */
-int32_t dprobes_remove_all(void);
+int32_t dprobes_remove_all(struct dprobes_reply *reply);
 
 /*
  Writes the state of the first `capacity` probes to `buffer`, and returns how many there are, which may be more, or a

@@ -46,17 +46,18 @@ int dprobes_control_remove(const char *module, u16 major, struct dprobes_reply *
 	int err;
 
 	control_lock();
-	err = dprobes_remove((const u8 *)module, strnlen(module, DPROBES_MODULE_NAME_MAX), major, reply);
+	err = dprobes_remove((const u8 *)module, strnlen(module, DPROBES_MODULE_NAME_MAX), major, NULL, 0, NULL,
+			     reply);
 	control_unlock();
 	return err;
 }
 
-int dprobes_control_remove_all(void)
+int dprobes_control_remove_all(struct dprobes_reply *reply)
 {
 	int err;
 
 	control_lock();
-	err = dprobes_remove_all();
+	err = dprobes_remove_all(reply);
 	control_unlock();
 	return err;
 }
@@ -69,13 +70,6 @@ s64 dprobes_control_query(struct dprobes_probe_status *buffer, size_t capacity)
 	count = dprobes_query(buffer, capacity);
 	mutex_unlock(&control_mutex);
 	return count;
-}
-
-void dprobes_control_settle(void)
-{
-	mutex_lock(&control_mutex);
-	dprobes_settle();
-	mutex_unlock(&control_mutex);
 }
 
 /* A probe is used up: its breakpoint is taken out by a worker, because the hit that noticed cannot sleep. */

@@ -23,9 +23,6 @@
 /* As large as a CPU's ring, so that the longest record fits. */
 #define STREAM_SIZE (256 << 10)
 
-/* More than anybody's probes; bounds the memory of one query to 28 MiB. */
-#define QUERY_MAX (1 << 17)
-
 /*
  * Records on their way to readers. One stream for all: a record goes to whoever reads first.
  */
@@ -39,12 +36,11 @@ static struct {
 } stream;
 
 /* Moves what is final from the rings to the empty buffer. */
-static void stream_fill(void)
+static void stream_drain(void)
 {
 	u32 i, cpu;
 	s64 got;
 
-	lockdep_assert_held(&stream.lock);
 	stream.begin = 0;
 	stream.end = 0;
 	for (i = 0; i < nr_cpu_ids; i++) {
@@ -62,6 +58,21 @@ static bool stream_has_records(void)
 }
 
 /*
+ * Has records in the buffer if there are any. Those whose instruction may not have completed are waited for: for a grace period, not for
+ * something to happen, so that a reader that does not want to block waits too.
+ */
+static void stream_fill(void)
+{
+	lockdep_assert_held(&stream.lock);
+	if (!stream_has_records())
+		stream_drain();
+	if (!stream_has_records() && dprobes_has_provisional()) {
+		dprobes_settle();
+		stream_drain();
+	}
+}
+
+/*
  * Looks for records on behalf of those who wait. The path of a hit cannot wake anybody up, so that this has to look again and
  * again; it stops when nobody waits.
  */
@@ -70,11 +81,8 @@ static DECLARE_DELAYED_WORK(pump_work, stream_pump);
 
 static void stream_pump(struct work_struct *work)
 {
-	if (dprobes_has_provisional())
-		dprobes_control_settle();
 	mutex_lock(&stream.lock);
-	if (!stream_has_records())
-		stream_fill();
+	stream_fill();
 	mutex_unlock(&stream.lock);
 
 	if (stream_has_records())
@@ -113,8 +121,7 @@ static ssize_t stream_read(char __user *to, size_t room)
 
 	if (mutex_lock_interruptible(&stream.lock))
 		return -ERESTARTSYS;
-	if (!stream_has_records())
-		stream_fill();
+	stream_fill();
 	if (stream_has_records()) {
 		length = stream_whole_records(room);
 		if (length > 0 && copy_to_user(to, stream.buffer + stream.begin, length))
@@ -134,9 +141,9 @@ static ssize_t device_read(struct file *file, char __user *to, size_t room, loff
 		length = stream_read(to, room);
 		if (length)
 			return length;
-		stream_start_pump();
 		if (file->f_flags & O_NONBLOCK)
 			return -EAGAIN;
+		stream_start_pump();
 		if (wait_event_interruptible(stream.wait, stream_has_records()))
 			return -ERESTARTSYS;
 	}
@@ -180,9 +187,8 @@ static long remove(struct dprobes_remove_request __user *argument)
 		return -EFAULT;
 	if (request.all > 1 || request.reserved)
 		return -EINVAL;
-	memset(&request.reply, 0, sizeof(request.reply));
 	if (request.all)
-		err = dprobes_control_remove_all();
+		err = dprobes_control_remove_all(&request.reply);
 	else
 		err = dprobes_control_remove((const char *)request.module, request.major, &request.reply);
 	if (copy_to_user(&argument->reply, &request.reply, sizeof(request.reply)))
@@ -201,7 +207,11 @@ static long query(struct dprobes_query_request __user *argument)
 		return -EFAULT;
 	if (request.reserved)
 		return -EINVAL;
-	capacity = min_t(size_t, request.capacity, QUERY_MAX);
+	/* No more memory than there are probes: some may come and go until they are listed. */
+	count = dprobes_control_query(NULL, 0);
+	if (count < 0)
+		return count;
+	capacity = min_t(size_t, request.capacity, count + 64);
 	if (capacity) {
 		probes = kvcalloc(capacity, sizeof(*probes), GFP_KERNEL);
 		if (!probes)

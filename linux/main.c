@@ -7,8 +7,10 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/delay.h>
 #include <linux/init.h>
 #include <linux/module.h>
+#include <linux/ratelimit.h>
 
 #include "shim.h"
 
@@ -49,13 +51,19 @@ module_init(dprobes_module_init);
 
 static void __exit dprobes_module_exit(void)
 {
+	struct dprobes_reply reply;
+
 	dprobes_device_exit();
 	/*
-	 * The breakpoints come out while traps still reach the engine. After the grace period no CPU has one left to report,
-	 * and no CPU or task is in a slot, which is about to be unmapped with the module.
+	 * The breakpoints come out while traps still reach the engine. After that no CPU has one left to report, and no CPU or
+	 * task is in a slot, which is about to be unmapped with the module. Unloading cannot fail, and must not go on with a breakpoint in
+	 * place: it waits for the memory that it takes to remove them.
 	 */
-	dprobes_control_remove_all();
-	dprobes_host_grace_period();
+	while (dprobes_control_remove_all(&reply)) {
+		pr_warn_ratelimited("unloading waits: the breakpoint at %px cannot be removed (%d)\n",
+				    (void *)reply.address, reply.errno);
+		msleep(100);
+	}
 	dprobes_traps_exit();
 	dprobes_control_exit();
 	dprobes_exit();

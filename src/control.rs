@@ -112,21 +112,34 @@ pub unsafe extern "C" fn dprobes_remove(
         Some(engine) => {
             // SAFETY: by requirement 1; the length is far below `isize::MAX`.
             let name = unsafe { slice::from_raw_parts(name, length) };
-            engine.remove(name, major, &mut |_| {}).map_err(|error| error.reply())
+            engine
+                .remove(name, major, &mut |status| last.push(status))
+                .map_err(|error| error.reply())
         }
     };
-    // SAFETY: by requirement 2.
+    if !count.is_null() {
+        // SAFETY: by requirement 3.
+        unsafe { ptr::write(count, last.count) };
+    }
+    // SAFETY: by requirement 3.
     unsafe { answer(result, reply) }
 }
 
-/// Removes every program. Returns 0, -ENODEV when there is no engine, or another negative errno when text could not be
-/// restored: the probes are still armed then, and the engine must stay.
+/// Removes every program, and waits until no CPU and no task needs anything of them.
+///
+/// Returns 0, or a negative errno with the facts in `*reply`, which is written in every case. On failure nothing has changed:
+/// the probes are still armed, and the engine must stay.
+///
+/// # Safety
+/// `reply` is null or can be written.
 #[unsafe(no_mangle)]
-pub extern "C" fn dprobes_remove_all() -> i32 {
-    let Some(engine) = instance::engine() else {
-        return ENODEV;
+pub unsafe extern "C" fn dprobes_remove_all(reply: *mut Reply) -> i32 {
+    let result = match instance::engine() {
+        None => Err(failure(ENODEV)),
+        Some(engine) => engine.remove_all().map_err(|error| error.reply()),
     };
-    engine.remove_all().map_or_else(|error| error.reply().errno, |()| 0)
+    // SAFETY: by this function's contract.
+    unsafe { answer(result, reply) }
 }
 
 /// Writes the state of the first `capacity` probes to `buffer`, and returns how many there are, which may be more, or a
