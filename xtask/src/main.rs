@@ -2,6 +2,7 @@
 
 #![warn(missing_docs)]
 
+mod linux;
 mod progress;
 mod reach;
 mod run;
@@ -11,6 +12,7 @@ mod workspace;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::progress::Progress;
@@ -20,6 +22,7 @@ use crate::workspace::Workspace;
 #[derive(Parser)]
 #[command(
     name = "./x",
+    bin_name = "./x",
     disable_version_flag = true,
     after_help = "Exit codes: 0 done, 1 something failed, 2 wrong usage.\nThe output of every step is kept in target/logs."
 )]
@@ -36,26 +39,32 @@ struct Arguments {
 enum Verb {
     Build(verb::build::Arguments),
     Test(verb::test::Arguments),
+    Demo(verb::demo::Arguments),
     Lint(verb::lint::Arguments),
+    KernelRun(verb::kernel_run::Arguments),
     PanicCheck(verb::panic_check::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = Workspace::find().and_then(|workspace| {
-        let mut progress = Progress::new(&workspace, arguments.verbose)?;
-        match arguments.verb {
-            Verb::Build(arguments) => verb::build::run(&workspace, &mut progress, &arguments),
-            Verb::Test(arguments) => verb::test::run(&workspace, &mut progress, &arguments),
-            Verb::Lint(arguments) => verb::lint::run(&workspace, &mut progress, &arguments),
-            Verb::PanicCheck(arguments) => verb::panic_check::run(&workspace, &mut progress, &arguments),
-        }
-    });
-    match result {
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let workspace = &Workspace::find()?;
+    let progress = &mut Progress::new(workspace, arguments.verbose)?;
+    match &arguments.verb {
+        Verb::Build(arguments) => verb::build::run(workspace, progress, arguments),
+        Verb::Test(arguments) => verb::test::run(workspace, progress, arguments),
+        Verb::Demo(arguments) => verb::demo::run(workspace, progress, arguments),
+        Verb::Lint(arguments) => verb::lint::run(workspace, progress, arguments),
+        Verb::KernelRun(arguments) => verb::kernel_run::run(arguments),
+        Verb::PanicCheck(arguments) => verb::panic_check::run(workspace, progress, arguments),
     }
 }

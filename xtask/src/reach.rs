@@ -32,6 +32,18 @@ enum Reference {
     Global(String),
 }
 
+/// What was found by looking for the forbidden.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing.
+    Never {
+        /// The number of functions and pieces of data that are reached.
+        of: usize,
+    },
+    /// The shortest chain of references to it, both ends included.
+    Path(Vec<String>),
+}
+
 impl Graph {
     /// Reads the objects of an archive.
     pub fn of_archive(archive: &[u8]) -> Result<Self> {
@@ -110,9 +122,9 @@ impl Graph {
         self.globals.keys().map(String::as_str)
     }
 
-    /// The shortest chain of references from a symbol to one whose demangled name is forbidden, both included. An error when the
-    /// library does not define the symbol.
-    pub fn path_to(&self, from: &str, forbidden: impl Fn(&str) -> bool) -> Result<Option<Vec<String>>> {
+    /// Looks for a symbol whose demangled name is forbidden among all that another symbol reaches. An error when the library does
+    /// not define that other symbol.
+    pub fn path_to(&self, from: &str, forbidden: impl Fn(&str) -> bool) -> Result<Reach> {
         let starts = self
             .globals
             .get(from)
@@ -124,7 +136,7 @@ impl Graph {
             if let Some(culprit) = self.forbidden_name(node, &forbidden) {
                 let mut path = self.path(&reached_from, node);
                 *path.last_mut().expect("a path ends in its node") = culprit;
-                return Ok(Some(path));
+                return Ok(Reach::Path(path));
             }
             for reference in &self.nodes[node].references {
                 match reference {
@@ -149,14 +161,14 @@ impl Graph {
                             if forbidden(&name) {
                                 let mut path = self.path(&reached_from, node);
                                 path.push(name);
-                                return Ok(Some(path));
+                                return Ok(Reach::Path(path));
                             }
                         }
                     },
                 }
             }
         }
-        Ok(None)
+        Ok(Reach::Never { of: reached_from.len() })
     }
 
     fn forbidden_name(&self, node: usize, forbidden: &impl Fn(&str) -> bool) -> Option<String> {
@@ -245,32 +257,40 @@ mod tests {
         graph
     });
 
+    fn path(from: &str, forbidden: impl Fn(&str) -> bool) -> Vec<String> {
+        match GRAPH.path_to(from, forbidden).unwrap() {
+            Reach::Path(path) => path,
+            Reach::Never { of } => panic!("{from} reaches {of} things and none is forbidden"),
+        }
+    }
+
     #[test]
     fn panics_are_found_and_only_where_they_are() {
-        let graph = &GRAPH;
         let panics = |name: &str| name.starts_with("core::panicking::");
-        assert_eq!(graph.path_to("never", panics).unwrap(), None);
-        assert_eq!(graph.path_to("calls_outside", panics).unwrap(), None);
+        assert_eq!(GRAPH.path_to("never", panics).unwrap(), Reach::Never { of: 1 });
+        assert_eq!(GRAPH.path_to("calls_outside", panics).unwrap(), Reach::Never { of: 1 });
 
-        let path = graph.path_to("index", panics).unwrap().expect("an index panics");
-        assert_eq!(path.first().unwrap(), "index");
-        assert!(path.iter().any(|name| name.ends_with("deeper")), "{path:?}");
+        let index = path("index", panics);
+        assert_eq!(index.first().unwrap(), "index");
+        assert!(index.iter().any(|name| name.ends_with("deeper")), "{index:?}");
         assert!(
-            path.last().unwrap().starts_with("core::panicking::panic_bounds_check"),
-            "{path:?}"
+            index.last().unwrap().starts_with("core::panicking::panic_bounds_check"),
+            "{index:?}"
         );
 
-        let path = graph
-            .path_to("table", panics)
-            .unwrap()
-            .expect("a table of functions is followed");
-        assert!(path.iter().any(|name| name.ends_with("TABLE")), "{path:?}");
+        let table = path("table", panics);
+        assert!(
+            table.iter().any(|name| name.ends_with("TABLE")),
+            "a table of functions is followed: {table:?}"
+        );
     }
 
     #[test]
     fn undefined_symbols_are_judged_by_name() {
-        let path = GRAPH.path_to("calls_outside", |name| name == "outside").unwrap();
-        assert_eq!(path.unwrap(), ["calls_outside", "outside"]);
+        assert_eq!(
+            path("calls_outside", |name| name == "outside"),
+            ["calls_outside", "outside"]
+        );
     }
 
     #[test]

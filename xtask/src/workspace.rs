@@ -2,7 +2,9 @@
 //!
 //! Two compilers build this workspace. Host tools take a release toolchain as it is; bare-metal code takes the one that rustup
 //! (an override or rust-toolchain.toml) or Debian provides for building `core` from source. Cargo and rustup hand their choice
-//! down in the environment, so every child is given its own explicitly.
+//! down in the environment, so every child is given its own explicitly. `.cargo/config.toml` is for bare metal, and cargo finds it
+//! from the folder it is started in: bare metal is built from inside the checkout, host tools from outside of it. (A release
+//! cargo would ignore the settings that matter; Debian's, and a nightly, do not.)
 
 use std::env;
 use std::ffi::OsString;
@@ -63,28 +65,38 @@ impl Workspace {
         members.filter(move |package| BARE_METAL_PACKAGES.contains(&package.name.as_str()) == bare_metal)
     }
 
-    /// Cargo for host tools and host tests; the caller adds `--target` [`HOST`].
-    pub fn host_cargo(&self) -> Command {
-        match rustup_host_toolchain() {
+    /// A cargo command for host tools and host tests.
+    pub fn host_cargo(&self, command: &str) -> Command {
+        let mut cargo = match rustup_host_toolchain() {
             Some(toolchain) => {
                 let mut cargo = self.clean("cargo".into());
                 cargo.env("RUSTUP_TOOLCHAIN", toolchain);
                 cargo
             }
             None => self.clean(running_cargo()),
+        };
+        cargo.current_dir("/").arg(command);
+        if command != "install" {
+            cargo.arg("--manifest-path").arg(self.root.join("Cargo.toml"));
         }
+        if !["fmt", "deny"].contains(&command) {
+            cargo.args(["--target", HOST]);
+        }
+        cargo
     }
 
-    /// Cargo for bare metal: `.cargo/config.toml` names the target.
-    pub fn bare_metal_cargo(&self) -> Command {
-        match rustup_host_toolchain() {
+    /// A cargo command for bare metal: `.cargo/config.toml` names the target.
+    pub fn bare_metal_cargo(&self, command: &str) -> Command {
+        let mut cargo = match rustup_host_toolchain() {
             Some(_) => self.clean("cargo".into()),
             None => {
                 let mut cargo = self.clean(running_cargo());
                 cargo.env("RUSTC_BOOTSTRAP", "1");
                 cargo
             }
-        }
+        };
+        cargo.current_dir(&self.root).arg(command);
+        cargo
     }
 
     fn clean(&self, cargo: OsString) -> Command {

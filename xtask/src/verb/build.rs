@@ -1,32 +1,40 @@
-//! `build`: host tools and libdprobes.a.
+//! `build`: host tools, libdprobes.a and the Linux module.
 
 use anyhow::Result;
 use clap::Args;
+use vmlinux::Kernel;
 
+use crate::linux::module;
 use crate::progress::Progress;
-use crate::workspace::{HOST, Workspace};
+use crate::workspace::Workspace;
 
-/// Build the host tools and libdprobes.a
+/// Build the host tools, libdprobes.a and the Linux module
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  ./x build\n\nWhat is built:\n  target/x86_64-unknown-linux-gnu/release/  host tools\n  \
-    target/x86_64-target/release/libdprobes.a  the engine behind its C ABI"
-)]
+#[command(after_help = "Examples:
+  ./x build
+
+What is built, in target/:
+  x86_64-unknown-linux-gnu/release/dprobes  the command
+  x86_64-target/release/libdprobes.a        the engine behind its C ABI
+  linux/RELEASE/dprobes.ko                  the module for the newest kernel in /boot")]
 pub struct Arguments {}
 
 /// Builds all.
 pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Result<()> {
-    let mut tools = workspace.host_cargo();
-    tools.args(["build", "--release", "--target", HOST, "--bins"]);
-    for package in workspace.host_packages().filter(|package| package.name != "xtask") {
-        tools.args(["--package", &package.name]);
-    }
-    progress.step("host tools", &mut tools)?;
-    progress.step(
-        "libdprobes.a",
-        workspace
-            .bare_metal_cargo()
-            .args(["build", "--release", "--package", "dprobes-capi"]),
-    )?;
+    tools(workspace, progress)?;
+    let mut library = workspace.bare_metal_cargo("build");
+    progress.step("libdprobes.a", library.args(["--release", "--package", "dprobes-capi"]))?;
+    module::build(workspace, progress, &Kernel::newest()?)?;
+    Ok(())
+}
+
+/// Builds the `dprobes` command. It is linked statically, so that one and the same file runs here and in a guest that has no
+/// libraries.
+pub fn tools(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+    let mut cargo = workspace.host_cargo("build");
+    cargo
+        .args(["--release", "--package", "dprobes-cli"])
+        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    progress.step("dprobes command", &mut cargo)?;
     Ok(())
 }

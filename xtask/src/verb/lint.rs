@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::progress::Progress;
-use crate::workspace::{HOST, Workspace};
+use crate::workspace::Workspace;
 
 /// The release of cargo-deny that deny.toml is written for.
 const CARGO_DENY: &str = "0.20.2";
@@ -30,18 +30,18 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Res
     check(
         progress,
         "rustfmt",
-        workspace.host_cargo().args(["fmt", "--all", "--check"]),
+        workspace.host_cargo("fmt").args(["--all", "--check"]),
     )?;
 
-    let mut clippy = workspace.host_cargo();
-    clippy.args(["clippy", "--all-targets", "--target", HOST]);
+    let mut clippy = workspace.host_cargo("clippy");
+    clippy.arg("--all-targets");
     for package in workspace.host_packages() {
         clippy.args(["--package", &package.name]);
     }
     check(progress, "clippy, host", clippy.args(["--", "--deny", "warnings"]))?;
 
-    let mut clippy = workspace.bare_metal_cargo();
-    clippy.args(["clippy", "--tests"]);
+    let mut clippy = workspace.bare_metal_cargo("clippy");
+    clippy.arg("--tests");
     for package in workspace.bare_metal_packages() {
         clippy.args(["--package", &package.name]);
     }
@@ -51,9 +51,9 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Res
         clippy.args(["--", "--deny", "warnings"]),
     )?;
 
-    let mut documents = workspace.host_cargo();
+    let mut documents = workspace.host_cargo("doc");
     documents
-        .args(["doc", "--no-deps", "--document-private-items", "--target", HOST])
+        .args(["--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "--deny warnings");
     for package in workspace.host_packages() {
         documents.args(["--package", &package.name]);
@@ -69,11 +69,13 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Res
     )?;
 
     install_cargo_deny(workspace, progress)?;
-    let mut deny = workspace.host_cargo();
-    // deny.toml names the targets; the one in .cargo/config.toml would stop a release toolchain.
-    deny.env("CARGO_BUILD_TARGET", HOST)
-        .args(["deny", "check", "licenses", "bans", "sources"]);
-    check(progress, "cargo deny", &mut deny)?;
+    check(
+        progress,
+        "cargo deny",
+        workspace
+            .host_cargo("deny")
+            .args(["check", "licenses", "bans", "sources"]),
+    )?;
 
     if failed > 0 {
         bail!("{failed} of the checks failed");
@@ -82,21 +84,13 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Res
 }
 
 fn install_cargo_deny(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
-    let version = workspace.host_cargo().args(["deny", "--version"]).output()?;
+    let version = workspace.host_cargo("deny").arg("--version").output()?;
     if version.status.success() && String::from_utf8_lossy(&version.stdout).trim() == format!("cargo-deny {CARGO_DENY}")
     {
         return Ok(());
     }
-    let mut install = workspace.host_cargo();
-    install.args([
-        "install",
-        "--locked",
-        "--target",
-        HOST,
-        "cargo-deny",
-        "--version",
-        CARGO_DENY,
-    ]);
+    let mut install = workspace.host_cargo("install");
+    install.args(["--locked", "cargo-deny", "--version", CARGO_DENY]);
     progress.step("installing cargo-deny", &mut install)?;
     Ok(())
 }

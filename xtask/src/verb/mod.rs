@@ -1,6 +1,8 @@
 //! The verbs, one file each.
 
 pub mod build;
+pub mod demo;
+pub mod kernel_run;
 pub mod lint;
 pub mod panic_check;
 pub mod test;

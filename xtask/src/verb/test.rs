@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 
 use crate::progress::Progress;
 use crate::tally::Tally;
-use crate::workspace::{HOST, Workspace};
+use crate::workspace::Workspace;
 
 /// Run the tests: on the host, on bare metal in QEMU, on Linux in QEMU
 #[derive(Args)]
@@ -56,8 +56,8 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments
 fn host(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -> Result<Tally> {
     let mut tally = Tally::default();
     for package in workspace.host_packages() {
-        let mut cargo = workspace.host_cargo();
-        cargo.args(["test", "--no-fail-fast", "--target", HOST, "--package", &package.name]);
+        let mut cargo = workspace.host_cargo("test");
+        cargo.args(["--no-fail-fast", "--package", &package.name]);
         if let Some(filter) = filter {
             cargo.args(["--", filter]);
         }
@@ -69,8 +69,8 @@ fn host(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) ->
 
 /// The kernels in tests/, each booted by the runner that `.cargo/config.toml` names.
 fn bare_metal(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -> Result<Tally> {
-    let mut cargo = workspace.bare_metal_cargo();
-    cargo.args(["test", "--no-fail-fast"]);
+    let mut cargo = workspace.bare_metal_cargo("test");
+    cargo.arg("--no-fail-fast");
     if let Some(filter) = filter {
         cargo.args(["--test", &format!("*{filter}*")]);
     }
