@@ -1,6 +1,7 @@
 //! Instruction boundaries of a function, found by decoding from its start.
 
-use super::decode::{DecodeError, Insn};
+use super::decode::Insn;
+use super::parts::DecodeError;
 use core::fmt;
 
 /// The instructions of a text, from its first byte on. Ends after the last whole instruction or the first error.
@@ -54,7 +55,8 @@ impl fmt::Display for BoundaryError {
 
 impl core::error::Error for BoundaryError {}
 
-/// Whether `offset` is the start of an instruction of `text`, the bytes of a function from its start. An offset at or past the end is not one.
+/// Whether `offset` is the start of an instruction of `text`, the bytes of a function from its start. An offset at or
+/// past the end is not one.
 ///
 /// # Errors
 ///

@@ -1,28 +1,30 @@
 //! How a CPU gets past an instruction whose first byte is a breakpoint.
 
-use super::decode::{Encoding, Insn, Mandatory, Map, ModRm, Prefixes};
+use super::decode::Insn;
 use super::emulate::Emulation;
+use super::parts::{Encoding, Mandatory, Map, ModRm, Prefixes};
 use core::fmt;
 
 /// How to resume after a hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// Run a [copy](Insn::relocate) in a slot, followed by a [jump](super::jump) back to the next instruction. It leaves RIP at the
-    /// end of the copy unless it faults.
+    /// Run a [copy](Insn::relocate) in a slot, followed by a [jump](super::jump) back to the next instruction. It
+    /// leaves RIP at the end of the copy unless it faults.
     Copy,
     /// As `Copy`, but the next instruction has to be copied into the slot as well, before the jump back: it runs in the
     /// interrupt shadow of this one (`sti`), which a jump would use up. `sti; hlt` loses a wake-up otherwise.
     CopyWithNext,
     /// Apply the effect to the saved registers with [`Emulation::run`].
     Emulate(Emulation),
-    /// Single-step a copy with TF and fix up the result. The copy cannot be left by a jump back, and cannot be emulated.
+    /// Single-step a copy with TF and fix up the result. The copy cannot be left by a jump back, and cannot be
+    /// emulated.
     Step(StepKind),
 }
 
 /// What is to be corrected after a copy was single-stepped.
 ///
-/// `shift` below is the original address minus the slot's. An instruction that [repeats](Insn::repeats) raises #DB after every
-/// iteration; it is done when RIP has left its first byte.
+/// `shift` below is the original address minus the slot's. An instruction that [repeats](Insn::repeats) raises #DB
+/// after every iteration; it is done when RIP has left its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
     /// Add `shift` to RIP.
@@ -37,8 +39,8 @@ pub enum StepKind {
 
 /// Why an instruction cannot be probed.
 ///
-/// *Principled* ones will stay: no correct resumption exists, or none that is worth its risk. *Not yet* ones could be resumed with more work.
-/// Their numbers are stable: they cross the boundary to user space.
+/// *Principled* ones will stay: no correct resumption exists, or none that is worth its risk. *Not yet* ones could be
+/// resumed with more work. Their numbers are stable: they cross the boundary to user space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -49,13 +51,15 @@ pub enum Refusal {
     SoftwareInterrupt = 2,
     /// Far `call`, `jmp` and `ret`. Not yet: they load CS.
     FarTransfer = 3,
-    /// `iret`, `uiret`, `eretu`, `erets`. Not yet: they return from the context the breakpoint interrupted, and unblock NMIs.
+    /// `iret`, `uiret`, `eretu`, `erets`. Not yet: they return from the context the breakpoint interrupted, and
+    /// unblock NMIs.
     InterruptReturn = 4,
     /// `syscall`, `sysenter`. Not yet: the return address is in a register, or nowhere.
     SystemCall = 5,
     /// `sysret`, `sysexit`. Principled: the stack and GS are user space's there, a breakpoint must not be taken.
     SystemReturn = 6,
-    /// `hlt`, `mwait`, `mwaitx`. Not yet: the interrupt it waits for may be taken between the breakpoint and the wait, when an `sti` came before.
+    /// `hlt`, `mwait`, `mwaitx`. Not yet: the interrupt it waits for may be taken between the breakpoint and the
+    /// wait, when an `sti` came before.
     Wait = 7,
     /// `mov ss`. Not yet: it holds off interrupts and debug exceptions for one instruction.
     StackSegment = 8,
@@ -63,18 +67,21 @@ pub enum Refusal {
     Transaction = 9,
     /// `ud0`, `ud1`, `ud2`. Principled: it only raises #UD, whose handler looks the address up (BUG, WARN).
     Undefined = 10,
-    /// `vmlaunch`, `vmresume`, `vmrun`, `seamcall`, `seamret`. Not yet: a guest runs while the slot is in use, for an unlimited time.
+    /// `vmlaunch`, `vmresume`, `vmrun`, `seamcall`, `seamret`. Not yet: a guest runs while the slot is in use, for an
+    /// unlimited time.
     Guest = 11,
     /// `enclu`. Not yet: it enters and leaves an enclave with the address of the next instruction in a register.
     Enclave = 12,
     /// `rsm`, `skinit`, `getsec`, `vmfunc`. Principled: they change how or from where the next instruction is fetched.
     ExecutionMode = 13,
-    /// A near branch with a 66 and no REX.W prefix. Principled: Intel ignores the prefix, AMD truncates RIP to 16 bits and shortens
-    /// the displacement, so that even its length depends on the vendor. Compilers do not emit it.
+    /// A near branch with a 66 and no REX.W prefix. Principled: Intel ignores the prefix, AMD truncates RIP to 16
+    /// bits and shortens the displacement, so that even its length depends on the vendor. Compilers do not emit it.
     VendorDependent = 14,
-    /// A single step would show in the flags the instruction reads, or would undo the ones it writes (`pushf`, `popf`, `cli`, `sti`). Only
-    /// [`Insn::step`] says this. Principled: [`Insn::resume`] has a better way.
+    /// A single step would show in the flags the instruction reads, or would undo the ones it writes (`pushf`,
+    /// `popf`, `cli`, `sti`). Only [`Insn::step`] says this. Principled: [`Insn::resume`] has a better way.
     SteppedFlags = 15,
+    /// `sti`. Not yet: the next instruction runs in its interrupt shadow, and has to be copied into the slot with it.
+    InterruptShadow = 16,
 }
 
 impl fmt::Display for Refusal {
@@ -106,6 +113,9 @@ impl fmt::Display for Refusal {
             Refusal::Enclave => "enclu cannot be probed yet; probe the instruction before",
             Refusal::ExecutionMode => "it changes how the next instruction is fetched; probe the instruction before",
             Refusal::VendorDependent => "a branch with a 66 prefix: its length depends on the processor's vendor",
+            Refusal::InterruptShadow => {
+                "sti cannot be probed yet: it shields the next instruction; probe the one before"
+            }
             Refusal::SteppedFlags => "it reads or writes the flags that a single step uses",
         })
     }
@@ -116,9 +126,10 @@ impl core::error::Error for Refusal {}
 impl Insn {
     /// How to resume after a hit on this instruction.
     ///
-    /// Everything that cannot change RIP is a `Copy`, privileged or not: port and MSR access, control and debug registers, string
-    /// instructions with a repeat prefix (an interrupt in the middle resumes in the slot). A load of CR0, CR3 or CR4 is one too: the slot must be
-    /// mapped wherever the probed text is, which a host has to ensure anyway.
+    /// Everything that cannot change RIP is a `Copy`, privileged or not: port and MSR access, control and debug
+    /// registers, string instructions with a repeat prefix (an interrupt in the middle resumes in the slot). A load
+    /// of CR0, CR3 or CR4 is one too: the slot must be mapped wherever the probed text is, which a host has to ensure
+    /// anyway.
     ///
     /// # Errors
     ///
@@ -134,7 +145,8 @@ impl Insn {
             Some(refusal) => Err(refusal),
             None if self.is_legacy(Map::Primary) && self.opcode() == 0xfb => Ok(Resume::CopyWithNext), // sti
             None => match self.near_transfer() {
-                // Operands that cannot be emulated: the upper 16 registers of APX, and `jmpabs`.
+                // What cannot be emulated: the upper 16 registers of APX, `jmpabs`, and `loope` or `loopne` with F2
+                // or F3.
                 Some(transfer) => Ok(Resume::Step(transfer.step())),
                 None => Ok(Resume::Copy),
             },
@@ -164,8 +176,8 @@ impl Insn {
             && self.prefixes().has(Prefixes::F2 | Prefixes::F3)
     }
 
-    /// A branch that is wrong on one vendor or the other if its 66 prefix is either ignored or not. One that takes its whole target from
-    /// memory or a register and pushes nothing can be left to the CPU.
+    /// A branch that is wrong on one vendor or the other if its 66 prefix is either ignored or not. One that takes
+    /// its whole target from memory or a register and pushes nothing can be left to the CPU.
     fn resume_narrow_branch(&self) -> Result<Resume, Refusal> {
         match self.near_transfer() {
             Some(Transfer::Absolute) => Ok(Resume::Step(StepKind::Absolute)),
@@ -252,8 +264,9 @@ impl Insn {
         })
     }
 
-    /// Whether executing it may raise a fault, so that it does not complete. Conservative: `false` is certain for running kernel text, `true` is
-    /// not. Pushes and pops at the stack pointer do not count: a kernel does not survive a fault there.
+    /// Whether executing it may raise a fault, so that it does not complete. Conservative: `false` is certain for
+    /// running kernel text, `true` is not. Pushes and pops at the stack pointer do not count: a kernel does not
+    /// survive a fault there.
     pub fn may_fault(&self) -> bool {
         if self.encoding() != Encoding::Legacy || self.prefixes().has(Prefixes::LOCK) {
             return true;

@@ -1,166 +1,12 @@
 //! Find the fields of one instruction.
 
+use super::forms::{self, Form};
+use super::parts::{DecodeError, Encoding, Field, Mandatory, Map, ModRm, Prefixes, Segment};
 use super::table::{self, Imm, Shape};
 use core::fmt;
 
 /// The longest instruction a processor accepts, in bytes (SDM volume 2, section 2.3.11).
 pub const MAX_LEN: usize = 15;
-
-/// How the opcode is prefixed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Encoding {
-    /// Legacy prefixes and REX.
-    Legacy,
-    /// REX2 (APX).
-    Rex2,
-    /// Two- and three-byte VEX.
-    Vex,
-    /// EVEX.
-    Evex,
-    /// AMD's XOP.
-    Xop,
-}
-
-/// The opcode map an opcode belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Map {
-    /// One-byte opcodes.
-    Primary,
-    /// 0F, and map 1 of VEX and EVEX. 3DNow! is opcode 0F in it.
-    Secondary,
-    /// 0F 38, and map 2 of VEX and EVEX.
-    Escape38,
-    /// 0F 3A, and map 3 of VEX and EVEX.
-    Escape3A,
-    /// EVEX map 4: general-purpose instructions (APX).
-    Map4,
-    /// VEX and EVEX map 5.
-    Map5,
-    /// EVEX map 6.
-    Map6,
-    /// VEX and EVEX map 7.
-    Map7,
-    /// XOP map 8.
-    Xop8,
-    /// XOP map 9.
-    Xop9,
-    /// XOP map 10.
-    XopA,
-}
-
-/// A segment whose base is added in 64-bit mode; the other override prefixes have no effect there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Segment {
-    /// FS.
-    Fs,
-    /// GS.
-    Gs,
-}
-
-/// Where a field lies in an instruction, in bytes. A size of 0 means there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Field {
-    /// Offset of the first byte.
-    pub start: u8,
-    /// Number of bytes, 0 to 8.
-    pub size: u8,
-}
-
-/// A ModRM byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ModRm(u8);
-
-impl ModRm {
-    /// The byte.
-    pub fn byte(self) -> u8 {
-        self.0
-    }
-    /// The mod field, 0 to 3.
-    pub fn mode(self) -> u8 {
-        self.0 >> 6
-    }
-    /// The reg field without its extension, 0 to 7.
-    pub fn reg(self) -> u8 {
-        self.0 >> 3 & 7
-    }
-    /// The r/m field without its extension, 0 to 7.
-    pub fn rm(self) -> u8 {
-        self.0 & 7
-    }
-    /// Whether r/m names a register.
-    pub fn is_register(self) -> bool {
-        self.0 >= 0xc0
-    }
-}
-
-/// The prefix that selects among instructions of one opcode.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mandatory {
-    None,
-    P66,
-    F3,
-    F2,
-}
-
-/// Why bytes are not an instruction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DecodeError {
-    /// The bytes end before the instruction does.
-    Truncated {
-        /// How many bytes there were.
-        available: usize,
-    },
-    /// The instruction would be longer than [`MAX_LEN`]; a processor raises #GP.
-    TooLong,
-    /// No instruction of 64-bit mode; a processor raises #UD.
-    Invalid {
-        /// The map of the opcode.
-        map: Map,
-        /// The opcode byte.
-        opcode: u8,
-    },
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DecodeError::Truncated { available } => {
-                write!(f, "the text ends inside the instruction, after {available} bytes")
-            }
-            DecodeError::TooLong => write!(f, "the instruction is longer than {MAX_LEN} bytes"),
-            DecodeError::Invalid { map, opcode } => {
-                write!(
-                    f,
-                    "opcode {opcode:#04x} of map {map:?} is not an instruction in 64-bit mode"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for DecodeError {}
-
-/// Prefixes that have an effect, as bits.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Prefixes(u8);
-
-impl Prefixes {
-    pub(super) const OPERAND_SIZE: u8 = 1;
-    pub(super) const ADDRESS_SIZE: u8 = 2;
-    pub(super) const LOCK: u8 = 4;
-    pub(super) const F3: u8 = 8;
-    pub(super) const F2: u8 = 16;
-    pub(super) const FS: u8 = 32;
-    pub(super) const GS: u8 = 64;
-
-    pub(super) fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
-    }
-    /// Of two exclusive prefixes the last counts.
-    fn replace(&mut self, group: u8, bit: u8) {
-        self.0 = self.0 & !group | bit;
-    }
-}
 
 /// One decoded instruction of 64-bit mode: its bytes and where its fields are.
 ///
@@ -184,9 +30,10 @@ pub struct Insn {
 impl Insn {
     /// Decode the instruction at the start of `bytes`. Bytes after it are ignored; [`MAX_LEN`] are always enough.
     ///
-    /// What is accepted and how long it is follows Intel's manual where vendors differ: a 66 prefix does not shorten the displacement of a
-    /// near branch (it does on AMD; [`Insn::resume`] refuses these), `ud0` has a ModRM byte. Behind VEX, EVEX and XOP prefixes
-    /// undefined opcodes are accepted too, because their length is certain; a processor raises #UD for them wherever they run.
+    /// What is accepted and how long it is follows Intel's manual where vendors differ: a 66 prefix does not shorten
+    /// the displacement of a near branch (it does on AMD; [`Insn::resume`] refuses these), `ud0` has a ModRM byte.
+    /// Behind VEX, EVEX and XOP prefixes undefined opcodes are accepted too, because their length is certain; a
+    /// processor raises #UD for them wherever they run.
     ///
     /// # Errors
     ///
@@ -222,7 +69,7 @@ impl Insn {
         let mut modrm = None;
         if shape.has_modrm() {
             let start = reader.at;
-            let byte = ModRm(reader.next()?);
+            let byte = ModRm::new(reader.next()?);
             self.modrm = start;
             modrm = Some(byte);
             // `mov` to and from control and debug registers takes every ModRM as a register form.
@@ -290,7 +137,8 @@ impl Insn {
         Ok(table::legacy(self.map, self.opcode))
     }
 
-    /// REX2 (APX specification, section 3.1.1.1): the payload is M0 R4 X4 B4 W R3 X3 B3, then comes an opcode of map 0 or 1.
+    /// REX2 (APX specification, section 3.1.1.1): the payload is M0 R4 X4 B4 W R3 X3 B3, then comes an opcode of map
+    /// 0 or 1.
     fn read_rex2(&mut self, reader: &mut Reader<'_>) -> Result<Shape, DecodeError> {
         self.encoding = Encoding::Rex2;
         if self.rex != 0 {
@@ -413,19 +261,21 @@ impl Insn {
     fn check_form(&self, reader: &Reader<'_>, shape: Shape, modrm: Option<ModRm>) -> Result<(), DecodeError> {
         if shape.is_ruled()
             && let Some(modrm) = modrm
-            && !table::exists(
-                self.map,
-                self.opcode,
-                self.mandatory(),
-                modrm,
-                self.rex & 4 != 0,
-                reader.last(),
-            )
         {
-            return Err(self.invalid());
+            let form = Form {
+                prefix: self.mandatory(),
+                modrm,
+                rex_r: self.rex & 4 != 0,
+                has_66: self.prefixes.has(Prefixes::OPERAND_SIZE),
+                has_67: self.prefixes.has(Prefixes::ADDRESS_SIZE),
+                last_byte: reader.last(),
+            };
+            if !forms::exists(self.map, self.opcode, &form) {
+                return Err(self.invalid());
+            }
         }
         if self.prefixes.has(Prefixes::LOCK)
-            && !modrm.is_some_and(|modrm| table::lockable(self.map, self.opcode, modrm))
+            && !modrm.is_some_and(|modrm| forms::lockable(self.map, self.opcode, modrm))
         {
             return Err(self.invalid());
         }
@@ -445,7 +295,8 @@ impl Insn {
         }
     }
 
-    /// `mov` to and from control and debug registers: the mod field is ignored, r/m is always a register (SDM volume 2, MOV).
+    /// `mov` to and from control and debug registers: the mod field is ignored, r/m is always a register (SDM volume
+    /// 2, MOV).
     fn ignores_mod(&self) -> bool {
         self.is_legacy(Map::Secondary) && matches!(self.opcode, 0x20..=0x23)
     }
@@ -501,7 +352,7 @@ impl Insn {
     pub fn modrm(&self) -> Option<ModRm> {
         match self.modrm {
             0 => None,
-            at => self.bytes.get(usize::from(at)).map(|byte| ModRm(*byte)),
+            at => self.bytes.get(usize::from(at)).map(|byte| ModRm::new(*byte)),
         }
     }
 
@@ -515,7 +366,8 @@ impl Insn {
         }
     }
 
-    /// Whether the ModRM byte names a memory operand. (Implicit operands, on the stack or of string instructions, do not count.)
+    /// Whether the ModRM byte names a memory operand. (Implicit operands, on the stack or of string instructions, do
+    /// not count.)
     pub fn has_memory_operand(&self) -> bool {
         self.modrm().is_some_and(|modrm| !modrm.is_register()) && !self.ignores_mod()
     }

@@ -1,108 +1,12 @@
 //! Emulate branches and flag instructions on the saved registers of a trapped CPU.
 
-use super::decode::{Encoding, Insn, Map, ModRm, Prefixes, Segment};
+use super::cpu::{Cpu, Gpr};
+use super::decode::Insn;
+use super::parts::{Encoding, Map, ModRm, Prefixes, Segment};
 use core::fmt;
 
-/// A general register, numbered as in instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Gpr {
-    Rax,
-    Rcx,
-    Rdx,
-    Rbx,
-    Rsp,
-    Rbp,
-    Rsi,
-    Rdi,
-    R8,
-    R9,
-    R10,
-    R11,
-    R12,
-    R13,
-    R14,
-    R15,
-}
-
-impl Gpr {
-    /// All of them, in order of their numbers.
-    pub const ALL: [Gpr; 16] = [
-        Gpr::Rax,
-        Gpr::Rcx,
-        Gpr::Rdx,
-        Gpr::Rbx,
-        Gpr::Rsp,
-        Gpr::Rbp,
-        Gpr::Rsi,
-        Gpr::Rdi,
-        Gpr::R8,
-        Gpr::R9,
-        Gpr::R10,
-        Gpr::R11,
-        Gpr::R12,
-        Gpr::R13,
-        Gpr::R14,
-        Gpr::R15,
-    ];
-
-    /// The register with a number, of which the lowest 4 bits count.
-    pub fn from_number(number: u8) -> Gpr {
-        // A masked index into 16 entries: no bounds check, no panic.
-        Gpr::ALL[usize::from(number & 15)]
-    }
-}
-
-/// The state of the CPU that an emulated instruction reads and changes: what a trap handler saved, and memory.
-///
-/// Memory access is fault-tolerant: it fails where the CPU would have faulted, and never sleeps.
-pub trait Cpu {
-    /// Why memory could not be accessed.
-    type Fault;
-
-    /// A general register.
-    fn gpr(&self, register: Gpr) -> u64;
-    /// Change a general register.
-    fn set_gpr(&mut self, register: Gpr, value: u64);
-    /// Change RIP.
-    fn set_rip(&mut self, value: u64);
-    /// RFLAGS.
-    fn rflags(&self) -> u64;
-    /// Change RFLAGS.
-    fn set_rflags(&mut self, value: u64);
-    /// The current privilege level, 0 to 3: the low bits of CS.
-    fn privilege_level(&self) -> u8;
-    /// The base of FS or GS as the instruction sees it. `None` if it is not known.
-    fn segment_base(&self, segment: Segment) -> Option<u64>;
-    /// Whether the CPU would accept an address: bits 63 to 47 equal, or 63 to 56 with 5-level paging.
-    fn is_canonical(&self, address: u64) -> bool {
-        let upper = (address as i64) >> 47;
-        upper == 0 || upper == -1
-    }
-    /// Read 8 bytes. Need not be aligned.
-    ///
-    /// # Errors
-    /// If any of them cannot be read.
-    fn read_u64(&mut self, address: u64) -> Result<u64, Self::Fault>;
-    /// Read 2 bytes. Need not be aligned.
-    ///
-    /// # Errors
-    /// If any of them cannot be read.
-    fn read_u16(&mut self, address: u64) -> Result<u16, Self::Fault>;
-    /// Write 8 bytes, all or none. Need not be aligned.
-    ///
-    /// # Errors
-    /// If any of them cannot be written.
-    fn write_u64(&mut self, address: u64, value: u64) -> Result<(), Self::Fault>;
-    /// Write 2 bytes, both or none. Need not be aligned.
-    ///
-    /// # Errors
-    /// If any of them cannot be written.
-    fn write_u16(&mut self, address: u64, value: u16) -> Result<(), Self::Fault>;
-}
-
-/// Why an instruction was not emulated. Nothing has changed then; where the CPU would have faulted, execute the original to get the fault.
+/// Why an instruction was not emulated. Nothing has changed then; where the CPU would have faulted, execute the
+/// original to get the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EmulateError<F> {
     /// Memory at `address` could not be accessed.
@@ -136,12 +40,14 @@ impl<F: fmt::Debug> fmt::Display for EmulateError<F> {
 
 impl<F: fmt::Debug> core::error::Error for EmulateError<F> {}
 
-/// An instruction that can be emulated: near `call`, `jmp`, `jcc`, `loop`, `jcxz`, `ret`; `nop`, `endbr`; `pushf`, `popf`, `cli`.
+/// An instruction that can be emulated: near `call`, `jmp`, `jcc`, `loop`, `jcxz`, `ret`; `nop`, `endbr`; `pushf`,
+/// `popf`, `cli`.
 ///
 /// Made by [`Insn::resume`](super::Insn::resume); everything is extracted from the instruction by then.
 ///
-/// What emulation cannot do: it does not maintain a shadow stack (CET). A host that runs code with one must step `call` and `ret`
-/// instead. It does not deliver the #DB that is due if TF was set: that is for the caller.
+/// What emulation does not do, because a kernel's own code has no use for it: it does not maintain a shadow stack
+/// (CET); a host that runs code with one must [step](Insn::step) `call` and `ret` instead. It does not check
+/// alignment (#AC, user mode only). It does not deliver the #DB that is due if TF was set: that is for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Emulation {
     length: u8,
@@ -332,8 +238,8 @@ impl Emulation {
         })
     }
 
-    /// Have the effect of the instruction at `address` on `cpu`. RIP is set to the address that executes next; RF is cleared, as by every
-    /// instruction that completes.
+    /// Have the effect of the instruction at `address` on `cpu`. RIP is set to the address that executes next; RF is
+    /// cleared, as by every instruction that completes.
     ///
     /// # Errors
     ///
@@ -438,6 +344,8 @@ impl Operation {
                 release: insn.unsigned(insn.immediate()) as u16,
             },
             0xc3 => Operation::Return { release: 0 },
+            // AMD lets F2 and F3 replace the condition (seen on Zen 5), no manual says so: left to the CPU.
+            0xe0 | 0xe1 if insn.prefixes().has(Prefixes::F2 | Prefixes::F3) => return None,
             0xe0 => Operation::Loop {
                 counter,
                 zero_flag: Some(false),

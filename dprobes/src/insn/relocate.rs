@@ -42,7 +42,8 @@ impl Relocated {
 }
 
 impl Insn {
-    /// The memory address that a RIP-relative operand names when the instruction is at `address`. `None` if it has no such operand.
+    /// The memory address that a RIP-relative operand names when the instruction is at `address`. `None` if it has no
+    /// such operand.
     pub fn rip_relative_address(&self, address: u64) -> Option<u64> {
         if !self.is_rip_relative() {
             return None;
@@ -56,8 +57,8 @@ impl Insn {
         })
     }
 
-    /// The bytes for a copy at `to` of the instruction at `from`, with the displacement of a RIP-relative operand corrected so that it names the
-    /// same memory.
+    /// The bytes for a copy at `to` of the instruction at `from`, with the displacement of a RIP-relative operand
+    /// corrected so that it names the same memory.
     ///
     /// Branch displacements are left alone: a stepped branch is corrected [afterwards](super::StepKind).
     ///

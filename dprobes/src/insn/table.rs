@@ -1,12 +1,12 @@
 //! Opcode maps: the shape of every opcode, and which forms of it exist.
 //!
-//! A [`Shape`] says what follows the opcode byte (a ModRM byte, how large an immediate) and which mandatory prefixes select an instruction.
-//! The tables are written as ranges, with the mnemonics they stand for, and evaluated at compile time. Forms that depend on
-//! single ModRM bits are in [`exists`]; [`lockable`] says where a LOCK prefix is allowed.
+//! A [`Shape`] says what follows the opcode byte (a ModRM byte, how large an immediate) and which mandatory prefixes
+//! select an instruction. The tables are written as ranges, with the mnemonics they stand for, and evaluated at
+//! compile time. What exists only with some ModRM bytes is in [`forms`](super::forms).
 //!
 //! Sources: Intel SDM volume 2 appendix A (opcode maps), AMD APM volume 3 appendix A.
 
-use super::decode::{Mandatory, ModRm};
+use super::parts::{Encoding, Mandatory, Map, ModRm};
 
 /// What follows an opcode byte, and with which prefixes the opcode exists.
 #[derive(Clone, Copy)]
@@ -90,7 +90,7 @@ impl Shape {
         self.0 & MODRM != 0
     }
 
-    /// Whether [`exists`] has to be asked.
+    /// Whether [`exists`](super::forms::exists) has to be asked.
     pub(super) fn is_ruled(self) -> bool {
         self.0 & RULED != 0
     }
@@ -143,7 +143,8 @@ const fn vb(prefixes: u16) -> Shape {
     Shape::modrm(prefixes, Imm::Byte)
 }
 
-/// The one-byte map. Prefixes, 0F, and the VEX, EVEX and REX2 lead bytes are not opcodes here; 8F is `pop` (XOP is told apart before).
+/// The one-byte map. Prefixes, 0F, and the VEX, EVEX and REX2 lead bytes are not opcodes here; 8F is `pop` (XOP is
+/// told apart before).
 const fn primary(opcode: u8) -> Shape {
     match opcode {
         // add or adc sbb and sub xor cmp
@@ -321,8 +322,7 @@ table!(ESCAPE38, escape38);
 table!(ESCAPE3A, escape3a);
 
 /// The shape of an opcode in one of the four legacy maps.
-pub(super) fn legacy(map: super::Map, opcode: u8) -> Shape {
-    use super::Map;
+pub(super) fn legacy(map: Map, opcode: u8) -> Shape {
     let table = match map {
         Map::Primary => &PRIMARY,
         Map::Secondary => &SECONDARY,
@@ -336,10 +336,9 @@ pub(super) fn legacy(map: super::Map, opcode: u8) -> Shape {
 
 /// The shape of an opcode behind a VEX, EVEX or XOP prefix.
 ///
-/// In these spaces the map alone fixes the shape (a ModRM byte always, an immediate by map), also for opcodes that no processor defines
-/// yet. They are accepted, so that a table older than the processor does not lose its place.
-pub(super) fn vector(encoding: super::Encoding, map: super::Map, opcode: u8) -> Shape {
-    use super::{Encoding, Map};
+/// In these spaces the map alone fixes the shape (a ModRM byte always, an immediate by map), also for opcodes that no
+/// processor defines yet. They are accepted, so that a table older than the processor does not lose its place.
+pub(super) fn vector(encoding: Encoding, map: Map, opcode: u8) -> Shape {
     match (encoding, map) {
         (Encoding::Vex, Map::Secondary) if opcode == 0x77 => N, // vzeroupper vzeroall
         (Encoding::Evex, Map::Secondary) if opcode == 0x77 => Shape::INVALID,
@@ -359,170 +358,5 @@ pub(super) fn vector(encoding: super::Encoding, map: super::Map, opcode: u8) -> 
         (Encoding::Xop, Map::Xop9) => M,
         (Encoding::Xop, Map::XopA) => Shape::modrm(ANY, Imm::Rel32),
         _ => Shape::INVALID,
-    }
-}
-
-/// Whether this form of a [ruled](Shape::is_ruled) opcode exists. `rex_r` extends ModRM.reg; `suffix` is the operation byte of 3DNow!.
-pub(super) fn exists(map: super::Map, opcode: u8, prefix: Mandatory, modrm: ModRm, rex_r: bool, suffix: u8) -> bool {
-    use super::Map;
-    match map {
-        Map::Primary => exists_primary(opcode, modrm),
-        Map::Secondary => exists_secondary(opcode, prefix, modrm, rex_r, suffix),
-        Map::Escape38 => exists_escape38(opcode, prefix, modrm),
-        Map::Escape3A => modrm.byte() == 0xc0, // hreset
-        _ => true,
-    }
-}
-
-fn exists_primary(opcode: u8, modrm: ModRm) -> bool {
-    let reg = modrm.reg();
-    if matches!(opcode, 0xd9..=0xdf) {
-        return if modrm.is_register() {
-            exists_x87(opcode, modrm.byte())
-        } else {
-            !matches!((opcode, reg), (0xd9, 1) | (0xdb, 4 | 6) | (0xdd, 5))
-        };
-    }
-    match opcode {
-        0x8c => reg <= 5,                                         // mov r/m, sreg
-        0x8e => reg <= 5 && reg != 1,                             // mov sreg, r/m; cs cannot be loaded
-        0x8f => reg == 0,                                         // pop
-        0xc6 | 0xc7 => reg == 0 || modrm.byte() == 0xf8,          // mov; xabort, xbegin
-        0xfe => reg <= 1,                                         // inc dec
-        0xff if modrm.is_register() => !matches!(reg, 3 | 5 | 7), // far call and jmp need memory
-        0xff => reg != 7,
-        _ => true,
-    }
-}
-
-/// Register forms of the x87 escapes D9 to DF.
-fn exists_x87(opcode: u8, modrm: u8) -> bool {
-    match opcode {
-        0xd9 => !matches!(modrm, 0xd1..=0xd7 | 0xe2 | 0xe3 | 0xe6 | 0xe7 | 0xef),
-        0xda => matches!(modrm, 0xc0..=0xdf | 0xe9),
-        0xdb => matches!(modrm, 0xc0..=0xe4 | 0xe8..=0xf7),
-        0xdd => modrm < 0xf0,
-        0xde => !matches!(modrm, 0xd8 | 0xda..=0xdf),
-        0xdf => matches!(modrm, 0xc0..=0xe0 | 0xe8..=0xf7),
-        _ => true,
-    }
-}
-
-fn exists_secondary(opcode: u8, prefix: Mandatory, modrm: ModRm, rex_r: bool, suffix: u8) -> bool {
-    use Mandatory::{F2, F3, None, P66};
-    let reg = modrm.reg();
-    let register = modrm.is_register();
-    match opcode {
-        0x00 => reg <= 5 || (reg == 6 && prefix == F2), // sldt ... verw; lkgs
-        0x01 if register => exists_group7(prefix, modrm.byte()),
-        0x01 => reg != 5 || prefix == F3, // sgdt ... invlpg; rstorssp
-        0x0f => matches!(
-            suffix,
-            0x0c | 0x0d
-                | 0x1c
-                | 0x1d
-                | 0x86
-                | 0x87
-                | 0x8a
-                | 0x8e
-                | 0x90
-                | 0x94
-                | 0x96
-                | 0x97
-                | 0x9a
-                | 0x9e
-                | 0xa0
-                | 0xa4
-                | 0xa6
-                | 0xa7
-                | 0xaa
-                | 0xae
-                | 0xb0
-                | 0xb4
-                | 0xb6
-                | 0xb7
-                | 0xbb
-                | 0xbf
-        ),
-        0x12 => !register || prefix != P66,
-        0x16 => prefix == F3 || (prefix == P66 && !register) || prefix == None,
-        0x20 | 0x22 => matches!((reg, rex_r), (0 | 2 | 3 | 4, false) | (0, true)), // cr0 cr2 cr3 cr4 cr8
-        0x21 | 0x23 => !rex_r,
-        0x50 | 0xd7 | 0xf7 => register,
-        0x71 | 0x72 => register && matches!(reg, 2 | 4 | 6),
-        0x73 => register && (matches!(reg, 2 | 6) || (prefix == P66 && matches!(reg, 3 | 7))),
-        0x78 => prefix == None || (register && (prefix == F2 || reg == 0)),
-        0x79 => prefix == None || register,
-        0xa6 => register && prefix == F3 && reg != 0,
-        0xa7 => register && (prefix == F3 || reg == 0),
-        0xae => match (prefix, register) {
-            (None, false) => true,               // fxsave ... clflush
-            (None, true) => reg >= 5,            // lfence mfence sfence
-            (P66, false) => reg >= 6,            // clwb clflushopt
-            (P66 | F2, true) => reg == 6,        // tpause, umwait
-            (F3, false) => matches!(reg, 4 | 6), // ptwrite clrssbsy
-            (F3, true) => reg <= 6,              // rdfsbase ... ptwrite incssp umonitor
-            (F2, false) => false,
-        },
-        0xba => reg >= 4,
-        0xc7 => match (prefix, register) {
-            (None, false) => !matches!(reg, 0 | 2), // cmpxchg8b xrstors xsavec xsaves vmptrld vmptrst
-            (P66 | F3, false) => matches!(reg, 1 | 6), // vmclear vmxon
-            (F2, false) => reg == 1,
-            (None | P66 | F3, true) => reg >= 6, // rdrand rdseed rdpid senduipi
-            (F2, true) => false,
-        },
-        0xd6 => register || prefix == P66,
-        _ => true,
-    }
-}
-
-/// The register forms of 0F 01: one instruction per ModRM byte.
-fn exists_group7(prefix: Mandatory, modrm: u8) -> bool {
-    match (prefix, modrm) {
-        // vmrun ... invlpga, smsw, lmsw; swapgs rdtscp clzero take any prefix
-        (_, 0xd8..=0xe7 | 0xf0..=0xf9 | 0xfc) => true,
-        (Mandatory::None, _) => !matches!(modrm, 0xcc..=0xce | 0xd2 | 0xd3 | 0xe9..=0xed),
-        (Mandatory::P66, _) => matches!(modrm, 0xcc..=0xcf),
-        (Mandatory::F3, _) => matches!(modrm, 0xc6 | 0xca | 0xe8 | 0xea | 0xec..=0xef | 0xfa | 0xfd..=0xff),
-        (Mandatory::F2, _) => matches!(modrm, 0xc6 | 0xca | 0xe8 | 0xe9 | 0xfe | 0xff),
-    }
-}
-
-fn exists_escape38(opcode: u8, prefix: Mandatory, modrm: ModRm) -> bool {
-    let register = modrm.is_register();
-    match (opcode, prefix) {
-        (0xd8, _) => modrm.reg() <= 3,
-        (0xdd..=0xdf, Mandatory::F3) => !register,
-        (0xf0 | 0xf1, Mandatory::None | Mandatory::P66) => !register,
-        (0xf6, Mandatory::None) => !register,
-        (0xf8, Mandatory::P66) => !register,
-        _ => true,
-    }
-}
-
-/// Whether a LOCK prefix is allowed. (SDM volume 2, LOCK: a memory destination of these instructions.)
-pub(super) fn lockable(map: super::Map, opcode: u8, modrm: ModRm) -> bool {
-    use super::Map;
-    let reg = modrm.reg();
-    if modrm.is_register() {
-        return false;
-    }
-    match map {
-        Map::Primary => match opcode {
-            0x00..=0x37 => opcode & 7 <= 1,      // add or adc sbb and sub xor
-            0x80 | 0x81 | 0x83 => reg != 7,      // the same
-            0x86 | 0x87 => true,                 // xchg
-            0xf6 | 0xf7 => matches!(reg, 2 | 3), // not neg
-            0xfe | 0xff => reg <= 1,             // inc dec
-            _ => false,
-        },
-        Map::Secondary => match opcode {
-            0xab | 0xb0 | 0xb1 | 0xb3 | 0xbb | 0xc0 | 0xc1 => true, // bts cmpxchg btr btc xadd
-            0xba => reg >= 5,                                       // bts btr btc
-            0xc7 => reg == 1,                                       // cmpxchg8b cmpxchg16b
-            _ => false,
-        },
-        _ => false,
     }
 }

@@ -1,0 +1,10 @@
+//! The instruction module against oracles that others wrote: iced-x86, and the CPU that runs the tests.
+
+mod binaries;
+mod emulation;
+mod exhaustive;
+mod model;
+mod native;
+mod oracle;
+mod properties;
+mod sweep;
