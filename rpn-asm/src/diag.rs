@@ -9,6 +9,12 @@ use std::fmt;
 /// More errors than this are counted, not shown: they rarely help.
 const MOST_SHOWN: usize = 50;
 
+/// With this many an end is made of collecting them.
+const MOST_COLLECTED: usize = 1000;
+
+/// More macros inside each other than this are counted, but for the outermost: that one is in the author's own line.
+const MOST_EXPANSIONS: usize = 4;
+
 /// One problem and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -133,6 +139,8 @@ impl Diagnostics {
                     .collect();
                 title.element(self.snippet(span, &text.label, &here))
             }
+            // Nothing to put the label under.
+            None if !text.label.is_empty() => title.element(Level::NOTE.message(text.label.as_str())),
             None => Group::with_title(title),
         };
         for note in &text.notes {
@@ -200,17 +208,23 @@ impl Diagnostics {
     /// Through which macros and files the text came here.
     fn trace<'a>(&'a self, span: Span, groups: &mut Vec<Group<'a>>) {
         let mut at = span;
-        let mut shown = 0;
+        let mut through = Vec::new();
         while let Some(e) = self.map.expansion(at.expansion) {
-            if shown < 8 {
+            through.push(e);
+            at = e.call;
+        }
+        let last = through.len().saturating_sub(1);
+        for (i, e) in through.iter().enumerate() {
+            if i < MOST_EXPANSIONS || i == last || last == MOST_EXPANSIONS + 1 {
                 groups.push(
                     Level::NOTE
                         .secondary_title(format!("in expansion of macro `{}`", e.name))
                         .element(self.snippet(e.call, "", &[])),
                 );
+            } else if i == MOST_EXPANSIONS {
+                let more = format!("in {} more expansions", last - i);
+                groups.push(Group::with_title(Level::NOTE.secondary_title(more)));
             }
-            shown += 1;
-            at = e.call;
         }
         if let Some(from) = self.map.file(at.file).included_at {
             groups.push(self.elsewhere(from, "included here"));
@@ -255,7 +269,7 @@ impl Session {
             problem: problem.into(),
             span: span.into(),
         };
-        if !self.list.contains(&d) {
+        if self.list.len() < MOST_COLLECTED && !self.list.contains(&d) {
             self.list.push(d);
         }
         Reported
@@ -265,7 +279,13 @@ impl Session {
         self.list.iter().any(|d| d.severity() == Severity::Error)
     }
 
-    pub fn finish(self) -> Diagnostics {
+    /// In the order of the program's text; what is about no place in particular comes last.
+    pub fn finish(mut self) -> Diagnostics {
+        let map = &self.map;
+        self.list.sort_by_key(|d| match d.span {
+            None => (1, Vec::new()),
+            Some(span) => (0, map.path(span)),
+        });
         Diagnostics::new(self.map, self.list)
     }
 }

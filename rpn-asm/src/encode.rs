@@ -34,6 +34,11 @@ pub(crate) fn encode(
     let locals: Vec<_> = header.locals.names.iter().map(|n| strings.put(&n.value)).collect();
     let globals: Vec<_> = header.globals.names.iter().map(|n| strings.put(&n.value)).collect();
     for probe in probes {
+        for l in &probe.labels {
+            code.labels.entry(l.name.as_str()).or_insert(l.span);
+        }
+    }
+    for probe in probes {
         let range = code.handler(probe, session);
         points.push(point(probe, range, &mut strings, session));
     }
@@ -176,14 +181,14 @@ impl Strings {
 
 /// The code of all handlers.
 #[derive(Default)]
-struct Code {
+struct Code<'a> {
     bytes: Vec<u8>,
     places: Vec<(u32, Span)>,
-    /// Labels of earlier probes, for the message that they are out of reach.
-    earlier: HashMap<String, Span>,
+    /// Labels of all probes, for the message that they are out of reach.
+    labels: HashMap<&'a str, Span>,
 }
 
-impl Code {
+impl Code<'_> {
     fn handler(&mut self, probe: &Probe, session: &mut Session) -> std::ops::Range<u32> {
         let start = self.bytes.len();
         let mut offsets = Vec::with_capacity(probe.code.len());
@@ -192,7 +197,7 @@ impl Code {
             offsets.push(at);
             at += i.op.size();
         }
-        let labels = self.labels(probe, &offsets, session);
+        let labels = Self::targets(probe, &offsets, session);
         let mut used = HashSet::new();
         for (i, offset) in probe.code.iter().zip(&offsets) {
             self.places.push((*offset as u32, i.span));
@@ -205,13 +210,10 @@ impl Code {
                 session.report(l.span, ProgramProblem::UnusedLabel { name });
             }
         }
-        for l in &probe.labels {
-            self.earlier.entry(l.name.clone()).or_insert(l.span);
-        }
         start as u32..self.bytes.len() as u32
     }
 
-    fn labels(&self, probe: &Probe, offsets: &[usize], session: &mut Session) -> HashMap<String, usize> {
+    fn targets(probe: &Probe, offsets: &[usize], session: &mut Session) -> HashMap<String, usize> {
         let mut labels = HashMap::new();
         for l in &probe.labels {
             match offsets.get(l.at) {
@@ -253,7 +255,7 @@ impl Code {
                         let problem = ProgramProblem::UnknownLabel {
                             name: l.value.clone(),
                             near: nearest(&l.value, probe.labels.iter().map(|l| l.name.as_str())),
-                            elsewhere: self.earlier.get(&l.value).copied(),
+                            elsewhere: self.labels.get(l.value.as_str()).copied(),
                         };
                         session.report(l.span, problem);
                         0

@@ -56,6 +56,7 @@ pub(crate) fn parse_all(
 pub(crate) fn bad_token(session: &mut Session, token: &Token) -> Option<Reported> {
     match token.kind {
         TokenKind::Bad(problem) => Some(session.report(token.span, problem)),
+        TokenKind::Reported => Some(Reported),
         _ => None,
     }
 }
@@ -149,7 +150,11 @@ impl Parser<'_> {
             _ => match Value::binary(text, a.value, b.value) {
                 Ok(v) => v,
                 Err(problem) if live => return Err(self.session.report(b.span, problem)),
-                Err(_) => Value::signed(0),
+                // Not evaluated, but its type still counts.
+                Err(_) => Value {
+                    bits: 0,
+                    unsigned: a.value.unsigned || (b.value.unsigned && text != "<<" && text != ">>"),
+                },
             },
         };
         Ok(Term { symbol, value, span })

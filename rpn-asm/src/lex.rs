@@ -21,6 +21,8 @@ pub(crate) enum TokenKind {
     Newline,
     /// Not a token. Harmless in text that is skipped.
     Bad(LexicalProblem),
+    /// What is left of text whose problem has been reported: nothing more is to be said about its line.
+    Reported,
 }
 
 /// A token; cheap to copy, because macros copy a lot.
@@ -147,7 +149,9 @@ impl Lexer<'_> {
             self.quoted(c);
         } else if starts_name(c) || (c == '.' && rest[1..].starts_with(starts_name)) {
             let n = name_length(rest);
-            self.push(TokenKind::Identifier, n);
+            self.word(TokenKind::Identifier, n);
+        } else if c.is_alphabetic() {
+            self.word(TokenKind::Identifier, c.len_utf8());
         } else if c.is_ascii_digit() {
             let n = rest
                 .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'))
@@ -157,6 +161,18 @@ impl Lexer<'_> {
             self.push(TokenKind::Punctuation, p.len());
         } else {
             self.push(TokenKind::Bad(LexicalProblem::StrayCharacter(c)), c.len_utf8());
+        }
+    }
+
+    /// A name of so many bytes, unless more of a word follows that cannot be in a name.
+    fn word(&mut self, kind: TokenKind, length: usize) {
+        let rest = self.rest();
+        let whole = rest
+            .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .unwrap_or(rest.len());
+        match rest[..whole].chars().find(|c| !c.is_ascii()) {
+            Some(c) => self.push(TokenKind::Bad(LexicalProblem::NameNotAscii(c)), whole.max(length)),
+            None => self.push(kind, length),
         }
     }
 

@@ -195,6 +195,19 @@ impl SourceMap {
         span
     }
 
+    /// A key that sorts by where text was used: the positions of the `#include`s that led to it, and its own.
+    pub(crate) fn path(&self, span: Span) -> Vec<u32> {
+        let mut at = self.use_site(span);
+        let mut path = vec![span.start];
+        path.push(at.start);
+        while let Some(from) = self.file(at.file).included_at {
+            at = self.use_site(from);
+            path.push(at.start);
+        }
+        path.reverse();
+        path
+    }
+
     /// One span from the beginning of `a` to the end of `b`. Where they come out of different expansions it is that of the
     /// innermost text that holds both; where no text does, it is `a`.
     pub fn join(&self, a: Span, b: Span) -> Span {

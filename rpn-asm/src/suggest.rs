@@ -26,7 +26,14 @@ pub(crate) fn nearest_few<'a>(name: &str, candidates: impl IntoIterator<Item = &
             (d <= limit && d < length).then_some((d, c))
         })
         .collect();
-    found.sort_by_key(|(d, _)| *d);
+    // Letters in the wrong order are likelier than a wrong letter.
+    let letters = |s: &str| {
+        let mut all: Vec<char> = s.chars().collect();
+        all.sort_unstable();
+        all
+    };
+    let mine = letters(name);
+    found.sort_by_key(|(d, c)| (*d, letters(c) != mine));
     found.truncate(most);
     found.into_iter().map(|(_, c)| c.to_owned()).collect()
 }
@@ -41,6 +48,7 @@ mod tests {
         assert_eq!(nearest("psuh", c).as_deref(), Some("push"));
         assert_eq!(nearest("PUSH", c).as_deref(), Some("push"));
         assert_eq!(nearest("rxa", c).as_deref(), Some("rax"));
+        assert_eq!(nearest("u46", ["u16", "u64"]).as_deref(), Some("u64"));
         assert_eq!(nearest("x", c), None);
         assert_eq!(nearest("entirely", c), None);
         assert_eq!(nearest("push", c), None);

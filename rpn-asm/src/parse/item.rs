@@ -28,6 +28,10 @@ impl Parser<'_> {
         let in_probe = PROBE_ITEMS.contains(&&*item);
         if !in_header && !in_probe {
             let near = nearest(&item, HEADER_ITEMS.into_iter().chain(PROBE_ITEMS));
+            if let Some(meant) = &near {
+                // Then it is not missing too.
+                self.given.entry(meant.clone()).or_insert(name.span);
+            }
             let problem = ProgramProblem::UnknownItem { name: item, near };
             return Err(self.session.report(name.span, problem));
         }
@@ -47,7 +51,7 @@ impl Parser<'_> {
                 let problem = ProgramProblem::ItemAfterCode { item, probe };
                 return Err(self.session.report(name.span, problem));
             }
-            Some(p) if begins && p.code.is_empty() && p.labels.is_empty() && !p.damaged => {
+            Some(p) if begins && p.code.is_empty() && p.labels.is_empty() && self.given.len() == 1 => {
                 let first = p.span;
                 return Err(self.session.report(name.span, ProgramProblem::TwoLocations { first }));
             }
@@ -112,11 +116,11 @@ impl Value<'_, '_, '_, '_> {
             "modtype" => self.parser.header.modtype = Some(self.modtype()?),
             "major" => {
                 let span = self.cursor.span();
-                let major = self.number(0, u16::MAX.into())? as u16;
-                if major == 0 {
+                let t = self.term(false)?;
+                if t.value.is_zero() {
                     return Err(self.parser.session.report(span, ProgramProblem::ReservedMajor));
                 }
-                self.parser.header.major = Some(major);
+                self.parser.header.major = Some(self.in_range(&t, 1, u16::MAX.into())? as u16);
             }
             "id" => self.parser.header.id = self.number(0, u32::MAX.into())? as u32,
             "logmax" => self.parser.header.logmax = Some(self.number(0, limits::LOG_MAX.into())? as u16),
@@ -175,12 +179,7 @@ impl Value<'_, '_, '_, '_> {
                 a.ex_mask = self.number(0, u16::MAX.into())? as u16;
                 let stray = a.ex_mask & !exception::MASK_BITS;
                 if stray != 0 {
-                    let problem = ProgramProblem::OutOfRange {
-                        of: self.item.into(),
-                        value: format!("{stray:#06x}"),
-                        least: 0,
-                        most: exception::MASK_BITS.into(),
-                    };
+                    let problem = ProgramProblem::UnknownException { bits: stray };
                     return Err(self.parser.session.report(span, problem));
                 }
             }

@@ -54,7 +54,6 @@ pub(crate) fn parse(tokens: &[Token], macros: &[String], session: &mut Session) 
         header: Header::default(),
         probes: Vec::new(),
         given: HashMap::new(),
-        damaged_header: false,
         lost_code: false,
     };
     for line in tokens.split(|t| t.kind == TokenKind::Newline || t.is(";")) {
@@ -71,7 +70,6 @@ struct Parser<'a> {
     probes: Vec<Probe>,
     /// The items of the header, or of the last probe, and where they are.
     given: HashMap<String, Span>,
-    damaged_header: bool,
     /// Instructions before the first probe have been reported.
     lost_code: bool,
 }
@@ -89,7 +87,7 @@ impl Parser<'_> {
             return;
         };
         let failed = match first.kind {
-            TokenKind::Bad(_) => bad_token(self.session, first).is_some(),
+            TokenKind::Bad(_) | TokenKind::Reported => bad_token(self.session, first).is_some(),
             TokenKind::Identifier if rest.first().is_some_and(|t| t.is("=")) => self.item(first, &rest[1..]).is_err(),
             TokenKind::Identifier => self.instruction(first, rest).is_err(),
             _ => {
@@ -99,11 +97,8 @@ impl Parser<'_> {
                 true
             }
         };
-        if failed {
-            match self.probes.last_mut() {
-                Some(p) => p.damaged = true,
-                None => self.damaged_header = true,
-            }
+        if failed && let Some(probe) = self.probes.last_mut() {
+            probe.damaged = true;
         }
     }
 
@@ -175,9 +170,9 @@ impl Parser<'_> {
                 .collect()
         };
         if self.probes.is_empty() {
-            self.end_header(None);
-            // A wrong line may have been the one that begins the probe.
-            if !self.damaged_header && !self.lost_code {
+            // What is wrong already may be why.
+            if !self.session.has_errors() {
+                self.end_header(None);
                 self.session.report(None, ProgramProblem::NoProbes);
             }
             return;

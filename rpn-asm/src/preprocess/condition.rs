@@ -108,7 +108,7 @@ impl Conditions {
 
 fn defined(word: &str, cursor: &mut Cursor<'_>, macros: &Macros, session: &mut Session) -> Result<bool, Reported> {
     let Some(name) = cursor.name() else {
-        return Err(expected_name(word, cursor, session));
+        return Err(expected_name(&format!("#{word}"), cursor, session));
     };
     if !cursor.at_end() {
         let directive = word.into();

@@ -129,8 +129,11 @@ impl Macros {
     fn expand_nested(&mut self, mut work: Vec<Token>, session: &mut Session, depth: usize) -> Vec<Token> {
         work.reverse();
         let mut out = Vec::new();
-        while let Some(token) = work.pop() {
-            if token.kind == TokenKind::Identifier && !self.gave_up {
+        while let Some(mut token) = work.pop() {
+            if self.gave_up && self.defined.contains_key(&token.text) {
+                token.kind = TokenKind::Reported;
+            }
+            if token.kind == TokenKind::Identifier {
                 if let Some(call) = self.call(&token, &mut work, session) {
                     let mut result = self.substitute(call, session, depth);
                     result.reverse();
@@ -190,7 +193,9 @@ impl Macros {
         };
         if call.hidden.len() > DEEPEST {
             self.give_up_deep(token.span, session);
-            return None;
+            call.definition.parameters = None;
+            call.definition.body = vec![reported(token)];
+            return Some(call);
         }
         let Some(parameters) = &call.definition.parameters else {
             return Some(call);
@@ -215,7 +220,11 @@ impl Macros {
             while work.last().is_some_and(|t| t.kind != TokenKind::Newline) {
                 work.pop();
             }
-            return None;
+            work.push(reported(token));
+            // Its own name is hidden in what it leaves.
+            call.definition.parameters = None;
+            call.definition.body = vec![];
+            return Some(call);
         };
         call.span = session.map.join(token.span, close.span);
         call.hidden = insert(&intersect(&token.hidden, &close.hidden), call.definition.id);
@@ -236,7 +245,9 @@ impl Macros {
                 definition: call.definition.span,
             };
             session.report(call.span, problem);
-            call.arguments.resize(parameters.len(), Vec::new());
+            call.arguments.clear();
+            call.definition.parameters = None;
+            call.definition.body = vec![reported(token)];
         }
         Some(call)
     }
@@ -337,10 +348,19 @@ impl Macros {
                 }),
                 _ => {
                     session.report(span, PreprocessProblem::InvalidPaste { text });
+                    out.push(reported(&a));
                 }
             }
         }
         out.extend(right);
+    }
+}
+
+/// In place of a token that gave rise to a problem.
+fn reported(token: &Token) -> Token {
+    Token {
+        kind: TokenKind::Reported,
+        ..token.clone()
     }
 }
 
@@ -350,7 +370,7 @@ fn macro_name<'a>(directive: &str, cursor: &mut Cursor<'a>, session: &mut Sessio
     }
     let Some(name) = cursor.name() else {
         let problem = PreprocessProblem::ExpectedName {
-            directive: directive.into(),
+            directive: format!("#{directive}"),
             found: cursor.found(),
         };
         return Err(session.report(cursor.span(), problem));

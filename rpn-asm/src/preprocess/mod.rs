@@ -3,6 +3,8 @@
 mod condition;
 mod include;
 mod macros;
+#[cfg(test)]
+mod tests;
 
 pub use include::{Files, IncludeError, SystemFiles};
 

@@ -110,7 +110,7 @@ impl ExpressionProblem {
             ),
             UndefinedName { name, near } => say(format!("`{name}` is not defined"), "not a macro, and symbols have no value here")
                 .help(format!("define it with `#define {name} VALUE`, or `-D {name}=VALUE` on the command line"))
-                .near("a macro", near.as_deref()),
+                .near("a constant", near.as_deref()),
             SymbolOperator { operator, symbol } => say(
                 format!("`{operator}` cannot be applied to the symbol `{symbol}`"),
                 "the address of a symbol is not known before the program is inserted",

@@ -5,6 +5,8 @@ use super::{Explanation, say};
 pub enum LexicalProblem {
     /// A character that begins nothing.
     StrayCharacter(char),
+    /// A letter beyond ASCII in a name.
+    NameNotAscii(char),
     /// A string without its closing quote on the same line.
     UnterminatedString,
     /// A character constant without its closing quote on the same line.
@@ -32,8 +34,12 @@ impl LexicalProblem {
         use LexicalProblem::*;
         match self {
             StrayCharacter(c) => say(
-                format!("unexpected character `{}`", c.escape_debug()),
+                format!("unexpected character `{}`", shown(*c)),
                 "no token begins like this",
+            ),
+            NameNotAscii(c) => say(
+                format!("`{}` cannot be in a name", shown(*c)),
+                "names have the letters a to z, digits and `_`",
             ),
             UnterminatedString => say("string is not closed", "expected `\"` before the end of the line"),
             UnterminatedCharacter => say(
@@ -51,17 +57,23 @@ impl LexicalProblem {
             )
             .help("write several characters as one number: the first character is the lowest byte, 0x6261 is \"ab\""),
             WideCharacter(c) => say(
-                format!("character `{}` does not fit in one byte", c.escape_debug()),
+                format!("character `{}` does not fit in one byte", shown(*c)),
                 "expected a character up to `\\x7f`",
             ),
-            UnknownEscape(c) => say(
-                format!("unknown escape `\\{}`", c.escape_debug()),
-                "not an escape sequence",
-            )
-            .help("known escapes are \\n \\t \\r \\0 \\a \\b \\f \\v \\\\ \\' \\\" \\xHH and up to three octal digits"),
+            UnknownEscape(c) => say(format!("unknown escape `\\{}`", shown(*c)), "not an escape sequence").help(
+                "known escapes are \\n \\t \\r \\0 \\a \\b \\f \\v \\\\ \\' \\\" \\xHH and up to three octal digits",
+            ),
             NumericEscape => say("numeric escape out of range", "expected a value from 0 to 255"),
             NulInString => say("string contains a zero byte", "names end at a zero byte"),
             StringNotUtf8 => say("string is not UTF-8", "the escapes do not give valid text"),
         }
+    }
+}
+
+/// The character itself if it can be seen.
+fn shown(c: char) -> String {
+    match c {
+        '\\' | '\'' | '"' => c.to_string(),
+        _ => c.escape_debug().to_string(),
     }
 }

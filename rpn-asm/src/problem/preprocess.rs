@@ -12,9 +12,9 @@ pub enum PreprocessProblem {
         /// A directive that is nearly the same.
         near: Option<String>,
     },
-    /// A directive without the name it needs.
+    /// A directive or `defined` without the name it needs.
     ExpectedName {
-        /// The directive.
+        /// The directive, or `defined`.
         directive: String,
         /// What was found, in words.
         found: String,
@@ -181,7 +181,7 @@ impl PreprocessProblem {
                     .near("a directive", near.as_deref())
             }
             ExpectedName { directive, found } => say(
-                format!("expected a name after `#{directive}`, found {found}"),
+                format!("expected a name after `{directive}`, found {found}"),
                 "expected the name of a macro",
             ),
             NotMacroName { name } => say(

@@ -1,5 +1,6 @@
 use super::{Explanation, all_of, one_of, say};
 use crate::source::Span;
+use dprobes::rpn::op::Op;
 
 /// What a word should have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +150,11 @@ pub enum ProgramProblem {
         least: i128,
         /// The most.
         most: i128,
+    },
+    /// An `ex_mask` with bits that are no exception's.
+    UnknownException {
+        /// The bits.
+        bits: u16,
     },
     /// A major code of zero.
     ReservedMajor,
@@ -302,7 +308,11 @@ impl ProgramProblem {
                 "unexpected here",
             ),
             UnknownMnemonic { name, near } => {
-                say(format!("unknown instruction `{name}`"), "not an instruction").near("an instruction", near.as_deref())
+                let e = say(format!("unknown instruction `{name}`"), "not an instruction");
+                match near {
+                    Some(_) => e.near("an instruction", near.as_deref()),
+                    None => e.note(format!("instructions are {}", all_of(&mnemonics()))),
+                }
             }
             UnknownItem { name, near } => {
                 let (header, probe) = (crate::parse::HEADER_ITEMS, crate::parse::PROBE_ITEMS);
@@ -342,14 +352,16 @@ impl ProgramProblem {
             MissingProbeItems { items } => say(format!("the probe lacks {}", all_of(items)), "this probe")
                 .help(format!("add before its instructions: {}", forms(items))),
             NoProbes => say("the program has no probe", "").help("a probe begins with `offset = SYMBOL`, its items and instructions follow"),
-            EmptyProbe => say("the probe has no instructions", "this probe").help("the shortest handler is `exit`: it leaves an empty record"),
+            EmptyProbe => say("the probe has no instructions", "this probe")
+                .help("the shortest handler is `exit`: it leaves an empty record")
+                .help("the next `offset` or `address` begins a new probe"),
             RunsPastEnd => say("execution would run past the end of the probe", "the last instruction goes on to a next one")
                 .help("end with `exit` to leave a record, or with `abort` to leave none"),
             LabelAtEnd { name } => say(format!("no instruction follows label `{name}`"), "the probe ends here")
                 .help("put `exit` or `abort` behind it"),
             ExpectedValue { of, kind, found, near } => {
                 let x = say(
-                    format!("expected {} for `{of}`, found {found}", kind.words()),
+                    format!("`{of}` needs {}, found {found}", kind.words()),
                     format!("expected {}", kind.words()),
                 );
                 match near {
@@ -359,8 +371,13 @@ impl ProgramProblem {
             }
             OutOfRange { of, value, least, most } => say(
                 format!("{value} is out of range for `{of}`"),
-                format!("expected a number from {least} to {most}"),
+                format!("expected a number from {} to {}", bound(*least), bound(*most)),
             ),
+            UnknownException { bits } => {
+                let all: Vec<_> = dprobes::rpn::exception::CODES.iter().map(|(n, _)| *n).collect();
+                say(format!("{bits:#06x} is not an exception"), "expected exceptions joined by `|`")
+                    .note(format!("exceptions are {}", all_of(&all)))
+            }
             ReservedMajor => say("major code 0 is reserved", "expected a number from 1 to 65535")
                 .note("records with major 0 are the engine's own, such as stack traces"),
             OpcodeLength { found } => say(
@@ -393,7 +410,11 @@ impl ProgramProblem {
             .near("an operand", near.as_deref()),
             MissingOperand { instruction, forms } => written(say(format!("`{instruction}` needs an operand"), "expected an operand"), forms),
             UnexpectedOperand { instruction, forms } => {
-                written(say(format!("`{instruction}` takes no such operand"), "unexpected here"), forms)
+                if forms.iter().all(|f| f == instruction) {
+                    say(format!("`{instruction}` takes no operand"), "unexpected here")
+                } else {
+                    written(say(format!("`{instruction}` takes no such operand"), "unexpected here"), forms)
+                }
             }
             WrongNameSpace { name, is, instead } => {
                 let x = say(format!("`{name}` is a {is}, not a number"), "expected a number");
@@ -456,6 +477,22 @@ impl ProgramProblem {
 
 fn written(e: Explanation, forms: &[String]) -> Explanation {
     e.help(format!("written {}", one_of(forms)))
+}
+
+fn mnemonics() -> Vec<&'static str> {
+    let mut all: Vec<_> = Op::ALL.iter().map(|op| op.info().mnemonic).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Large numbers are read more easily as bits.
+fn bound(n: i128) -> String {
+    let sign = if n < 0 { "-" } else { "" };
+    match n.unsigned_abs() {
+        a @ 0x1_0000_0000.. => format!("{sign}{a:#x}"),
+        a => format!("{sign}{a}"),
+    }
 }
 
 /// How items that are missing are written.
