@@ -219,10 +219,17 @@ pub struct RemoveRequest {
     pub major: u16,
     /// 1: remove everything, whatever the other fields say.
     pub all: u16,
-    /// Must be zero.
-    pub reserved: u32,
+    /// How many fit into `last`.
+    pub capacity: u32,
     /// The module's name, zero-padded.
     pub module: [u8; 64],
+    /// Address of an array of [`ProbeStatus`] in the caller's memory: the final state of each probe of the program, in which
+    /// every hit there ever was is counted. Not written when everything is removed.
+    pub last: u64,
+    /// Written by the kernel: how many probes the program had, which may be more than fit.
+    pub count: u32,
+    /// Must be zero.
+    pub reserved: u32,
     /// Written by the kernel, also when the call fails.
     pub reply: Reply,
 }

@@ -24,12 +24,7 @@ impl<H: Host> Engine<H> {
     ///
     /// # Errors
     /// [`RemoveError`]. Nothing has changed then.
-    pub fn remove(
-        &self,
-        module: &[u8],
-        major: u16,
-        last: &mut dyn FnMut(&ProbeStatus),
-    ) -> Result<(), RemoveError> {
+    pub fn remove(&self, module: &[u8], major: u16, last: &mut dyn FnMut(&ProbeStatus)) -> Result<(), RemoveError> {
         let mut control = self.lock();
         let found = control.programs.iter().position(|loaded| loaded.is(module, major));
         let index = found.ok_or(RemoveError::NotFound)?;

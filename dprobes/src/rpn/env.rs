@@ -39,11 +39,21 @@ pub trait Env {
         while done < buf.len() {
             let chunk = (CHUNK - at % CHUNK) as usize;
             let end = buf.len().min(done + chunk);
-            let Some(part) = buf.get_mut(done..end) else { break };
-            self.read(at, part)?;
+            let Some(mut part) = buf.get_mut(done..end) else { break };
+            let mut read = self.read(at, part);
+            if let Err(bad) = read {
+                // The string may still end before that byte.
+                let good = usize::try_from(bad.addr.wrapping_sub(at)).unwrap_or(0);
+                part = part.get_mut(..good).unwrap_or(&mut []);
+                if !part.is_empty() && self.read(at, part).is_err() {
+                    part = &mut [];
+                }
+                read = Err(bad);
+            }
             if let Some(len) = part.iter().position(|byte| *byte == 0) {
                 return Ok(done + len);
             }
+            read?;
             at = at.wrapping_add((end - done) as u64);
             done = end;
         }

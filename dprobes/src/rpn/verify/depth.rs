@@ -50,6 +50,12 @@ impl Step {
         }
     }
 
+    /// Whether it takes a count from the stack, and then looks itself whether the stack suffices.
+    pub(super) fn is_counted(&self) -> bool {
+        let info = self.op.info();
+        info.pops == Words::Counted || info.pushes == Words::Counted
+    }
+
     /// The depth after it, from one that suffices.
     fn after(&self, (low, high): (u16, u16)) -> (u16, u16) {
         let pops = self.need().pops;

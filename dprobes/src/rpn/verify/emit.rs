@@ -19,14 +19,15 @@ impl Verifier<'_, '_> {
         program: &mut Program,
     ) -> Result<Entry, VerifyError> {
         let unproven = |step: &Step, depth: &Depth| !depth.proves(step.need());
-        // In a ring nothing is checked, but whoever wraps sees what was popped; so may a handler, since an exception's
-        // three words can wrap.
+        // In a ring nothing is checked, but whoever wraps sees what was popped: an unproven instruction, one that takes a
+        // count from the stack, or a handler, since an exception's three words can wrap.
         let mut unproven_steps = steps
             .iter()
             .zip(depths)
             .filter(|(step, depth)| unproven(step, depth))
             .count();
-        let whole_stack = handler.ring && (unproven_steps != 0 || steps.iter().any(|step| step.op == Op::Sx));
+        let wraps = |step: &Step| step.op == Op::Sx || step.is_counted();
+        let whole_stack = handler.ring && (unproven_steps != 0 || steps.iter().any(wraps));
         if handler.ring {
             unproven_steps = 0;
         }
