@@ -1,0 +1,267 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::device;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused or failed; the message says what, where and what to do
+  2  wrong usage
+  3  the dprobes module is not loaded
+  4  not permitted";
+
+const AFTER_HELP: &str = "\
+Examples:
+  dprobes check openat.rpn         is the program right?
+  dprobes insert openat.rpn        put its probes in
+  dprobes log --follow             see what they log
+  dprobes query                    how often has each fired?
+  dprobes remove 1                 take the program with major code 1 out
+
+";
+
+/// Automated breakpoints for a running kernel.
+///
+/// A probe program says where to put breakpoints and what to do when one is hit: look at registers and memory, count, log. The
+/// dprobes module verifies a program before it arms it, so that no program can harm the kernel by mistake.
+#[derive(Debug, Parser)]
+#[command(name = "dprobes", version, max_term_width = 100, after_help = format!("{AFTER_HELP}{EXIT_CODES}"))]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The control device.
+    #[arg(long, global = true, hide = true, value_name = "PATH", default_value = device::DEFAULT_PATH)]
+    pub device: PathBuf,
+
+    /// Where addresses of symbols come from.
+    ///
+    /// A file in the form of /proc/kallsyms; System.map has it too. `check` resolves symbols only when this is given.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub kallsyms: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub color: colorchoice_clap::Color,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Insert(Insert),
+    Remove(Remove),
+    Query(Query),
+    Log(Log),
+    Asm(Asm),
+    Check(Check),
+    Disasm(Disasm),
+}
+
+/// A program, and how to preprocess it.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// The program: text, or an object made by `asm`.
+    pub file: PathBuf,
+
+    /// Define a macro, as `#define K V` at the top would; 1 without `=V`.
+    #[arg(short = 'D', value_name = "K[=V]", value_parser = definition)]
+    pub define: Vec<String>,
+
+    /// Look in this folder too for what `#include` names.
+    #[arg(short = 'I', value_name = "DIR")]
+    pub include: Vec<PathBuf>,
+}
+
+fn definition(text: &str) -> Result<String, String> {
+    // Behind the name of a macro with parameters is a parenthesis.
+    let name = text.split(['=', '(']).next().unwrap_or("");
+    let mut characters = name.chars();
+    let first = characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    if first && characters.all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        Ok(text.to_owned())
+    } else {
+        Err("a macro's name has letters, digits and _, and does not begin with a digit".to_owned())
+    }
+}
+
+/// Put the probes of a program into the running kernel.
+///
+/// The program is assembled, verified, its symbols are resolved from /proc/kallsyms, and the module verifies it again and arms all of
+/// its probes or, when one cannot be armed, none. The message then says which one, where it is in the program, and why.
+///
+/// The probes stay until `remove`, also after the command has ended.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes insert openat.rpn
+  dprobes insert first-failure.rpn -D RET=0x68
+  dprobes insert openat.dpo                       an object made by `dprobes asm`
+
+{EXIT_CODES}"))]
+pub struct Insert {
+    #[command(flatten)]
+    pub source: Source,
+
+    /// Print the inserted probes as JSON, one object a line, as `query --json` does.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Take a program, or all, out of the running kernel.
+///
+/// When the command ends, no breakpoint of the program is left. Its final counts are shown, as `query` does, unless everything is
+/// removed; records that it has logged can still be read.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes remove 1                   the program with major code 1 for the kernel
+  dprobes remove 4 --module e1000    the one with major code 4 for module e1000
+  dprobes remove --all
+
+{EXIT_CODES}"))]
+pub struct Remove {
+    /// The program's major code.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub major: Option<u16>,
+
+    /// What the program is for: `name` in its text.
+    #[arg(long, value_name = "NAME", default_value = "kernel", conflicts_with = "all")]
+    pub module: String,
+
+    /// Remove every program.
+    #[arg(long)]
+    pub all: bool,
+
+    /// Print the final counts as JSON, one object a line for each probe.
+    #[arg(long, conflicts_with = "all")]
+    pub json: bool,
+}
+
+/// Show every probe: where it is, what it does, how often it fired.
+///
+/// Each time the CPU comes to a probe is counted once: in hits (the program ran), skipped (let pass by pass_count), missed (inside another
+/// hit on the same CPU) or late (after the probe had ended). Faulted counts hits undone because the probed instruction faulted; they
+/// happen again. Exceptions are programs that ended by an error, overflows are elements that did not fit into their record, lost are
+/// records that did not fit into the ring of their CPU.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes query
+  dprobes query --json | jq 'select(.missed > 0)'
+
+{EXIT_CODES}"))]
+pub struct Query {
+    /// Print JSON, one object a line for each probe. Addresses are strings.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print what the probes log, one line for each record.
+///
+/// A line has the probe (major.minor), the CPU, the time since boot in seconds, process id and name, and what the program logged: strings in
+/// quotes, words in hexadecimal (and decimal when that is short), memory as a dump. Bytes that a terminal might obey are escaped.
+/// Lost records are said and counted. The records of one CPU are in order; those of several are sorted as far as they were read together.
+///
+/// A record is printed once: what one `log` has read, another does not see. Without --follow the command ends when no record is left.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes log                                  what has been logged so far
+  dprobes log --follow                         until Ctrl-C
+  dprobes log --follow --count 10
+  dprobes log --follow --json | jq .elements
+
+{EXIT_CODES}"))]
+pub struct Log {
+    /// Wait for more records, until interrupted.
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Print JSON, one object a line. Addresses and words are strings in hexadecimal.
+    #[arg(long)]
+    pub json: bool,
+
+    /// End after this many records.
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
+/// Assemble a program to an object.
+///
+/// The object has everything but the addresses of symbols, which are resolved when it is inserted.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes asm openat.rpn -o openat.dpo
+  dprobes asm first-failure.rpn -D RET=0x68 -o first-failure.dpo
+
+{EXIT_CODES}"))]
+pub struct Asm {
+    #[command(flatten)]
+    pub source: Source,
+
+    /// Where to write the object; `-` is standard output.
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+}
+
+/// Check a program without inserting it.
+///
+/// Assembles and verifies it with the code that the module uses. Needs neither the module nor root. With --kallsyms the symbols are
+/// resolved too.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes check openat.rpn
+  dprobes check openat.rpn --kallsyms /boot/System.map-$(uname -r)
+
+{EXIT_CODES}"))]
+pub struct Check {
+    #[command(flatten)]
+    pub source: Source,
+
+    /// Print the summary as JSON, one object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print an object as text.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes disasm openat.dpo
+
+{EXIT_CODES}"))]
+pub struct Disasm {
+    /// The object.
+    pub object: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn definitions() {
+        for good in ["RET=0x68", "_x1", "A=b=c", "A=", "F(x)=x+1"] {
+            assert_eq!(definition(good), Ok(good.to_owned()));
+        }
+        for bad in ["", "=1", "1A", "A-B=1"] {
+            assert!(definition(bad).is_err(), "{bad}");
+        }
+    }
+}

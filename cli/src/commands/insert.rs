@@ -1,0 +1,47 @@
+//! `dprobes insert`.
+
+use crate::args::{Global, Insert};
+use crate::device::Device;
+use crate::error::Error;
+use crate::output;
+use crate::program::Program;
+use crate::refusal::{self, Request};
+use crate::render::escape::Charset;
+use crate::render::{json, status};
+use crate::symbols;
+
+/// Inserts a program and shows its probes.
+pub fn run(args: &Insert, global: &Global) -> Result<(), Error> {
+    let program = Program::load(&args.source, output::tell)?;
+    // Before the symbols: without the module, or without permission for it, their addresses are of no use.
+    let device = Device::open(&global.device)?;
+    let symbols = if program.needs_symbols() {
+        Some(symbols::load(global)?)
+    } else {
+        symbols::load(global).ok()
+    };
+    let resolved = match &symbols {
+        Some(symbols) => program.resolve(symbols)?,
+        None => program.bytes().to_vec(),
+    };
+    device.insert(&resolved).map_err(|error| {
+        refusal::error(
+            error,
+            Request::Insert {
+                program: &program,
+                symbols: symbols.as_ref(),
+            },
+        )
+    })?;
+
+    let (module, major) = program.identity();
+    let probes = device.query()?;
+    let ours: Vec<_> = probes
+        .into_iter()
+        .filter(|probe| status::is_of(probe, &module, major))
+        .collect();
+    if args.json {
+        return ours.iter().try_for_each(|probe| output::print(&json::probe(probe)));
+    }
+    output::print(&(status::inserted(&ours, Charset::from_env()) + "\n"))
+}

@@ -1,0 +1,23 @@
+//! One file for each thing the command can be told to do.
+
+mod insert;
+mod log;
+mod object;
+mod query;
+mod remove;
+
+use crate::args::{Command, Global};
+use crate::error::Error;
+
+/// Carries out a command.
+pub fn run(command: &Command, global: &Global) -> Result<(), Error> {
+    match command {
+        Command::Insert(args) => insert::run(args, global),
+        Command::Remove(args) => remove::run(args, global),
+        Command::Query(args) => query::run(args, global),
+        Command::Log(args) => log::run(args, global),
+        Command::Asm(args) => object::asm(args),
+        Command::Check(args) => object::check(args, global),
+        Command::Disasm(args) => object::disasm(args),
+    }
+}

@@ -1,0 +1,164 @@
+//! `dprobes asm`, `check` and `disasm`: what needs no kernel.
+
+use dprobes::rpn::limits::INSTRUCTION_BUDGET;
+use dprobes::rpn::object::ModType;
+use serde::Serialize;
+
+use crate::args::{Asm, Check, Disasm, Global};
+use crate::error::Error;
+use crate::output;
+use crate::program::{Program, location_of};
+use crate::render::escape::Charset;
+use crate::render::{json, text};
+use crate::symbols;
+
+/// Assembles a program and writes its object.
+pub fn asm(args: &Asm) -> Result<(), Error> {
+    let program = Program::load(&args.source, output::tell)?;
+    output::write_file(&args.output, program.bytes())
+}
+
+/// Prints an object as text.
+pub fn disasm(args: &Disasm) -> Result<(), Error> {
+    let program = Program::load_object(&args.object)?;
+    let text = rpn_asm::disassemble(program.bytes()).map_err(|error| Error::Disassemble {
+        path: args.object.clone(),
+        error,
+    })?;
+    output::print(&text)
+}
+
+/// What `check` found.
+#[derive(Serialize)]
+struct Summary {
+    module: String,
+    module_type: &'static str,
+    major: u16,
+    locals: Vec<String>,
+    globals: Vec<String>,
+    logmax: u16,
+    jmpmax: u16,
+    /// The budget of one hit.
+    instructions: u32,
+    code_bytes: usize,
+    probes: Vec<Probe>,
+}
+
+#[derive(Serialize)]
+struct Probe {
+    minor: u16,
+    location: String,
+    /// Only when symbols were to be resolved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    line: u32,
+    code_bytes: u32,
+    pass_count: u64,
+    /// 0 for no limit.
+    max_hits: u64,
+    log_on_fault: bool,
+}
+
+/// Checks a program and says what is in it.
+pub fn check(args: &Check, global: &Global) -> Result<(), Error> {
+    let program = Program::load(&args.source, output::tell)?;
+    let resolved = match &global.kallsyms {
+        Some(_) => Some(program.resolve(&symbols::load(global)?)?),
+        None => None,
+    };
+    let summary = summary(&program, resolved.as_deref())?;
+    if args.json {
+        return output::print(&json::line(&summary));
+    }
+    output::print(&describe(&summary, Charset::from_env()))
+}
+
+fn summary(program: &Program, resolved: Option<&[u8]>) -> Result<Summary, Error> {
+    let object = program.parse()?;
+    let addresses = resolved.map(|bytes| program.addresses(bytes)).transpose()?;
+    let probes = object
+        .points()
+        .enumerate()
+        .map(|(index, point)| Probe {
+            minor: point.minor(),
+            location: location_of(&point),
+            address: addresses
+                .as_ref()
+                .and_then(|all| all.get(index).copied().flatten())
+                .map(|at| format!("{at:#x}")),
+            line: point.line(),
+            code_bytes: point.code().end - point.code().start,
+            pass_count: point.pass_count(),
+            max_hits: point.max_hits(),
+            log_on_fault: point.log_on_fault(),
+        })
+        .collect();
+    Ok(Summary {
+        module: object.name().to_owned(),
+        module_type: match object.modtype() {
+            ModType::User => "user",
+            ModType::Kernel => "kernel",
+            ModType::Kmod => "kmod",
+        },
+        major: object.major(),
+        locals: object.locals().map(str::to_owned).collect(),
+        globals: object.globals().map(str::to_owned).collect(),
+        logmax: object.logmax(),
+        jmpmax: object.jmpmax(),
+        instructions: INSTRUCTION_BUDGET,
+        code_bytes: object.code().len(),
+        probes,
+    })
+}
+
+fn describe(summary: &Summary, charset: Charset) -> String {
+    let mut out = match summary.module_type {
+        "kernel" => format!("program {} for the kernel", summary.major),
+        "kmod" => format!(
+            "program {} for module {}",
+            summary.major,
+            text::plain(&summary.module, charset)
+        ),
+        _ => format!(
+            "program {} for {}",
+            summary.major,
+            text::plain(&summary.module, charset)
+        ),
+    };
+    let probes = summary.probes.len();
+    let plural = |count, what| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    out.push_str(&format!(
+        ": {}, {}, {} of code\n",
+        plural(probes, "probe"),
+        plural(summary.locals.len(), "local variable"),
+        plural(summary.code_bytes, "byte"),
+    ));
+    out.push_str(&format!(
+        "each hit may log {}, take {} and execute {}\n",
+        plural(usize::from(summary.logmax), "byte"),
+        plural(usize::from(summary.jmpmax), "jump"),
+        plural(summary.instructions as usize, "instruction"),
+    ));
+    for probe in &summary.probes {
+        let mut facts = vec![plural(probe.code_bytes as usize, "byte")];
+        if let Some(address) = &probe.address {
+            facts.insert(0, format!("at {address}"));
+        }
+        if probe.pass_count > 0 {
+            facts.push(format!("lets {} hits pass", probe.pass_count));
+        }
+        if probe.max_hits > 0 {
+            facts.push(format!("ends after {} hits", probe.max_hits));
+        }
+        if probe.log_on_fault {
+            facts.push("logs on fault".to_owned());
+        }
+        let codes = format!("{}.{}", summary.major, probe.minor);
+        out.push_str(&format!(
+            "  {codes:<7} {}: {}\n",
+            text::plain(&probe.location, charset),
+            facts.join(", ")
+        ));
+    }
+    out
+}

@@ -1,0 +1,283 @@
+//! The control device of the DProbes module: requests, and the stream of records.
+//!
+//! The only place of the command with `unsafe`: an `ioctl` hands the kernel addresses.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use dprobes::wire::{
+    INTERFACE_VERSION, IOCTL_INSERT, IOCTL_QUERY, IOCTL_REMOVE, InsertRequest, ProbeStatus, QueryRequest,
+    RemoveRequest, Reply,
+};
+use rustix::io::Errno;
+use rustix::ioctl::{Updater, ioctl};
+
+/// Where the module's device is.
+pub const DEFAULT_PATH: &str = "/dev/dprobes";
+
+/// Why the device does not answer.
+#[derive(Debug)]
+pub enum DeviceError {
+    /// There is no device: the module is not loaded.
+    NotLoaded { path: PathBuf },
+    /// This user may not.
+    NotPermitted { path: PathBuf, root: bool },
+    /// Somebody else has it.
+    Busy { path: PathBuf },
+    /// It is something else.
+    NotADevice { path: PathBuf },
+    /// The module speaks another version of the interface; `None` when it does not even say which.
+    Version { path: PathBuf, module: Option<u32> },
+    /// Anything else.
+    Io {
+        path: PathBuf,
+        doing: &'static str,
+        error: io::Error,
+    },
+}
+
+/// Why a request was not carried out.
+#[derive(Debug)]
+pub enum RequestError {
+    /// The engine refused it and says why.
+    Refused(Reply),
+    /// It did not get that far.
+    Device(DeviceError),
+}
+
+impl From<DeviceError> for RequestError {
+    fn from(error: DeviceError) -> Self {
+        RequestError::Device(error)
+    }
+}
+
+/// The device, open, and known to speak our version of the interface.
+#[derive(Debug)]
+pub struct Device {
+    file: File,
+    path: PathBuf,
+}
+
+impl Device {
+    /// Opens the device for requests.
+    pub fn open(path: &Path) -> Result<Self, DeviceError> {
+        let device = Device {
+            file: open(path, true)?,
+            path: path.to_owned(),
+        };
+        if !device.is_device() {
+            return Err(DeviceError::NotADevice { path: path.to_owned() });
+        }
+        device.check_version()?;
+        Ok(device)
+    }
+
+    /// Opens the stream of records: that of the device, or one that was saved in a file or comes through a pipe.
+    pub fn open_stream(path: &Path) -> Result<Self, DeviceError> {
+        let device = Device {
+            file: open(path, false)?,
+            path: path.to_owned(),
+        };
+        if device.is_device() {
+            device.check_version()?;
+        }
+        Ok(device)
+    }
+
+    fn is_device(&self) -> bool {
+        self.file
+            .metadata()
+            .is_ok_and(|metadata| metadata.file_type().is_char_device())
+    }
+
+    fn check_version(&self) -> Result<(), DeviceError> {
+        let mut request = QueryRequest::default();
+        self.query_once(&mut request)?;
+        match request.version {
+            INTERFACE_VERSION => Ok(()),
+            other => Err(DeviceError::Version {
+                path: self.path.clone(),
+                module: Some(other),
+            }),
+        }
+    }
+
+    /// Inserts a program.
+    pub fn insert(&self, object: &[u8]) -> Result<(), RequestError> {
+        let mut request = InsertRequest {
+            object: object.as_ptr().expose_provenance() as u64,
+            length: object.len() as u64,
+            reply: Reply::default(),
+        };
+        // SAFETY: the number is that of a request of this type, which lives until the call ends. The kernel reads `length`
+        // bytes at `object`, which is borrowed that long, and writes only the request's reply.
+        let done = unsafe { ioctl(&self.file, Updater::<{ IOCTL_INSERT }, _>::new(&mut request)) };
+        self.outcome(done, request.reply, "inserting through")
+    }
+
+    /// Removes one program and returns the final state of its first `capacity` probes.
+    pub fn remove(&self, major: u16, module: &str, capacity: usize) -> Result<Vec<ProbeStatus>, RequestError> {
+        let mut name = [0; 64];
+        for (to, from) in name.iter_mut().zip(module.bytes()) {
+            *to = from;
+        }
+        let mut last = vec![EMPTY; capacity];
+        let mut request = RemoveRequest {
+            major,
+            capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
+            module: name,
+            last: last.as_mut_ptr().expose_provenance() as u64,
+            ..NOTHING
+        };
+        self.remove_request(&mut request)?;
+        last.truncate(request.count as usize);
+        Ok(last)
+    }
+
+    /// Removes every program.
+    pub fn remove_all(&self) -> Result<(), RequestError> {
+        self.remove_request(&mut RemoveRequest { all: 1, ..NOTHING })
+    }
+
+    fn remove_request(&self, request: &mut RemoveRequest) -> Result<(), RequestError> {
+        // SAFETY: the number is that of a request of this type, which is borrowed until the call ends. The kernel writes the
+        // request and at most `capacity` entries at `last`: either none, or a vector of at least that many, exposed by our
+        // caller and alive until after the call.
+        let done = unsafe { ioctl(&self.file, Updater::<{ IOCTL_REMOVE }, _>::new(request)) };
+        self.outcome(done, request.reply, "removing through")
+    }
+
+    /// The state of every probe.
+    pub fn query(&self) -> Result<Vec<ProbeStatus>, DeviceError> {
+        let mut capacity = 64;
+        loop {
+            let mut probes = vec![EMPTY; capacity as usize];
+            let mut request = QueryRequest {
+                buffer: probes.as_mut_ptr().expose_provenance() as u64,
+                capacity,
+                ..QueryRequest::default()
+            };
+            self.query_once(&mut request)?;
+            if request.count <= capacity {
+                probes.truncate(request.count as usize);
+                return Ok(probes);
+            }
+            // More may be inserted meanwhile.
+            capacity = request.count.saturating_add(64);
+        }
+    }
+
+    fn query_once(&self, request: &mut QueryRequest) -> Result<(), DeviceError> {
+        // SAFETY: the number is that of a request of this type, which is borrowed until the call ends. The kernel writes
+        // the request and at most `capacity` entries at `buffer`: either none, or a vector of that many, exposed by our
+        // one caller and alive until after the call.
+        unsafe { ioctl(&self.file, Updater::<{ IOCTL_QUERY }, _>::new(request)) }
+            .map_err(|error| self.error(error, "querying"))
+    }
+
+    fn outcome(&self, done: Result<(), Errno>, reply: Reply, doing: &'static str) -> Result<(), RequestError> {
+        match done {
+            _ if reply.reason != 0 => Err(RequestError::Refused(reply)),
+            Ok(()) if reply.errno == 0 => Ok(()),
+            Ok(()) => Err(self
+                .error(Errno::from_raw_os_error(reply.errno.saturating_neg()), doing)
+                .into()),
+            Err(error) => Err(self.error(error, doing).into()),
+        }
+    }
+
+    fn error(&self, error: Errno, doing: &'static str) -> DeviceError {
+        match error {
+            Errno::NOTTY => DeviceError::Version {
+                path: self.path.clone(),
+                module: None,
+            },
+            _ => classify(&self.path, doing, error.into()),
+        }
+    }
+
+    /// Reads what there is of the stream, up to the size of the buffer: `Some(0)` at its end, `None` when there is nothing at
+    /// present.
+    pub fn read(&self, buffer: &mut [u8]) -> Result<Option<usize>, DeviceError> {
+        loop {
+            match rustix::io::read(&self.file, &mut *buffer) {
+                Ok(length) => return Ok(Some(length)),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(self.error(error, "reading")),
+            }
+        }
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A request to remove nothing.
+const NOTHING: RemoveRequest = RemoveRequest {
+    major: 0,
+    all: 0,
+    capacity: 0,
+    module: [0; 64],
+    last: 0,
+    count: 0,
+    reserved: 0,
+    reply: Reply {
+        errno: 0,
+        reason: 0,
+        point: 0,
+        detail: 0,
+        address: 0,
+        facts: [0; 2],
+    },
+};
+
+/// What the kernel writes over.
+const EMPTY: ProbeStatus = ProbeStatus {
+    major: 0,
+    minor: 0,
+    state: 0,
+    address: 0,
+    resume: 0,
+    locals: 0,
+    hits: 0,
+    skipped: 0,
+    missed: 0,
+    faulted: 0,
+    late: 0,
+    exceptions: 0,
+    overflows: 0,
+    lost: 0,
+    label: [0; 64],
+    module: [0; 64],
+};
+
+fn open(path: &Path, write: bool) -> Result<File, DeviceError> {
+    File::options()
+        .read(true)
+        .write(write)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .map_err(|error| classify(path, "opening", error))
+}
+
+/// What an error of the system means here.
+pub fn classify(path: &Path, doing: &'static str, error: io::Error) -> DeviceError {
+    let path = path.to_owned();
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOENT | Errno::NXIO | Errno::NODEV) if doing == "opening" => DeviceError::NotLoaded { path },
+        Some(Errno::ACCESS | Errno::PERM) => DeviceError::NotPermitted {
+            path,
+            root: rustix::process::geteuid().is_root(),
+        },
+        Some(Errno::BUSY) => DeviceError::Busy { path },
+        Some(Errno::ISDIR) => DeviceError::NotADevice { path },
+        _ => DeviceError::Io { path, doing, error },
+    }
+}

@@ -1,0 +1,36 @@
+//! The `dprobes` command: insert probe programs into a running kernel and read what they log.
+
+mod args;
+mod commands;
+mod device;
+mod error;
+mod kallsyms;
+mod output;
+mod program;
+mod refusal;
+mod render;
+mod report;
+mod resolve;
+mod stream;
+mod symbols;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use error::Error;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    cli.global.color.write_global();
+    match commands::run(&cli.command, &cli.global) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            output::tell(&error.render());
+            ExitCode::from(error.code() as u8)
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! A program that is to be inserted or looked at: its object, and where its parts are in the source.
+
+use std::path::{Path, PathBuf};
+
+use dprobes::rpn::object::layout::MAGIC;
+use dprobes::rpn::object::{self, Object, ObjectError, Point};
+use dprobes::rpn::verify::verify;
+use rpn_asm::{Assembled, Location, Options, Span, Style};
+
+use crate::args::Source;
+use crate::error::Error;
+use crate::kallsyms::Kallsyms;
+use crate::report::{Place, Report};
+use crate::resolve;
+
+/// A program whose object has been parsed and whose handlers have been verified, with the code that the module uses.
+#[derive(Debug)]
+pub struct Program {
+    bytes: Vec<u8>,
+    file: PathBuf,
+    /// The text and where its parts went, when the file was text.
+    source: Option<(String, Assembled)>,
+}
+
+impl Program {
+    /// Reads a file, assembles it when it is text, and verifies it. Warnings go to `warn`.
+    pub fn load(source: &Source, warn: impl FnOnce(&str)) -> Result<Self, Error> {
+        let bytes = read(&source.file)?;
+        if bytes.starts_with(&MAGIC) {
+            if !source.define.is_empty() || !source.include.is_empty() {
+                return Err(Error::Preprocessed {
+                    path: source.file.clone(),
+                });
+            }
+            return Self::from_object(bytes, &source.file);
+        }
+        let text = String::from_utf8(bytes).map_err(|error| Error::NotText {
+            path: source.file.clone(),
+            at: error.utf8_error().valid_up_to(),
+        })?;
+        let options = Options {
+            defines: source.define.clone(),
+            include_paths: source.include.clone(),
+            ..Options::default()
+        };
+        let assembled = rpn_asm::assemble(&source.file.to_string_lossy(), &text, &options).map_err(Error::Assembler)?;
+        if !assembled.warnings.is_empty() {
+            warn(&assembled.warnings.render(Style::Coloured));
+        }
+        let bytes = assembled.object.clone();
+        let program = Program {
+            bytes,
+            file: source.file.clone(),
+            source: Some((text, assembled)),
+        };
+        program.verify()?;
+        Ok(program)
+    }
+
+    /// Reads a file that must be an object.
+    pub fn load_object(file: &Path) -> Result<Self, Error> {
+        Self::from_object(read(file)?, file)
+    }
+
+    fn from_object(bytes: Vec<u8>, file: &Path) -> Result<Self, Error> {
+        let program = Program {
+            bytes,
+            file: file.to_owned(),
+            source: None,
+        };
+        program.verify()?;
+        Ok(program)
+    }
+
+    /// The addresses of the points of an object that was [resolved](Self::resolve); `None` for offsets in a module.
+    pub fn addresses(&self, resolved: &[u8]) -> Result<Vec<Option<u64>>, Error> {
+        let object = Object::parse(resolved).map_err(|error| Error::Object {
+            path: self.file.clone(),
+            error,
+        })?;
+        Ok(object
+            .points()
+            .map(|point| match point.location() {
+                object::Location::Place(object::Place::Absolute(address)) => Some(address),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// The object, parsed.
+    pub fn parse(&self) -> Result<Object<'_>, Error> {
+        self.object().map_err(|error| Error::Object {
+            path: self.file.clone(),
+            error,
+        })
+    }
+
+    /// The object, in which places may be symbols.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn object(&self) -> Result<Object<'_>, ObjectError> {
+        Object::parse(&self.bytes)
+    }
+
+    fn verify(&self) -> Result<(), Error> {
+        match verify(&self.parse()?) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let report = Report::new(error.fault.to_string()).at(self.place_of_code(error.offset));
+                Err(Error::Verify(Box::new(report)))
+            }
+        }
+    }
+
+    /// Module and major code.
+    pub fn identity(&self) -> (String, u16) {
+        self.object().map_or_else(
+            |_| (String::new(), 0),
+            |object| (object.name().to_owned(), object.major()),
+        )
+    }
+
+    /// The place of a point's definition.
+    pub fn place_of_point(&self, index: u32) -> Option<Place> {
+        let object = self.object().ok()?;
+        let point = object.point(index)?;
+        let label = format!("probe {}.{}", object.major(), point.minor());
+        let span = self
+            .source
+            .as_ref()
+            .and_then(|(_, assembled)| assembled.point_span(index));
+        self.place(span, point.line(), label)
+    }
+
+    /// The place of an instruction of the program, by its offset in the code.
+    pub fn place_of_code(&self, offset: u32) -> Option<Place> {
+        let span = self
+            .source
+            .as_ref()
+            .and_then(|(_, assembled)| assembled.code_span(offset));
+        self.place(span, self.object().ok()?.line_at(offset).unwrap_or(0), String::new())
+    }
+
+    /// The place of a span of the text, or, when there is only an object, of the line that it remembers.
+    fn place(&self, span: Option<Span>, line: u32, label: String) -> Option<Place> {
+        if let (Some((text, assembled)), Some(span)) = (&self.source, span) {
+            let sources = assembled.sources();
+            let span = sources.use_site(span);
+            let Location { file, line, column } = sources.location(span);
+            // Of included files only the line is known here.
+            let text = text
+                .lines()
+                .nth(line.checked_sub(1)? as usize)
+                .filter(|_| file == self.file.to_string_lossy())
+                .map(|text| (text.to_owned(), range(text, column, sources.text(span).len())));
+            return Some(Place {
+                file,
+                line,
+                text,
+                label,
+            });
+        }
+        let object = self.object().ok()?;
+        let file = if object.source().is_empty() {
+            self.file.display().to_string()
+        } else {
+            object.source().to_owned()
+        };
+        (line != 0).then_some(Place {
+            file,
+            line,
+            text: None,
+            label,
+        })
+    }
+
+    /// What a point is called: the location as it is written, or else the probe's number.
+    pub fn name_of_point(&self, index: u32) -> String {
+        let Ok(object) = self.object() else {
+            return String::new();
+        };
+        match object.point(index) {
+            Some(point) if !point.display().is_empty() => point.display().to_owned(),
+            Some(point) => format!("probe {}.{}", object.major(), point.minor()),
+            None => String::new(),
+        }
+    }
+
+    /// The object with addresses in place of symbols; or what is wrong with each of them.
+    pub fn resolve(&self, symbols: &Kallsyms) -> Result<Vec<u8>, Error> {
+        let object = self.parse()?;
+        let mut bytes = self.bytes.clone();
+        let mut reports = Vec::new();
+        let done = object::resolve(&mut bytes, |index, location| {
+            let address = resolve::address(&object, location, symbols).unwrap_or_else(|report| {
+                reports.push(report.at(self.place_of_point(index)));
+                0
+            });
+            Ok::<_, std::convert::Infallible>(object::Place::Absolute(address))
+        });
+        match done {
+            Ok(()) if reports.is_empty() => Ok(bytes),
+            Ok(()) => Err(Error::Symbols(reports)),
+            Err(object::ResolveError::Object(error)) => Err(Error::Object {
+                path: self.file.clone(),
+                error,
+            }),
+            Err(object::ResolveError::Location { error, .. }) => match error {},
+        }
+    }
+
+    /// Does any of its points need a symbol?
+    pub fn needs_symbols(&self) -> bool {
+        self.object().is_ok_and(|object| {
+            object
+                .points()
+                .any(|point| !matches!(point.location(), object::Location::Place(_)))
+        })
+    }
+}
+
+/// The bytes of a line from a column, counted in characters from 1, on; as many as there are.
+fn range(line: &str, column: u32, length: usize) -> std::ops::Range<usize> {
+    let start = line
+        .char_indices()
+        .nth(column.saturating_sub(1) as usize)
+        .map_or(line.len(), |(start, _)| start);
+    start..line.len().min(start + length)
+}
+
+/// What the point is on, in words: as written, or else its address.
+pub fn location_of(point: &Point<'_>) -> String {
+    if !point.display().is_empty() {
+        return point.display().to_owned();
+    }
+    match point.location() {
+        object::Location::Place(object::Place::Absolute(address)) => format!("address {address:#x}"),
+        object::Location::Place(object::Place::ModuleOffset(offset)) => format!("offset {offset:#x}"),
+        object::Location::Symbol { name, addend: 0 } => name.to_owned(),
+        object::Location::Symbol { name, addend } if addend < 0 => format!("{name}-{:#x}", addend.unsigned_abs()),
+        object::Location::Symbol { name, addend } => format!("{name}+{addend:#x}"),
+        object::Location::Source { file, line } => format!("\"{file}\":{line}"),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| Error::Read {
+        path: path.to_owned(),
+        error,
+    })
+}

@@ -1,0 +1,574 @@
+//! What the engine says when it refuses, in words: what was wrong, where, and what to do.
+
+use dprobes::host::Prohibited;
+use dprobes::insn::Refusal;
+use dprobes::wire::{Reason, Reply};
+
+use crate::device::RequestError;
+use crate::error::Error;
+use crate::kallsyms::Kallsyms;
+use crate::program::Program;
+use crate::report::Report;
+
+/// What was asked of the engine, as far as it helps to explain why it said no.
+#[derive(Debug, Clone, Copy)]
+pub enum Request<'a> {
+    /// Insert a program. The symbols are those that it was resolved with, if it had any.
+    Insert {
+        program: &'a Program,
+        symbols: Option<&'a Kallsyms>,
+    },
+    /// Remove the program with this major code for this module.
+    Remove { major: u16, module: &'a str },
+    /// Remove everything.
+    RemoveAll,
+}
+
+/// The error of a request that failed.
+pub fn error(error: RequestError, request: Request<'_>) -> Error {
+    match error {
+        RequestError::Refused(reply) => Error::Refused(Box::new(explain(&reply, request))),
+        RequestError::Device(error) => Error::Device(error),
+    }
+}
+
+/// The message for a reply that is a refusal.
+pub fn explain(reply: &Reply, request: Request<'_>) -> Report {
+    let subject = Subject { reply, request };
+    let Some(reason) = Reason::from_code(reply.reason) else {
+        return subject
+            .report(format!(
+                "the module refuses for a reason this command does not know (number {})",
+                reply.reason
+            ))
+            .note(format!("it says errno {}, address {:#x}", reply.errno, reply.address))
+            .help("use the command that was built with the module");
+    };
+    match reason {
+        Reason::None => subject.report(format!(
+            "the module failed with errno {} and gave no reason",
+            reply.errno
+        )),
+        Reason::Object => subject
+            .report(format!(
+                "the module does not accept the object: byte {} is wrong",
+                reply.facts[0]
+            ))
+            .help("use the command that was built with the module"),
+        Reason::Verify => subject.verify(),
+        Reason::Exists => subject.exists(),
+        Reason::NotFound => subject.missing(),
+        Reason::NoMemory => subject.no_memory(),
+        Reason::NoSlot => subject
+            .report("no slot is free for the copy of the probed instruction".to_owned())
+            .note(format!(
+                "the module has {} slots in all; each probe takes one while it is inserted",
+                reply.facts[0]
+            ))
+            .help("remove programs that are no longer needed; `dprobes query` lists them"),
+        Reason::Unresolved => subject
+            .report(format!("{} has no address", subject.point()))
+            .note("symbols are resolved by the command, and this one was not")
+            .help("insert the program with this command"),
+        Reason::NoModule => subject.no_module(),
+        Reason::Prohibited => subject.prohibited(),
+        Reason::NotBoundary => subject.not_boundary(),
+        Reason::Opcode => subject.opcode(),
+        Reason::Instruction => subject.instruction(),
+        Reason::Undecodable => subject
+            .report(format!("the bytes at {} are not an instruction", subject.place()))
+            .note(format!("they are {}", bytes(reply.facts[1], 8)))
+            .help("put the probe on another instruction"),
+        Reason::Unreadable => subject
+            .report(format!("the text at {} cannot be read", subject.place()))
+            .help("check the address: is the module still loaded?"),
+        Reason::Unwritable => subject.unwritable(),
+        Reason::OutOfReach => subject
+            .report(format!(
+                "the instruction at {} refers to something too far from any slot",
+                subject.place()
+            ))
+            .note("a copy of it must reach the same memory with a displacement of 32 bits")
+            .help("put the probe on the instruction before or after it"),
+        Reason::AddressInUse => subject.in_use(),
+        Reason::ModuleKind => subject.module_kind(),
+    }
+}
+
+struct Subject<'a> {
+    reply: &'a Reply,
+    request: Request<'a>,
+}
+
+impl Subject<'_> {
+    fn program(&self) -> Option<&Program> {
+        match self.request {
+            Request::Insert { program, .. } => Some(program),
+            _ => None,
+        }
+    }
+
+    fn symbols(&self) -> Option<&Kallsyms> {
+        match self.request {
+            Request::Insert { symbols, .. } => symbols,
+            _ => None,
+        }
+    }
+
+    /// A message about the point that the reply is about, if it is about one.
+    fn report(&self, message: String) -> Report {
+        Report::new(message).at(self
+            .program()
+            .and_then(|program| program.place_of_point(self.reply.point)))
+    }
+
+    /// The point as its author wrote it.
+    fn point(&self) -> String {
+        let name = self
+            .program()
+            .map(|program| program.name_of_point(self.reply.point))
+            .unwrap_or_default();
+        if name.is_empty() {
+            "the program".to_owned()
+        } else {
+            name
+        }
+    }
+
+    /// The point as its author wrote it, and where that is.
+    fn place(&self) -> String {
+        let (point, address) = (self.point(), self.reply.address);
+        match address {
+            0 => point,
+            _ if point == self.at(address) => format!("{point} ({address:#x})"),
+            _ => format!("{point} ({})", self.at_address(address)),
+        }
+    }
+
+    /// An address by the function it is in.
+    fn at(&self, address: u64) -> String {
+        match self.symbols().and_then(|symbols| symbols.containing(address)) {
+            Some((symbol, 0)) => symbol.name.to_owned(),
+            Some((symbol, offset)) => format!("{}+{offset:#x}", symbol.name),
+            None => format!("{address:#x}"),
+        }
+    }
+
+    /// An address by the function it is in, and as a number.
+    fn at_address(&self, address: u64) -> String {
+        let name = self.at(address);
+        if name.starts_with("0x") {
+            name
+        } else {
+            format!("{name}, {address:#x}")
+        }
+    }
+
+    /// Module and major code of the program.
+    fn identity(&self) -> (String, u16) {
+        match self.request {
+            Request::Insert { program, .. } => program.identity(),
+            Request::Remove { major, module } => (module.to_owned(), major),
+            Request::RemoveAll => (String::new(), 0),
+        }
+    }
+
+    fn verify(&self) -> Report {
+        let offset = self.reply.facts[0];
+        let place = self
+            .program()
+            .and_then(|program| program.place_of_code(u32::try_from(offset).ok()?));
+        Report::new(format!(
+            "the module does not accept the program: the instruction at byte {offset} of its code is wrong"
+        ))
+        .at(place)
+        .note("the command found nothing wrong with it, so the two are of different versions")
+        .help("use the command that was built with the module")
+    }
+
+    fn exists(&self) -> Report {
+        let (module, major) = self.identity();
+        let remove = match module.as_str() {
+            "kernel" => format!("`dprobes remove {major}`"),
+            _ => format!("`dprobes remove {major} --module {module}`"),
+        };
+        Report::new(format!(
+            "a program with major code {major} is inserted for {module} already"
+        ))
+        .help(format!("remove that one first, with {remove}"))
+        .help("or give this one another code: `major = ...`; a module can have several programs")
+    }
+
+    fn missing(&self) -> Report {
+        match self.request {
+            Request::RemoveAll => Report::new("there is nothing to remove"),
+            _ => {
+                let (module, major) = self.identity();
+                Report::new(format!("no program with major code {major} is inserted for {module}"))
+                    .help("`dprobes query` shows what is inserted; --module says for which module")
+            }
+        }
+    }
+
+    fn no_memory(&self) -> Report {
+        let report = Report::new("the kernel has not enough memory for this");
+        match self.request {
+            Request::Insert { .. } => report
+                .note("nothing was inserted")
+                .help("remove programs that are no longer needed, or insert fewer probes at once"),
+            _ => report.note("nothing was removed").help("try again"),
+        }
+    }
+
+    fn unwritable(&self) -> Report {
+        let report = match self.request {
+            Request::Insert { .. } => self
+                .report(format!("the text at {} cannot be written", self.place()))
+                .note("nothing was inserted"),
+            _ => Report::new(format!("the text at {:#x} cannot be written", self.reply.address))
+                .note("nothing was removed: the probes are still there"),
+        };
+        report.help("a hypervisor or a security module may protect the kernel's text; see the kernel log")
+    }
+
+    fn no_module(&self) -> Report {
+        let (module, _) = self.identity();
+        Report::new(format!("module {module} is not loaded")).help(format!(
+            "load it first: `modprobe {module}`; lsmod shows which are loaded"
+        ))
+    }
+
+    fn module_kind(&self) -> Report {
+        self.report("the module cannot probe this kind of program yet".to_owned())
+            .note("it can probe the kernel and its modules: `modtype = kernel` or `modtype = kmod`")
+    }
+
+    fn prohibited(&self) -> Report {
+        let place = self.place();
+        let Some(why) = i32::try_from(self.reply.detail).ok().and_then(Prohibited::from_code) else {
+            return self
+                .report(format!(
+                    "the kernel does not allow a probe at {place} (reason {})",
+                    self.reply.detail
+                ))
+                .help("use the command that was built with the module");
+        };
+        match why {
+            Prohibited::NotText => self
+                .report(format!("{place} is not code of the kernel or of a loaded module"))
+                .help("check the address; with KASLR it changes at every boot, so that a symbol is better"),
+            Prohibited::NoFunction => self
+                .report(format!("no function is known at {place}"))
+                .note("instructions have different lengths: without the start of a function nobody knows where one begins")
+                .help("put the probe into a function that /proc/kallsyms lists"),
+            Prohibited::Excluded => self
+                .report(format!("{place} is excluded from probing"))
+                .note("entry code, code marked noinstr, and the engine itself run where a breakpoint would not return")
+                .help("put the probe into a caller or a function that it calls"),
+            Prohibited::Ftrace => self
+                .report(format!("the function tracer owns the bytes at {place}"))
+                .help("put the probe on the next instruction, or on the function's first byte: it goes behind the tracer's by itself"),
+            Prohibited::JumpLabel => self
+                .report(format!("the kernel itself rewrites the bytes at {place} (jump label)"))
+                .help("put the probe on the instruction before or after it"),
+            Prohibited::StaticCall => self
+                .report(format!("the kernel itself rewrites the bytes at {place} (static call)"))
+                .help("put the probe on the instruction before or after it, or into the function that is called"),
+            Prohibited::Alternative => self
+                .report(format!("the kernel is rewriting the bytes at {place} for this CPU (alternatives)"))
+                .help("try again; if that does not help, put the probe on another instruction"),
+            Prohibited::ExceptionEntry => self
+                .report(format!("the instruction at {place} may fault, and the kernel recovers by its address (exception table)"))
+                .note("the copy that a probe runs has another address")
+                .help("put the probe on the instruction before or after it"),
+            Prohibited::ForeignBreakpoint => self
+                .report(format!("something else has a breakpoint at {place}"))
+                .note("kprobes, kgdb or another tool; see /sys/kernel/debug/kprobes/list")
+                .help("remove that one, or put the probe on another instruction"),
+        }
+    }
+
+    fn not_boundary(&self) -> Report {
+        let [start, next] = self.reply.facts;
+        let address = self.reply.address;
+        let mut report = self.report(format!("{} is inside an instruction", self.place()));
+        if (1..=address).contains(&start) {
+            report = report.note(format!(
+                "the instruction begins {} byte{} before it, at {}",
+                address - start,
+                if address - start == 1 { "" } else { "s" },
+                self.at_address(start)
+            ));
+            let mut help = format!("use `{}`", self.offset(start));
+            if next > address {
+                help.push_str(&format!(" or, for the next instruction, `{}`", self.offset(next)));
+            }
+            report = report.help(help);
+        }
+        report
+    }
+
+    /// The line that puts a probe at an address.
+    fn offset(&self, address: u64) -> String {
+        let at = self.at(address);
+        if at.starts_with("0x") {
+            format!("address = {at}")
+        } else {
+            format!("offset = {at}")
+        }
+    }
+
+    fn opcode(&self) -> Report {
+        let [expected, found] = self.reply.facts;
+        let count = self.reply.detail;
+        let more = if count > 8 {
+            format!(" (the first 8 of {count})")
+        } else {
+            String::new()
+        };
+        self.report(format!("the bytes at {} are not those that the program expects", self.place()))
+            .note(format!("expected {}{more}", bytes(expected, count)))
+            .note(format!("found    {}{more}", bytes(found, count)))
+            .help("this kernel is not the one the program was written for: look at the function, then correct `offset` and `opcode`")
+    }
+
+    fn instruction(&self) -> Report {
+        let found = bytes(self.reply.facts[1], 8);
+        let place = self.place();
+        let report = self.report(format!("the instruction at {place} cannot be probed"));
+        let refusal = REFUSALS
+            .into_iter()
+            .find(|&refusal| refusal as u32 == self.reply.detail);
+        let report = match refusal {
+            Some(refusal) => report.note(refusal.to_string()),
+            None => report
+                .note(format!(
+                    "the reason has number {}, which this command does not know",
+                    self.reply.detail
+                ))
+                .help("use the command that was built with the module"),
+        };
+        report.note(format!("its first bytes are {found}"))
+    }
+
+    fn in_use(&self) -> Report {
+        self.report(format!("there is no room for another probe at {}", self.place()))
+            .note("a program can have one probe at an address, and only so many programs can have one at the same")
+            .help("join the two handlers, or put one of them on the instruction before or after it")
+    }
+}
+
+/// What [`Reason::Instruction`] can say in [`Reply::detail`], as numbers.
+const REFUSALS: [Refusal; 15] = [
+    Refusal::Breakpoint,
+    Refusal::SoftwareInterrupt,
+    Refusal::FarTransfer,
+    Refusal::InterruptReturn,
+    Refusal::SystemCall,
+    Refusal::SystemReturn,
+    Refusal::Wait,
+    Refusal::StackSegment,
+    Refusal::Transaction,
+    Refusal::Undefined,
+    Refusal::Guest,
+    Refusal::Enclave,
+    Refusal::ExecutionMode,
+    Refusal::VendorDependent,
+    Refusal::SteppedFlags,
+];
+
+/// Bytes of a reply, of which at most 8 are there.
+fn bytes(packed: u64, count: u32) -> String {
+    let count = (count as usize).min(8);
+    let bytes: Vec<_> = packed
+        .to_le_bytes()
+        .iter()
+        .take(count)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    bytes.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Source;
+    use snapbox::{IntoData, assert_data_eq, file};
+    use std::fmt::Write;
+
+    const SYMBOLS: &str = "\
+ffffffff81200000 T do_sys_openat2
+ffffffff81200090 T next_function
+ffffffff81300000 T _etext
+";
+    const TEXT: &str = "\
+name    = \"kernel\"
+modtype = kernel
+major   = 1
+
+offset  = do_sys_openat2+0x12   // a comment
+minor   = 1
+        push    r, rdi
+        log     1
+        exit
+";
+    const START: u64 = 0xffff_ffff_8120_0010;
+
+    struct Fixture {
+        program: Program,
+        symbols: Kallsyms,
+        folder: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("probe.rpn");
+            std::fs::write(&file, TEXT).unwrap();
+            let source = Source {
+                file,
+                define: vec![],
+                include: vec![],
+            };
+            Fixture {
+                program: Program::load(&source, |_| {}).unwrap(),
+                symbols: Kallsyms::parse(SYMBOLS.to_owned()).unwrap(),
+                folder,
+            }
+        }
+
+        fn insert(&self) -> Request<'_> {
+            Request::Insert {
+                program: &self.program,
+                symbols: Some(&self.symbols),
+            }
+        }
+
+        /// The message as a stream that is no terminal gets it.
+        fn explain(&self, reply: &Reply, request: Request<'_>) -> String {
+            let text = explain(reply, request).render();
+            let folder = format!("{}/", self.folder.path().display());
+            anstream::adapter::strip_str(&text).to_string().replace(&folder, "")
+        }
+    }
+
+    /// A reply about the only point of the program.
+    fn reply(reason: Reason, detail: u32, facts: [u64; 2]) -> Reply {
+        Reply {
+            errno: reason.errno(),
+            reason: reason as u32,
+            point: 0,
+            detail,
+            address: START + 2,
+            facts,
+        }
+    }
+
+    /// Every reason there is, with every detail it can have.
+    fn replies() -> Vec<(String, Reply)> {
+        let reasons = (0..=u32::from(u16::MAX)).filter_map(Reason::from_code);
+        let mut all = Vec::new();
+        for reason in reasons {
+            let name = format!("{reason:?}");
+            match reason {
+                Reason::Prohibited => all.extend(
+                    (0..=i32::from(u16::MAX))
+                        .filter_map(Prohibited::from_code)
+                        .map(|why| (format!("{name} {why:?}"), reply(reason, why as u32, [0; 2]))),
+                ),
+                Reason::Instruction => all.extend(REFUSALS.iter().map(|why| {
+                    let bytes = u64::from_le_bytes([0x0f, 0x05, 1, 2, 3, 4, 5, 6]);
+                    (format!("{name} {why:?}"), reply(reason, *why as u32, [0, bytes]))
+                })),
+                Reason::NotBoundary => {
+                    all.push((name.clone(), reply(reason, 0, [START, 0])));
+                    all.push((format!("{name}, next known"), reply(reason, 0, [START, START + 5])));
+                }
+                Reason::Opcode => {
+                    let (expected, found) = ([0x55, 0x48, 0x89, 0xe5], [0x41, 0x57, 0x41, 0x56]);
+                    let packed = [expected, found].map(|bytes| u64::from(u32::from_le_bytes(bytes)));
+                    all.push((name.clone(), reply(reason, 4, packed)));
+                    all.push((format!("{name}, long"), reply(reason, 15, packed)));
+                }
+                Reason::Object | Reason::Verify | Reason::NoSlot => {
+                    let about_all = Reply {
+                        point: u32::MAX,
+                        address: 0,
+                        ..reply(reason, 0, [3, 0])
+                    };
+                    all.push((name, about_all));
+                }
+                _ => all.push((name, reply(reason, 0, [0, 0x0605_0403_0201_ffff]))),
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_refusal_of_an_insert_has_a_message() {
+        let fixture = Fixture::new();
+        let mut all = String::new();
+        for (name, reply) in replies() {
+            writeln!(all, "## {name}\n\n{}\n", fixture.explain(&reply, fixture.insert())).unwrap();
+        }
+        assert_data_eq!(all.raw(), file!["../tests/snapshots/refusals.txt"].raw());
+    }
+
+    #[test]
+    fn every_refusal_of_a_remove_has_a_message() {
+        let fixture = Fixture::new();
+        let one = Request::Remove {
+            major: 7,
+            module: "e1000",
+        };
+        let mut all = String::new();
+        for (name, request) in [("one", one), ("all", Request::RemoveAll)] {
+            for reason in [Reason::NotFound, Reason::NoMemory, Reason::Unwritable] {
+                let text = fixture.explain(&reply(reason, 0, [0; 2]), request);
+                writeln!(all, "## {name} {reason:?}\n\n{text}\n").unwrap();
+            }
+        }
+        assert_data_eq!(all.raw(), file!["../tests/snapshots/refusals-remove.txt"].raw());
+    }
+
+    #[test]
+    fn numbers_from_another_version_are_told_as_numbers() {
+        let fixture = Fixture::new();
+        let unknown = Reply {
+            reason: 999,
+            ..reply(Reason::None, 0, [0; 2])
+        };
+        assert!(fixture.explain(&unknown, fixture.insert()).contains("(number 999)"));
+        for reason in [Reason::Prohibited, Reason::Instruction] {
+            let text = fixture.explain(&reply(reason, 999, [0; 2]), fixture.insert());
+            assert!(text.contains("999") && text.contains("built with the module"), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_message_is_lost_without_symbols_or_a_known_point() {
+        let fixture = Fixture::new();
+        for (name, reply) in replies() {
+            let lost = Reply {
+                point: 99,
+                facts: [u64::MAX; 2],
+                detail: u32::MAX,
+                ..reply
+            };
+            let request = Request::Insert {
+                program: &fixture.program,
+                symbols: None,
+            };
+            for request in [request, Request::RemoveAll, Request::Remove { major: 0, module: "" }] {
+                assert!(!fixture.explain(&lost, request).is_empty(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_number_of_an_instruction_refusal_is_known() {
+        let mut numbers: Vec<u32> = REFUSALS.iter().map(|&refusal| refusal as u32).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (1..=REFUSALS.len() as u32).collect::<Vec<_>>());
+    }
+}

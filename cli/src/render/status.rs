@@ -1,0 +1,212 @@
+//! The state of probes, as a table.
+
+use comfy_table::{CellAlignment, Table, presets};
+use dprobes::wire::{ProbeStatus, State};
+
+use super::escape::{Charset, name, trim};
+
+/// The state in one word.
+pub fn state(code: u32) -> String {
+    match State::from_code(code) {
+        Some(State::Armed) => "armed".to_owned(),
+        Some(State::Exhausted) => "exhausted".to_owned(),
+        Some(State::RemovedItself) => "removed itself".to_owned(),
+        Some(State::ModuleGone) => "module gone".to_owned(),
+        None => format!("state {code}"),
+    }
+}
+
+/// How the instruction is resumed, in one word.
+pub fn resume(code: u32) -> String {
+    match code {
+        1 => "copied".to_owned(),
+        2 => "emulated".to_owned(),
+        3 => "stepped".to_owned(),
+        _ => format!("resume {code}"),
+    }
+}
+
+/// Is it a probe of the program with this major code for this module?
+pub fn is_of(probe: &ProbeStatus, module: &str, major: u16) -> bool {
+    // The name is cut when it is longer than its place.
+    let name = trim(&probe.module);
+    probe.major == major && (name == module.as_bytes() || name.len() == 64 && module.as_bytes().starts_with(name))
+}
+
+const HEADINGS: [&str; 14] = [
+    "MODULE",
+    "PROBE",
+    "LABEL",
+    "ADDRESS",
+    "STATE",
+    "RESUME",
+    "HITS",
+    "SKIPPED",
+    "MISSED",
+    "FAULTED",
+    "LATE",
+    "EXCEPTIONS",
+    "OVERFLOWS",
+    "LOST",
+];
+/// The first column of counts.
+const COUNTS: usize = 6;
+
+/// What was inserted: a line for each probe.
+pub fn inserted(probes: &[ProbeStatus], charset: Charset) -> String {
+    let lines: Vec<String> = sorted(probes)
+        .into_iter()
+        .map(|probe| {
+            let label = name(&probe.label, charset);
+            let on = if label.is_empty() {
+                String::new()
+            } else {
+                format!(" on {label}")
+            };
+            let (codes, address) = (format!("{}.{}", probe.major, probe.minor), probe.address);
+            format!("probe {codes}{on} at {address:#x}: {}", state(probe.state))
+        })
+        .collect();
+    lines.join("\n")
+}
+
+/// All probes, by module and number. The last line has no line feed.
+pub fn table(probes: &[ProbeStatus], charset: Charset) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(HEADINGS);
+    for probe in sorted(probes) {
+        table.add_row([
+            name(&probe.module, charset),
+            format!("{}.{}", probe.major, probe.minor),
+            name(&probe.label, charset),
+            format!("{:#018x}", probe.address),
+            state(probe.state),
+            resume(probe.resume),
+            probe.hits.to_string(),
+            probe.skipped.to_string(),
+            probe.missed.to_string(),
+            probe.faulted.to_string(),
+            probe.late.to_string(),
+            probe.exceptions.to_string(),
+            probe.overflows.to_string(),
+            probe.lost.to_string(),
+        ]);
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if index >= COUNTS {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+/// The probes by module, major and minor code, and address.
+pub fn sorted(probes: &[ProbeStatus]) -> Vec<&ProbeStatus> {
+    let mut probes: Vec<_> = probes.iter().collect();
+    probes.sort_by_key(|probe| (probe.module, probe.major, probe.minor, probe.address));
+    probes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snapbox::{IntoData, assert_data_eq, str};
+
+    fn padded(text: &[u8]) -> [u8; 64] {
+        let mut array = [0; 64];
+        array[..text.len()].copy_from_slice(text);
+        array
+    }
+
+    fn samples() -> Vec<ProbeStatus> {
+        let first = ProbeStatus {
+            major: 1,
+            minor: 1,
+            state: State::Armed as u32,
+            address: 0xffff_ffff_8120_0009,
+            resume: 1,
+            locals: 1,
+            hits: 1_234_567,
+            skipped: 2,
+            missed: 3,
+            faulted: 4,
+            late: 5,
+            exceptions: 6,
+            overflows: 7,
+            lost: 8,
+            label: padded(b"do_sys_openat2"),
+            module: padded(b"kernel"),
+        };
+        let hostile = ProbeStatus {
+            major: 9,
+            minor: 2,
+            state: 77,
+            resume: 78,
+            hits: 0,
+            label: padded(b"\x1b[2J\xff"),
+            module: padded(b"e1000"),
+            ..first
+        };
+        let mut unterminated = ProbeStatus {
+            minor: 2,
+            state: State::Exhausted as u32,
+            resume: 2,
+            ..first
+        };
+        unterminated.label = [b'x'; 64];
+        vec![
+            ProbeStatus {
+                minor: 3,
+                state: State::RemovedItself as u32,
+                resume: 3,
+                ..first
+            },
+            ProbeStatus {
+                minor: 4,
+                state: State::ModuleGone as u32,
+                ..first
+            },
+            unterminated,
+            first,
+            hostile,
+        ]
+    }
+
+    #[test]
+    fn a_table_has_a_line_for_each_probe() {
+        assert_data_eq!(table(&samples(), Charset::Ascii).raw(), str![[r#"
+MODULE  PROBE  LABEL                                                             ADDRESS             STATE           RESUME        HITS  SKIPPED  MISSED  FAULTED  LATE  EXCEPTIONS  OVERFLOWS  LOST
+e1000   9.2    \x1b[2J\xff                                                       0xffffffff81200009  state 77        resume 78        0        2       3        4     5           6          7     8
+kernel  1.1    do_sys_openat2                                                    0xffffffff81200009  armed           copied     1234567        2       3        4     5           6          7     8
+kernel  1.2    xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx  0xffffffff81200009  exhausted       emulated   1234567        2       3        4     5           6          7     8
+kernel  1.3    do_sys_openat2                                                    0xffffffff81200009  removed itself  stepped    1234567        2       3        4     5           6          7     8
+kernel  1.4    do_sys_openat2                                                    0xffffffff81200009  module gone     copied     1234567        2       3        4     5           6          7     8
+"#]].raw());
+    }
+
+    #[test]
+    fn what_was_inserted_is_told_in_a_line_each() {
+        assert_data_eq!(
+            inserted(&samples()[2..], Charset::Ascii).raw(),
+            str![[r#"
+probe 9.2 on \x1b[2J\xff at 0xffffffff81200009: state 77
+probe 1.1 on do_sys_openat2 at 0xffffffff81200009: armed
+probe 1.2 on xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx at 0xffffffff81200009: exhausted
+"#]]
+            .raw()
+        );
+    }
+
+    #[test]
+    fn json_has_every_count() {
+        assert_data_eq!(
+            crate::render::json::probe(&samples()[3]),
+            str![[r#"
+{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","state":"armed","resume":"copied","locals":1,"hits":1234567,"skipped":2,"missed":3,"faulted":4,"late":5,"exceptions":6,"overflows":7,"lost":8}
+
+"#]]
+        );
+    }
+}

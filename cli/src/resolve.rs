@@ -1,0 +1,134 @@
+//! From the symbols of a program to addresses, with an explanation where there is none.
+
+use dprobes::rpn::object::{Location, ModType, Object, Place};
+
+use crate::kallsyms::{Kallsyms, NotFound, Owner, Symbol};
+use crate::report::Report;
+
+/// The address of a location.
+///
+/// # Errors
+/// What is wrong with the location, without its place in the program.
+pub fn address(object: &Object<'_>, location: Location<'_>, symbols: &Kallsyms) -> Result<u64, Box<Report>> {
+    let (name, addend) = match location {
+        Location::Symbol { name, addend } => (name, addend),
+        Location::Source { file, line } => {
+            let report = Report::new(format!("source lines cannot be resolved yet: \"{file}\":{line}"))
+                .help("use the symbol of the function and an offset: `offset = symbol+0x1f`");
+            return Err(Box::new(report));
+        }
+        Location::Place(Place::Absolute(value) | Place::ModuleOffset(value)) => {
+            return Ok(value);
+        }
+    };
+    if object.modtype() == ModType::User {
+        let report = Report::new(format!("symbols of user programs cannot be resolved yet: {name}"))
+            .help("use the offset in the file: `offset = 0x1234`");
+        return Err(Box::new(report));
+    }
+    let owner = owner(object);
+    let symbol = symbols
+        .find(name, owner)
+        .map_err(|error| Box::new(not_found(name, owner, &error, symbols)))?;
+    inside(&symbol, addend).ok_or_else(|| Box::new(outside(&symbol, addend)))
+}
+
+/// The address at a distance from a symbol, if that is inside its function.
+fn inside(symbol: &Symbol<'_>, addend: i64) -> Option<u64> {
+    let distance = u64::try_from(addend).ok()?;
+    let inside = symbol.size.is_none_or(|size| distance < size);
+    symbol.address.checked_add(distance).filter(|_| inside)
+}
+
+fn outside(symbol: &Symbol<'_>, addend: i64) -> Report {
+    let Symbol {
+        name, address, size, ..
+    } = symbol;
+    let (sign, distance) = (if addend < 0 { '-' } else { '+' }, addend.unsigned_abs());
+    let report = Report::new(format!("{name}{sign}{distance:#x} is outside {name}"));
+    match size {
+        Some(size) => {
+            let last = size.saturating_sub(1);
+            report
+                .note(format!(
+                    "{name} has {size:#x} bytes, so offsets in it go from 0 to {last:#x}"
+                ))
+                .help(format!(
+                    "`objdump -d --disassemble={name}` of the kernel's vmlinux shows where instructions begin"
+                ))
+        }
+        None => report.help(format!(
+            "offsets count from the first byte of {name}, which is at {address:#x}"
+        )),
+    }
+}
+
+fn not_found(name: &str, owner: Owner<'_>, error: &NotFound, symbols: &Kallsyms) -> Report {
+    match error {
+        NotFound::Unknown { near, elsewhere } => {
+            let mut report = Report::new(format!("{owner} has no symbol {name}"));
+            if let Some(best) = near
+                .iter()
+                .find(|near| near.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+            {
+                report = report
+                    .note(format!("the compiler made a variant of the function: {best}"))
+                    .help(format!(
+                        "`offset = {best}` puts the probe into the variant; its arguments may differ"
+                    ));
+            } else if !near.is_empty() {
+                report = report.help(format!("is one of these meant? {}", near.join(", ")));
+            }
+            for module in elsewhere {
+                report = report.help(match Owner::named(module) {
+                    Owner::Kernel => "the kernel has it: write `name = \"kernel\"` and `modtype = kernel`".to_owned(),
+                    Owner::Module(_) => {
+                        format!("module {module} has it: write `name = \"{module}\"` and `modtype = kmod`")
+                    }
+                });
+            }
+            if near.is_empty() && elsewhere.is_empty() {
+                report = report.note("a function that the compiler inlined everywhere has no symbol");
+            }
+            report
+        }
+        NotFound::Ambiguous { addresses } => {
+            let mut report = Report::new(format!(
+                "{owner} has {} functions with the name {name}",
+                addresses.len()
+            ));
+            for &address in addresses {
+                report = report.note(format!("one is at {address:#x}{}", before(symbols, address)));
+            }
+            report.help("say which by its address: `address = 0x...`; it holds until the next boot")
+        }
+        NotFound::NotText { kind } => Report::new(format!("{name} is data, not a function"))
+            .note(format!(
+                "its type in the list of symbols is {kind}; functions have t, T, w or W"
+            ))
+            .help("a probe goes on an instruction: name a function"),
+        NotFound::NoModule { near } => {
+            let report = Report::new(format!("{owner} is not loaded, or has no symbols"));
+            match near.first() {
+                Some(near) => report.help(format!("module {near} is loaded: is that meant?")),
+                None => report.help("load the module first; lsmod shows which are loaded"),
+            }
+        }
+    }
+}
+
+/// Which function stands before an address: the functions of one file stand together, so it tells them apart.
+fn before(symbols: &Kallsyms, address: u64) -> String {
+    match address.checked_sub(1).and_then(|before| symbols.containing(before)) {
+        Some((symbol, _)) => format!(", after {}", symbol.name),
+        None => String::new(),
+    }
+}
+
+/// What a program is for, as the list of symbols has it.
+fn owner<'a>(object: &Object<'a>) -> Owner<'a> {
+    match object.modtype() {
+        ModType::Kernel => Owner::Kernel,
+        ModType::Kmod | ModType::User => Owner::Module(object.name()),
+    }
+}

@@ -1,0 +1,24 @@
+//! Where the command takes symbols from.
+
+use std::path::Path;
+
+use crate::args::Global;
+use crate::error::Error;
+use crate::kallsyms::Kallsyms;
+
+/// The running kernel's list.
+const RUNNING: &str = "/proc/kallsyms";
+
+/// The symbols of the running kernel, or of the list given on the command line.
+pub fn load(global: &Global) -> Result<Kallsyms, Error> {
+    let path = global.kallsyms.as_deref().unwrap_or(Path::new(RUNNING));
+    let text = std::fs::read(path).map_err(|error| Error::Read {
+        path: path.to_owned(),
+        error,
+    })?;
+    let text = String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+    Kallsyms::parse(text).map_err(|error| Error::List {
+        path: path.to_owned(),
+        error,
+    })
+}

@@ -1,0 +1,444 @@
+//! The command as a process, without the module.
+
+use snapbox::cmd::Command;
+use snapbox::str;
+
+const PROGRAM: &str = r#"name    = "kernel"
+modtype = kernel
+major   = 1
+vars    = opens
+
+offset   = do_sys_openat2
+minor    = 1
+max_hits = 100
+
+        inc     lv, opens
+        push    255
+        push    r, rsi
+        log     str
+        exit
+"#;
+
+const SYMBOLS: &str = "\
+ffffffff81200000 T do_sys_openat2
+ffffffff81200090 t helper
+ffffffff81200100 t helper
+ffffffff81200200 t shorten.isra.0
+ffffffff81200300 T _etext
+ffffffff82000000 D jiffies
+ffffffffc0000000 t ext4_open\t[ext4]
+";
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Folder(tempfile::tempdir().unwrap());
+        folder.put("openat.rpn", PROGRAM.as_bytes());
+        folder.put("symbols", SYMBOLS.as_bytes());
+        folder
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.0.path().join(name), bytes).unwrap();
+    }
+
+    /// A program whose only difference is the location.
+    fn put_at(&self, name: &str, location: &str) {
+        self.put(name, PROGRAM.replace("do_sys_openat2", location).as_bytes());
+    }
+
+    fn dprobes(&self, args: &[&str]) -> Command {
+        Command::new(env!("CARGO_BIN_EXE_dprobes"))
+            .current_dir(self.0.path())
+            .env("LC_ALL", "C")
+            .args(args)
+    }
+}
+
+const NO_MODULE: [&str; 2] = ["--device", "/dev/dprobes-that-is-not-there"];
+
+#[test]
+fn without_the_module_every_command_that_needs_it_says_so() {
+    let folder = Folder::new();
+    let commands: [&[&str]; 5] = [
+        &["insert", "openat.rpn"],
+        &["remove", "1"],
+        &["remove", "--all"],
+        &["query"],
+        &["log"],
+    ];
+    for command in commands {
+        folder
+            .dprobes(&[command, &NO_MODULE].concat())
+            .assert()
+            .code(3)
+            .stdout_eq(str![])
+            .stderr_eq(str![[r#"
+error: the dprobes module is not loaded (no /dev/dprobes-that-is-not-there)
+ |
+ = help: run `insmod dprobes.ko` as root, then try again
+
+"#]]);
+    }
+}
+
+#[test]
+fn something_else_is_not_taken_for_the_device() {
+    let folder = Folder::new();
+    folder
+        .dprobes(&["query", "--device", "symbols"])
+        .assert()
+        .code(1)
+        .stderr_eq(str![[r#"
+error: symbols is not the device of DProbes
+ |
+ = note: the module makes a character device, normally /dev/dprobes
+
+"#]]);
+    folder
+        .dprobes(&["query", "--device", "/dev/null"])
+        .assert()
+        .code(1)
+        .stderr_eq(str![[r#"
+error: /dev/null does not know the request
+ |
+ = note: the command speaks version 1 of the interface
+ = note: the module is of another version, or this is another device
+ = help: use the command that was built with the module
+
+"#]]);
+    folder.dprobes(&["log", "--device", "/dev/null"]).assert().code(1);
+    folder.dprobes(&["log", "--device", "."]).assert().code(1);
+}
+
+#[test]
+fn a_program_is_checked() {
+    let folder = Folder::new();
+    folder
+        .dprobes(&["check", "openat.rpn"])
+        .assert()
+        .code(0)
+        .stderr_eq(str![])
+        .stdout_eq(str![[r#"
+program 1 for the kernel: 1 probe, 1 local variable, 17 bytes of code
+each hit may log 1024 bytes, take 65535 jumps and execute 1000000 instructions
+  1.1     do_sys_openat2: 17 bytes, ends after 100 hits
+
+"#]]);
+    folder
+        .dprobes(&["check", "openat.rpn", "--kallsyms", "symbols"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+program 1 for the kernel: 1 probe, 1 local variable, 17 bytes of code
+each hit may log 1024 bytes, take 65535 jumps and execute 1000000 instructions
+  1.1     do_sys_openat2: at 0xffffffff81200000, 17 bytes, ends after 100 hits
+
+"#]]);
+    folder
+        .dprobes(&["check", "openat.rpn", "--kallsyms", "symbols", "--json"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+{"module":"kernel","module_type":"kernel","major":1,"locals":["opens"],"globals":[],"logmax":1024,"jmpmax":65535,"instructions":1000000,"code_bytes":17,"probes":[{"minor":1,"location":"do_sys_openat2","address":"0xffffffff81200000","line":6,"code_bytes":17,"pass_count":0,"max_hits":100,"log_on_fault":false}]}
+
+"#]]);
+}
+
+#[test]
+fn an_object_is_as_good_as_its_text() {
+    let folder = Folder::new();
+    folder
+        .dprobes(&["asm", "openat.rpn", "-o", "openat.dpo"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![]);
+    folder
+        .dprobes(&["check", "openat.dpo", "--kallsyms", "symbols"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+program 1 for the kernel: 1 probe, 1 local variable, 17 bytes of code
+each hit may log 1024 bytes, take 65535 jumps and execute 1000000 instructions
+  1.1     do_sys_openat2: at 0xffffffff81200000, 17 bytes, ends after 100 hits
+
+"#]]);
+    // Its text gives the same object again.
+    let text = folder
+        .dprobes(&["disasm", "openat.dpo"])
+        .assert()
+        .code(0)
+        .get_output()
+        .stdout
+        .clone();
+    folder.put("again.rpn", &text);
+    folder
+        .dprobes(&["asm", "again.rpn", "-o", "again.dpo"])
+        .assert()
+        .code(0);
+    let read = |name: &str| std::fs::read(folder.0.path().join(name)).unwrap();
+    assert_eq!(read("openat.dpo"), read("again.dpo"));
+    let printed = folder
+        .dprobes(&["asm", "openat.rpn", "-o", "-"])
+        .assert()
+        .code(0)
+        .get_output()
+        .stdout
+        .clone();
+    assert_eq!(printed, read("openat.dpo"));
+
+    folder
+        .dprobes(&["check", "openat.dpo", "-D", "A=1"])
+        .assert()
+        .code(1)
+        .stderr_eq(str![[r#"
+error: openat.dpo is an object; -D and -I have no effect on it
+ |
+ = help: give them to `dprobes asm` when the object is made
+
+"#]]);
+    let mut damaged = read("openat.dpo");
+    damaged[100] ^= 1;
+    folder.put("damaged.dpo", &damaged);
+    for command in ["check", "disasm"] {
+        folder
+            .dprobes(&[command, "damaged.dpo"])
+            .assert()
+            .code(1)
+            .stderr_eq(str![[r#"
+error: damaged.dpo: the object is damaged: its checksum is [..], that of its bytes [..]
+ |
+ = help: make the object again with `dprobes asm`, with the same version of the command
+
+"#]]);
+    }
+    folder.put("short.dpo", &damaged[..50]);
+    folder
+        .dprobes(&["check", "short.dpo"])
+        .assert()
+        .code(1)
+        .stderr_eq(str![[r#"
+error: short.dpo: 50 bytes are not a program object: its header alone has 96
+ |
+ = help: make the object again with `dprobes asm`, with the same version of the command
+
+"#]]);
+}
+
+#[test]
+fn a_mistake_is_shown_where_it_is() {
+    let folder = Folder::new();
+    folder.put("wrong.rpn", PROGRAM.replace("push    255", "psuh    255").as_bytes());
+    folder
+        .dprobes(&["check", "wrong.rpn"])
+        .assert()
+        .code(1)
+        .stderr_eq(str![[r#"
+error: unknown instruction `psuh`
+  --> wrong.rpn:11:9
+   |
+11 |         psuh    255
+...
+11 +         push    255
+...
+
+"#]]);
+    folder.put("binary.rpn", b"name = \xff\xfe");
+    folder
+        .dprobes(&["check", "binary.rpn"])
+        .assert()
+        .code(1)
+        .stderr_eq(str![[r#"
+error: binary.rpn is neither a program in UTF-8 nor an object
+ |
+ = note: byte 7 is not text
+
+"#]]);
+    folder
+        .dprobes(&["check", "absent.rpn"])
+        .assert()
+        .code(1)
+        .stderr_eq(str![[r#"
+error: cannot read absent.rpn: No such file or directory
+
+"#]]);
+    // The verifier's objections have lines too: nothing is on the stack here.
+    folder.put("underflow.rpn", PROGRAM.replace("push    255", "nop").as_bytes());
+    folder
+        .dprobes(&["check", "underflow.rpn"])
+        .assert()
+        .code(1)
+        .stderr_eq(str![[r#"
+error: `log str` takes 2 words from the stack, where there are never more than 1
+  --> underflow.rpn:13:9
+   |
+13 |         log     str
+   |         ^^^^^^^^^^^
+
+"#]]);
+}
+
+#[test]
+fn a_definition_reaches_the_program() {
+    let folder = Folder::new();
+    folder.put_at("defined.rpn", "do_sys_openat2 + OFFSET");
+    folder
+        .dprobes(&["check", "defined.rpn", "-DOFFSET=0x10", "--kallsyms", "symbols"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+program 1 for the kernel: 1 probe, 1 local variable, 17 bytes of code
+each hit may log 1024 bytes, take 65535 jumps and execute 1000000 instructions
+  1.1     do_sys_openat2+0x10: at 0xffffffff81200010, 17 bytes, ends after 100 hits
+
+"#]]);
+    folder.dprobes(&["check", "defined.rpn", "-D", "1=2"]).assert().code(2);
+}
+
+#[test]
+fn a_location_that_does_not_exist_is_explained() {
+    let folder = Folder::new();
+    let check = |location: &str| {
+        folder.put_at("at.rpn", location);
+        folder
+            .dprobes(&["check", "at.rpn", "--kallsyms", "symbols"])
+            .assert()
+            .code(1)
+    };
+    check("do_sys_opneat2").stderr_eq(str![[r#"
+error: the kernel has no symbol do_sys_opneat2
+ --> at.rpn:6:1
+  |
+6 | offset   = do_sys_opneat2
+  | ^^^^^^ probe 1.1
+  |
+  = help: is one of these meant? do_sys_openat2
+
+"#]]);
+    check("do_sys_openat2+0x90").stderr_eq(str![[r#"
+error: do_sys_openat2+0x90 is outside do_sys_openat2
+ --> at.rpn:6:1
+  |
+6 | offset   = do_sys_openat2+0x90
+  | ^^^^^^ probe 1.1
+  |
+  = note: do_sys_openat2 has 0x90 bytes, so offsets in it go from 0 to 0x8f
+  = help: `objdump -d --disassemble=do_sys_openat2` of the kernel's vmlinux shows where instructions begin
+
+"#]]);
+    check("helper").stderr_eq(str![[r#"
+error: the kernel has 2 functions with the name helper
+ --> at.rpn:6:1
+  |
+6 | offset   = helper
+  | ^^^^^^ probe 1.1
+  |
+  = note: one is at 0xffffffff81200090, after do_sys_openat2
+  = note: one is at 0xffffffff81200100, after helper
+  = help: say which by its address: `address = 0x...`; it holds until the next boot
+
+"#]]);
+    check("shorten").stderr_eq(str![[r#"
+error: the kernel has no symbol shorten
+ --> at.rpn:6:1
+  |
+6 | offset   = shorten
+  | ^^^^^^ probe 1.1
+  |
+  = note: the compiler made a variant of the function: shorten.isra.0
+  = help: `offset = shorten.isra.0` puts the probe into the variant; its arguments may differ
+
+"#]]);
+    check("jiffies").stderr_eq(str![[r#"
+error: jiffies is data, not a function
+ --> at.rpn:6:1
+  |
+6 | offset   = jiffies
+  | ^^^^^^ probe 1.1
+  |
+  = note: its type in the list of symbols is D; functions have t, T, w or W
+  = help: a probe goes on an instruction: name a function
+
+"#]]);
+    check("ext4_open").stderr_eq(str![[r#"
+error: the kernel has no symbol ext4_open
+ --> at.rpn:6:1
+  |
+6 | offset   = ext4_open
+  | ^^^^^^ probe 1.1
+  |
+  = help: module ext4 has it: write `name = "ext4"` and `modtype = kmod`
+
+"#]]);
+    folder.put_at("at.rpn", "shorten.isra.0");
+    folder
+        .dprobes(&["check", "at.rpn", "--kallsyms", "symbols"])
+        .assert()
+        .code(0);
+}
+
+#[test]
+fn hidden_symbols_are_a_matter_of_permission() {
+    let folder = Folder::new();
+    folder.put(
+        "hidden",
+        b"0000000000000000 T do_sys_openat2\n0000000000000000 t helper\n",
+    );
+    folder
+        .dprobes(&["check", "openat.rpn", "--kallsyms", "hidden"])
+        .assert()
+        .code(4)
+        .stderr_eq(str![[r#"
+error: the kernel hides the addresses in hidden
+ |
+ = help: run the command as root; if that does not help, set the sysctl kernel.kptr_restrict to 1 or 0
+
+"#]]);
+    folder
+        .dprobes(&["check", "openat.rpn", "--kallsyms", "openat.rpn"])
+        .assert()
+        .code(1)
+        .stderr_eq(str![[r#"
+error: openat.rpn is not a list of symbols: see line 1
+ |
+ = note: a line has an address, a type, a name, and [module] for a module's symbol
+
+"#]]);
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let folder = Folder::new();
+    let wrong: [&[&str]; 8] = [
+        &[],
+        &["frobnicate"],
+        &["insert"],
+        &["remove"],
+        &["remove", "1", "--all"],
+        &["remove", "65536"],
+        &["log", "--count", "0"],
+        &["asm", "openat.rpn"],
+    ];
+    for args in wrong {
+        folder.dprobes(args).assert().code(2);
+    }
+}
+
+#[test]
+fn every_command_has_help_with_examples_and_exit_codes() {
+    let folder = Folder::new();
+    for command in ["insert", "remove", "query", "log", "asm", "check", "disasm"] {
+        let help = folder
+            .dprobes(&[command, "--help"])
+            .assert()
+            .code(0)
+            .get_output()
+            .stdout
+            .clone();
+        let help = String::from_utf8(help).unwrap();
+        for part in ["Examples:", "Exit codes:", &format!("dprobes {command}")] {
+            assert!(help.contains(part), "{command}: no {part} in\n{help}");
+        }
+    }
+}
