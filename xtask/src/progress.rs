@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -52,28 +52,42 @@ impl Progress {
 
     /// Runs a command as one step, whose failure is shown and left to the caller.
     pub fn attempt(&mut self, name: &str, command: &mut Command) -> Result<Output> {
-        let log_path = self.log_path(name);
-        let (output, time) = self.timed(name, |progress| progress.capture(name, command))?;
-        fs::write(&log_path, &output.text).with_context(|| format!("cannot write {}", log_path.display()))?;
-        self.finish(name, output.success, time, "");
+        let log = self.log_path(name);
+        let output = self.narrate(name, |say| {
+            let output = capture(command, say)?;
+            fs::write(&log, &output.text).with_context(|| format!("cannot write {}", log.display()))?;
+            let success = output.success;
+            Ok((output, success))
+        })?;
         if !output.success && !self.verbose {
-            self.show_end(&output.text, &log_path);
+            self.show_end(&output.text, &log);
         }
         Ok(output)
     }
 
-    /// Does something else as one step. What it returns beside its result is shown behind its name.
-    pub fn work<T>(&mut self, name: &str, work: impl FnOnce() -> Result<(T, String)>) -> Result<T> {
-        match self.timed(name, |_| work()) {
-            Ok(((value, note), time)) => {
-                self.finish(name, true, time, &note);
-                Ok(value)
+    /// Does something else as one step, which says what it is at, line by line, and with its result, whether it succeeded.
+    pub fn narrate<T>(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(&mut dyn FnMut(&str)) -> Result<(T, bool)>,
+    ) -> Result<T> {
+        self.doing(name, "");
+        let start = Instant::now();
+        let result = work(&mut |line| {
+            if self.verbose {
+                eprintln!("{line}");
+            } else {
+                self.doing(name, line.trim());
             }
-            Err(error) => {
-                self.finish(name, false, 0.0, "");
-                Err(error)
-            }
-        }
+        });
+        let clear = if self.terminal { "\r\x1b[K" } else { "" };
+        let mark = if result.as_ref().is_ok_and(|(_, success)| *success) {
+            "ok  "
+        } else {
+            "FAIL"
+        };
+        eprintln!("{clear}  {mark}  {name}  {:.1} s", start.elapsed().as_secs_f64());
+        result.map(|(value, _)| value)
     }
 
     /// Where the output of a step is kept.
@@ -86,7 +100,7 @@ impl Progress {
     }
 
     /// Shows the end of an output that explains a failure, and where the rest is.
-    pub fn show_end(&self, text: &str, log: &std::path::Path) {
+    pub fn show_end(&self, text: &str, log: &Path) {
         let lines: Vec<&str> = text.lines().collect();
         let skipped = lines.len().saturating_sub(SHOWN_ON_FAILURE);
         if skipped > 0 {
@@ -95,40 +109,6 @@ impl Progress {
         for line in &lines[skipped..] {
             eprintln!("        {line}");
         }
-    }
-
-    fn timed<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, f64)> {
-        self.doing(name, "");
-        let start = Instant::now();
-        let value = work(self)?;
-        Ok((value, start.elapsed().as_secs_f64()))
-    }
-
-    fn capture(&mut self, name: &str, command: &mut Command) -> Result<Output> {
-        let (reader, writer) = io::pipe().context("cannot create a pipe")?;
-        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-        let program = command.get_program().to_string_lossy().into_owned();
-        let mut child = dies_with_us(command)
-            .spawn()
-            .with_context(|| format!("cannot run {program}"))?;
-        // The command holds the pipe's writing end too; without it, the end of the output is the end of the pipe.
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-
-        let mut text = String::new();
-        let mut reader = BufReader::new(reader);
-        let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line)? > 0 {
-            let shown = String::from_utf8_lossy(&line);
-            if self.verbose {
-                eprint!("{shown}");
-            } else {
-                self.doing(name, shown.trim());
-            }
-            text.push_str(&shown);
-            line.clear();
-        }
-        let success = child.wait()?.success();
-        Ok(Output { text, success })
     }
 
     /// On a terminal, the current line of the current step, overwritten by the next.
@@ -148,11 +128,28 @@ impl Progress {
             eprintln!("  ..    {name}");
         }
     }
+}
 
-    fn finish(&self, name: &str, success: bool, seconds: f64, note: &str) {
-        let clear = if self.terminal { "\r\x1b[K" } else { "" };
-        let mark = if success { "ok  " } else { "FAIL" };
-        let gap = if note.is_empty() { "" } else { "  " };
-        eprintln!("{clear}  {mark}  {name}{gap}{note}  {seconds:.1} s");
+/// Runs a command to its end and hands its output over line by line.
+fn capture(command: &mut Command, say: &mut dyn FnMut(&str)) -> Result<Output> {
+    let (reader, writer) = io::pipe().context("cannot create a pipe")?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = dies_with_us(command)
+        .spawn()
+        .with_context(|| format!("cannot run {program}"))?;
+    // The command holds the pipe's writing end too; without it, the end of the output is the end of the pipe.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+
+    let mut text = String::new();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let shown = String::from_utf8_lossy(&line);
+        say(shown.trim_end());
+        text.push_str(&shown);
+        line.clear();
     }
+    let success = child.wait()?.success();
+    Ok(Output { text, success })
 }

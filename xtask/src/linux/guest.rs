@@ -64,7 +64,7 @@ pub struct Ending {
 
 impl Guest<'_> {
     /// Boots the guest and waits until it is gone. Lines of the report are handed over as they come. The guest's file system and
-    /// its console are kept in `folder`.
+    /// what it says are kept in `folder`.
     pub fn run(mut self, folder: &Path, on_line: impl FnMut(&str)) -> Result<Ending> {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let (initrd, console) = (folder.join("initramfs.cpio"), folder.join("console.log"));
@@ -95,12 +95,14 @@ impl Guest<'_> {
             (_, _, Some(code)) => Some(format!("the guest's script ended with {code}")),
             (_, _, None) => Some("the guest went away before its script ended".into()),
         };
-        let report = run
+        let report: String = run
             .serial
             .lines()
             .filter(|line| !line.starts_with(ENDED))
             .map(|line| format!("{line}\n"))
             .collect();
+        let kept = folder.join("report.log");
+        fs::write(&kept, &report).with_context(|| format!("cannot write {}", kept.display()))?;
         Ok(Ending { report, console, fault })
     }
 }

@@ -1,19 +1,36 @@
 //! `test`: everything that proves something.
 
-use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use vmlinux::Kernel;
+
+use crate::linux::guest::{Ending, Guest};
+use crate::linux::{files, module};
 use crate::progress::Progress;
 use crate::tally::Tally;
+use crate::verb::build;
 use crate::workspace::Workspace;
+
+/// What the files with the tests of a guest begin with.
+const HARNESS: &str = "harness.sh";
+
+/// A guest whose tests run longer than this hangs.
+const GUEST_LIMIT: Duration = Duration::from_secs(300);
 
 /// Run the tests: on the host, on bare metal in QEMU, on Linux in QEMU
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  ./x test                everything\n  ./x test host           the host tests\n  \
-    ./x test host decode    host tests whose name contains \"decode\"\n  ./x test metal fires    test kernels whose name contains \
-    \"fires\"\n\nThe last line is `N passed, N failed`."
-)]
+#[command(after_help = "Examples:
+  ./x test                everything
+  ./x test host           the host tests
+  ./x test host decode    host tests whose name contains \"decode\"
+  ./x test metal fires    test kernels whose name contains \"fires\"
+  ./x test linux unload   files of linux/tests whose name contains \"unload\"
+
+The last line is `N passed, N failed`.")]
 pub struct Arguments {
     /// Which tests; all of them by default
     #[arg(value_enum)]
@@ -30,6 +47,8 @@ enum Place {
     Host,
     /// Kernels of their own, in QEMU
     Metal,
+    /// The Linux module, in QEMU
+    Linux,
 }
 
 /// Runs the tests and prints how many passed.
@@ -42,6 +61,9 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments
     }
     if wanted(Place::Metal) {
         tally += bare_metal(workspace, progress, filter)?;
+    }
+    if wanted(Place::Linux) {
+        tally += linux(workspace, progress, filter)?;
     }
     println!("{tally}");
     if tally.failed > 0 {
@@ -76,4 +98,55 @@ fn bare_metal(workspace: &Workspace, progress: &mut Progress, filter: Option<&st
     }
     let output = progress.attempt("bare-metal tests", &mut cargo)?;
     Ok(Tally::of_run(&output.text, output.success))
+}
+
+/// The files of linux/tests, each in a guest of its own.
+fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -> Result<Tally> {
+    build::tools(workspace, progress)?;
+    let kernel = Kernel::newest()?;
+    let module = module::build(workspace, progress, &kernel)?;
+    let folder = workspace.root.join("linux/tests");
+    let harness = read(&folder.join(HARNESS))?;
+    let mut names: Vec<String> = fs::read_dir(&folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".sh") && name != HARNESS && filter.is_none_or(|filter| name.contains(filter)))
+        .collect();
+    names.sort_unstable();
+
+    let mut tally = Tally::default();
+    for name in names {
+        let guest = Guest {
+            kernel: &kernel,
+            files: files(workspace, &module)?,
+            script: &format!("{harness}\n{}\nfinish\n", read(&folder.join(&name))?),
+            cpus: 2,
+            qemu: &[],
+            append: "",
+            limit: GUEST_LIMIT,
+        };
+        let name = name.trim_end_matches(".sh");
+        tally += in_guest(progress, name, guest, &workspace.target.join("tests").join(name))?;
+    }
+    Ok(tally)
+}
+
+fn in_guest(progress: &mut Progress, name: &str, guest: Guest<'_>, folder: &Path) -> Result<Tally> {
+    let (Ending { report, console, fault }, tally) = progress.narrate(&format!("Linux tests, {name}"), |say| {
+        let ending = guest.run(folder, say)?;
+        let tally = Tally::of_run(&ending.report, ending.fault.is_none());
+        Ok(((ending, tally), tally.failed == 0))
+    })?;
+    if tally.failed > 0 {
+        progress.show_end(&report, &folder.join("report.log"));
+    }
+    if let Some(fault) = fault {
+        eprintln!("        {fault}; the guest's console:");
+        progress.show_end(&console, &folder.join("console.log"));
+    }
+    Ok(tally)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
