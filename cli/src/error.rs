@@ -203,8 +203,8 @@ fn stream(error: StreamError) -> Report {
 mod tests {
     use super::*;
     use crate::device::classify;
+    use crate::golden::assert_golden;
     use rustix::io::Errno;
-    use snapbox::{assert_data_eq, file};
     use std::path::Path;
 
     fn text(error: &Error) -> String {
@@ -267,7 +267,7 @@ mod tests {
             .into_iter()
             .map(|error| text(&Error::Device(error)) + "\n\n")
             .collect();
-        assert_data_eq!(all, file!["../tests/snapshots/device.txt"]);
+        assert_golden("device.txt", &all);
     }
 
     #[test]

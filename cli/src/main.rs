@@ -4,6 +4,8 @@ mod args;
 mod commands;
 mod device;
 mod error;
+#[cfg(test)]
+mod golden;
 mod kallsyms;
 mod output;
 mod program;

@@ -393,7 +393,7 @@ fn bytes(packed: u64, count: u32) -> String {
 mod tests {
     use super::*;
     use crate::args::Source;
-    use snapbox::{IntoData, assert_data_eq, file};
+    use crate::golden::assert_golden;
     use std::fmt::Write;
 
     const SYMBOLS: &str = "\
@@ -511,7 +511,7 @@ minor   = 1
         for (name, reply) in replies() {
             writeln!(all, "## {name}\n\n{}\n", fixture.explain(&reply, fixture.insert())).unwrap();
         }
-        assert_data_eq!(all.raw(), file!["../tests/snapshots/refusals.txt"].raw());
+        assert_golden("refusals.txt", &all);
     }
 
     #[test]
@@ -528,7 +528,7 @@ minor   = 1
                 writeln!(all, "## {name} {reason:?}\n\n{text}\n").unwrap();
             }
         }
-        assert_data_eq!(all.raw(), file!["../tests/snapshots/refusals-remove.txt"].raw());
+        assert_golden("refusals-remove.txt", &all);
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub fn sorted(probes: &[ProbeStatus]) -> Vec<&ProbeStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snapbox::{IntoData, assert_data_eq, str};
+    use pretty_assertions::assert_eq;
 
     fn padded(text: &[u8]) -> [u8; 64] {
         let mut array = [0; 64];
@@ -176,37 +176,33 @@ mod tests {
 
     #[test]
     fn a_table_has_a_line_for_each_probe() {
-        assert_data_eq!(table(&samples(), Charset::Ascii).raw(), str![[r#"
-MODULE  PROBE  LABEL                                                             ADDRESS             STATE           RESUME        HITS  SKIPPED  MISSED  FAULTED  LATE  EXCEPTIONS  OVERFLOWS  LOST
+        assert_eq!(
+            table(&samples(), Charset::Ascii),
+            r#"MODULE  PROBE  LABEL                                                             ADDRESS             STATE           RESUME        HITS  SKIPPED  MISSED  FAULTED  LATE  EXCEPTIONS  OVERFLOWS  LOST
 e1000   9.2    \x1b[2J\xff                                                       0xffffffff81200009  state 77        resume 78        0        2       3        4     5           6          7     8
 kernel  1.1    do_sys_openat2                                                    0xffffffff81200009  armed           copied     1234567        2       3        4     5           6          7     8
 kernel  1.2    xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx  0xffffffff81200009  exhausted       emulated   1234567        2       3        4     5           6          7     8
 kernel  1.3    do_sys_openat2                                                    0xffffffff81200009  removed itself  stepped    1234567        2       3        4     5           6          7     8
-kernel  1.4    do_sys_openat2                                                    0xffffffff81200009  module gone     copied     1234567        2       3        4     5           6          7     8
-"#]].raw());
+kernel  1.4    do_sys_openat2                                                    0xffffffff81200009  module gone     copied     1234567        2       3        4     5           6          7     8"#
+        );
     }
 
     #[test]
     fn what_was_inserted_is_told_in_a_line_each() {
-        assert_data_eq!(
-            inserted(&samples()[2..], Charset::Ascii).raw(),
-            str![[r#"
-probe 9.2 on \x1b[2J\xff at 0xffffffff81200009: state 77
+        assert_eq!(
+            inserted(&samples()[2..], Charset::Ascii),
+            r#"probe 9.2 on \x1b[2J\xff at 0xffffffff81200009: state 77
 probe 1.1 on do_sys_openat2 at 0xffffffff81200009: armed
-probe 1.2 on xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx at 0xffffffff81200009: exhausted
-"#]]
-            .raw()
+probe 1.2 on xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx at 0xffffffff81200009: exhausted"#
         );
     }
 
     #[test]
     fn json_has_every_count() {
-        assert_data_eq!(
+        assert_eq!(
             crate::render::json::probe(&samples()[3]),
-            str![[r#"
-{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","state":"armed","resume":"copied","locals":1,"hits":1234567,"skipped":2,"missed":3,"faulted":4,"late":5,"exceptions":6,"overflows":7,"lost":8}
-
-"#]]
+            r#"{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","state":"armed","resume":"copied","locals":1,"hits":1234567,"skipped":2,"missed":3,"faulted":4,"late":5,"exceptions":6,"overflows":7,"lost":8}
+"#
         );
     }
 }
