@@ -37,6 +37,7 @@ bootimage::test_main! {
 
 global_asm!(
     // r10 counts passes, r11 the passes on which a probe has set r9.
+    ".globl target_busy",
     ".type target_busy, @function",
     "target_busy:",
     "    xor r10d, r10d",
@@ -50,6 +51,7 @@ global_asm!(
     "    mov rax, r10",
     "    ret",
     ".size target_busy, . - target_busy",
+    ".globl target_load",
     ".type target_load, @function",
     "target_load:",
     "    mov eax, 1",
@@ -58,6 +60,7 @@ global_asm!(
     "    ret",
     ".size target_load, . - target_load",
     // As above, but a fault is expected: the result is then 7.
+    ".globl target_guarded",
     ".type target_guarded, @function",
     "target_guarded:",
     "2:  mov rax, [rdi]",

@@ -1,0 +1,256 @@
+//! Every instruction of these functions, probed all at once, computes what it computes bare.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::format;
+use alloc::vec::Vec;
+use core::arch::global_asm;
+
+use bootimage::{println, symbols};
+use engine::insn::{Insn, Refusal};
+use engine::probe::{InsertError, PointError};
+use test_support::{engine, insert, instructions, remove};
+
+bootimage::test_main! { tests: [every_instruction_does_what_it_does_bare, what_is_refused_is_refused_by_name] }
+
+/// The registers a function is called with, and those it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+struct Registers {
+    rax: u64,
+    rcx: u64,
+    rdx: u64,
+    rsi: u64,
+    rdi: u64,
+    r8: u64,
+    r9: u64,
+    r10: u64,
+    r11: u64,
+    rflags: u64,
+}
+
+global_asm!(
+    // Calls the function in rdi with the registers at rsi, and stores what it leaves there.
+    ".globl call_with",
+    ".type call_with, @function",
+    "call_with:",
+    "    push rbx; push rbp; push r12; push r13; push r14; push r15",
+    "    push rsi",
+    "    mov r15, rdi",
+    "    push qword ptr [rsi + 72]",
+    "    mov rax, [rsi]; mov rcx, [rsi + 8]; mov rdx, [rsi + 16]",
+    "    mov rdi, [rsi + 32]; mov r8, [rsi + 40]; mov r9, [rsi + 48]; mov r10, [rsi + 56]; mov r11, [rsi + 64]",
+    "    mov rsi, [rsi + 24]",
+    "    popfq",
+    "    call r15",
+    "    pushfq",
+    "    pop r15",
+    "    xchg rsi, [rsp]",
+    "    mov [rsi], rax; mov [rsi + 8], rcx; mov [rsi + 16], rdx; mov [rsi + 32], rdi",
+    "    mov [rsi + 40], r8; mov [rsi + 48], r9; mov [rsi + 56], r10; mov [rsi + 64], r11; mov [rsi + 72], r15",
+    "    pop rax",
+    "    mov [rsi + 24], rax",
+    "    pop r15; pop r14; pop r13; pop r12; pop rbp; pop rbx",
+    "    cld",
+    "    ret",
+    ".size call_with, . - call_with",
+);
+
+unsafe extern "C" {
+    fn call_with(function: u64, registers: &mut Registers);
+}
+
+macro_rules! targets {
+    ($($name:ident: $($line:literal)*;)*) => {
+        global_asm!($(
+            concat!(".globl target_", stringify!($name)),
+            concat!(".type target_", stringify!($name), ", @function"),
+            concat!("target_", stringify!($name), ":"),
+            $($line,)*
+            concat!(".size target_", stringify!($name), ", . - target_", stringify!($name)),
+        )*);
+        const TARGETS: &[&str] = &[$(concat!("target_", stringify!($name))),*];
+    };
+}
+
+targets! {
+    conditions:
+        "xor r8d, r8d"
+        "jo 1f" "or r8, 1" "1: jno 1f" "or r8, 2" "1: jb 1f" "or r8, 4" "1: jae 1f" "or r8, 8"
+        "1: je 1f" "or r8, 16" "1: jne 1f" "or r8, 32" "1: jbe 1f" "or r8, 64" "1:"
+        "ret";
+    more_conditions:
+        "mov r8d, 0"
+        "jno 1f" "lea r8, [r8 + 1]" "1: ja 1f" "lea r8, [r8 + 2]" "1: js 1f" "lea r8, [r8 + 4]" "1: jns 1f" "lea r8, [r8 + 8]"
+        "1: jp 1f" "lea r8, [r8 + 16]" "1: jnp 1f" "lea r8, [r8 + 32]" "1: jl 1f" "lea r8, [r8 + 64]"
+        "1: jge 1f" "lea r8, [r8 + 128]" "1: jle 1f" "lea r8, [r8 + 256]" "1: jg 1f" "lea r8, [r8 + 512]" "1:"
+        "ret";
+    loops:
+        "and ecx, 3" "mov r8, rcx" "jrcxz 2f" "1: add r9, r8" "loop 1b"
+        "2: mov ecx, 3" "3: dec r9" "loopne 3b" "mov ecx, 2" "4: xor r10d, r10d" "loope 4b"
+        "mov rcx, rdx" "and ecx, 1" "jecxz 5f" "inc r11" "5: mov rcx, 0x500000001" "6: inc r10" "addr32 loop 6b"
+        "ret";
+    calls:
+        "call 1f" "add rax, 1" "lea r8, [rip + 1f]" "call r8" "push r8" "call [rsp]" "pop r8"
+        "call [rip + 3f]" "call fs:[3f]" "jmp 2f" "1: lea rax, [rax + rax * 2 + 5]" "ret" "2: ret"
+        ".pushsection .rodata" ".balign 8" "3: .quad 1b" ".popsection";
+    jumps:
+        "lea r8, [rip + 1f]" "jmp r8" "ud2" "1: jmp [rip + 3f]" "2: jmp fs:[4f]" "5: .byte 0xeb, 0" "jmp 6f" "7: ret" "6: jmp 7b"
+        ".pushsection .rodata" ".balign 8" "3: .quad 2b" "4: .quad 5b" ".popsection";
+    stack:
+        "push rax" "push 7" "push qword ptr [rsp]" "pop r8" "pop r9" "add r8, r9" "pop r9" "push rsp" "pop r10" "sub r10, rsp"
+        "enter 16, 0" "mov [rbp - 8], rdx" "add rax, [rbp - 8]" "leave"
+        "push rdx" "push rcx" "call 1f" "mov r11, rsp" "pop rcx" "sub r11, rsp" "ret"
+        "1: mov rax, [rsp + 8]" "ret 8";
+    flags:
+        "pushfq" "pop r8" "and r8, ~0x100" "stc" "pushfq" "pop r9" "std" "cld" "cmc" "lahf" "push r8" "popfq" "pushfw" "popfw"
+        "pushfq" "cli" "pushfq" "pop r10" "popfq"
+        "ret";
+    strings:
+        "push rdi" "push rsi" "push rcx" "sub rsp, 64" "cld" "mov rdi, rsp" "mov ecx, 8" "rep stosq" "mov rdi, rsp" "lea rsi, [rsp + 3]"
+        "mov ecx, 21" "rep movsb" "mov rdi, rsp" "mov ecx, 40" "repne scasb" "mov r8, rcx" "xor ecx, ecx" "rep movsb"
+        "mov rsi, rsp" "lodsw" "mov r9, rsi" "sub r9, rsp" "mov r10, [rsp + 16]" "add rsp, 64" "pop rcx" "pop rsi" "pop rdi"
+        "ret";
+    memory:
+        "mov r8, [rip + 1f]" "add [rip + 1f], rdx" "lock xadd [rip + 1f], r8" "mov byte ptr [rip + 1f], 3" "xchg [rip + 1f], r9"
+        "lea r10, [rip + 1f]" "lea r11, [rip + 2f]" "sub r11, r10" "movzx r10d, byte ptr [rip + 2f]" "cmp qword ptr [rip + 2f], 77"
+        "lea r10, [rip]" "sub r10, r10" "and qword ptr [rip + 1f], 0"
+        "ret" ".pushsection .data" ".balign 8" "1: .quad 5" "2: .quad 77" ".popsection";
+    arithmetic:
+        "mov r8, rdx" "or rcx, 1" "mul rcx" "div rcx" "imul r8, r8, 1234567" "bswap r8" "shld r8, rdx, 5" "popcnt r9, r8" "cmovs r10, r9"
+        "setb r11b" "sbb rdx, rdx" "adc rax, 0" "ror rax, 17" "bt rax, 3" "movsx r9, r8b" "cqo" "neg rax" "cmpxchg r8, r9"
+        "xchg rax, r8" "nop" ".byte 0x66, 0x0f, 0x1f, 0x44, 0, 0" "endbr64" "pause"
+        "ret";
+    privileged:
+        "mov r8, cr0" "mov r9, cr3" "mov cr3, r9" "mov r10, dr7" "mov ecx, 0xc0000080" "rdmsr" "wrmsr" "xor ecx, ecx" "mov eax, 1" "push rbx" "cpuid"
+        "and ebx, 0" "pop rbx" "xor eax, eax" "mov rdx, 0x80" "out dx, al" "str r11w" "smsw eax" "sub rsp, 16" "sidt [rsp]" "mov rdx, [rsp + 2]"
+        "add rsp, 16" "clts" "wbinvd"
+        "ret";
+}
+
+/// Numbers that look random (SplitMix64).
+fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*seed ^ *seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+const RUNS: u64 = 300;
+
+/// CF PF AF ZF SF OF; IF stays on.
+const FLAGS: u64 = 0x8d5;
+
+fn results(function: u64) -> Vec<Registers> {
+    let mut seed = 1;
+    (0..RUNS)
+        .map(|run| {
+            // Every combination of the flags comes up; wild numbers and small ones.
+            let mut word = || random(&mut seed) >> (8 * (run % 8));
+            let mut registers = Registers {
+                rax: word(),
+                rcx: word(),
+                rdx: word(),
+                rsi: word(),
+                rdi: word(),
+                r8: word(),
+                r9: word(),
+                r10: word(),
+                r11: word(),
+                rflags: random(&mut seed) & FLAGS | 0x202,
+            };
+            // SAFETY: the functions keep what the calling convention lets the callee keep, and touch only memory of their own.
+            unsafe { call_with(function, &mut registers) };
+            registers
+        })
+        .collect()
+}
+
+fn every_instruction_does_what_it_does_bare() {
+    let mut kinds = [0; 4];
+    for name in TARGETS {
+        let entry = symbols::function_named(name).unwrap().code.start;
+        let places = instructions(name);
+        // The first run settles what the function keeps in memory.
+        results(entry);
+        let bare = results(entry);
+        assert!(results(entry) == bare, "{name} is not deterministic");
+        // One that is never executed, and cannot be probed, is in `jumps`.
+        let places: Vec<u64> = places
+            .into_iter()
+            .filter(|place| refusal(*place) != Some(Refusal::Undefined))
+            .collect();
+        insert(&format!("every{}", places.len()), &places).unwrap();
+        let probed = results(entry);
+        let last = remove(100);
+        for (run, (bare, probed)) in bare.iter().zip(&probed).enumerate() {
+            assert_eq!(bare, probed, "{name}, run {run}");
+        }
+        assert!(results(entry) == bare, "{name}, after the probes were removed");
+        let mut hits = 0;
+        for probe in &last {
+            kinds[probe.resume as usize] += 1;
+            hits += probe.hits;
+            assert_eq!(
+                (probe.missed, probe.faulted, probe.late),
+                (0, 0, 0),
+                "{name} at {:#x}",
+                probe.address
+            );
+        }
+        assert!(hits > RUNS, "{name} was hit {hits} times");
+    }
+    println!("({} copied, {} emulated, {} stepped) ", kinds[1], kinds[2], kinds[3]);
+    assert!(kinds[1] > 100 && kinds[2] > 50, "both ways are covered");
+    assert!(engine().locals(b"kernel", 100, &mut []).is_none());
+}
+
+fn refusal(place: u64) -> Option<Refusal> {
+    let mut bytes = [0; 15];
+    bootimage::fault::probe_read(place, &mut bytes).unwrap();
+    Insn::decode(&bytes).unwrap().resume().err()
+}
+
+global_asm!(
+    ".type target_refused, @function",
+    "target_refused:",
+    "int3",
+    "int 0x80",
+    "hlt",
+    "iretq",
+    "syscall",
+    "sysretq",
+    "retfq",
+    "ud2",
+    "mov ss, ax",
+    "sti",
+    ".size target_refused, . - target_refused",
+);
+
+fn what_is_refused_is_refused_by_name() {
+    let expected = [
+        Refusal::Breakpoint,
+        Refusal::SoftwareInterrupt,
+        Refusal::Wait,
+        Refusal::InterruptReturn,
+        Refusal::SystemCall,
+        Refusal::SystemReturn,
+        Refusal::FarTransfer,
+        Refusal::Undefined,
+        Refusal::StackSegment,
+        Refusal::InterruptShadow,
+    ];
+    let places = instructions("target_refused");
+    assert_eq!(places.len(), expected.len());
+    for (place, expected) in places.iter().zip(expected) {
+        match insert("every1", &[*place]) {
+            Err(InsertError::Point {
+                error: PointError::Instruction { refusal, .. },
+                ..
+            }) => assert_eq!(refusal, expected),
+            other => panic!("{expected:?}: {other:?}"),
+        }
+    }
+}
