@@ -252,10 +252,10 @@ fn nmis_arrive() {
             Action::Resume
         }),
     );
-    for cpu in 0..cpu_count() {
+    for (cpu, arrived) in ARRIVED.iter().enumerate() {
         for count in 1..=10 {
             apic::send_nmi(cpu);
-            while ARRIVED[cpu].load(Ordering::Relaxed) < count {
+            while arrived.load(Ordering::Relaxed) < count {
                 spin_loop();
             }
         }

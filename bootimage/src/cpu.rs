@@ -1,5 +1,6 @@
 //! Control registers of each CPU.
 
+use spin::Once;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 use x86_64::registers::xcontrol::{XCr0, XCr0Flags};
 
@@ -23,4 +24,15 @@ pub(crate) fn init() {
             XCr0::write(state);
         }
     }
+}
+
+/// Do we run on QEMU's translator (TCG)? It says so in the hypervisor's CPUID leaf.
+pub(crate) fn is_qemu_translator() -> bool {
+    static ANSWER: Once<bool> = Once::new();
+    *ANSWER.call_once(|| {
+        let under_hypervisor = core::arch::x86_64::__cpuid(1).ecx & 1 << 31 != 0;
+        let leaf = core::arch::x86_64::__cpuid(0x4000_0000);
+        let signature = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
+        under_hypervisor && signature == [*b"TCGT", *b"CGTC", *b"GTCG"]
+    })
 }

@@ -96,8 +96,20 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 ///     assert_eq!(1 + 1, 2);
 /// }
 /// ```
+///
+/// A first item `requires: "cpus=4 memory_mib=512 cpu_model=qemu64 time_limit_s=120"`, each part optional, tells the runner which machine to boot it on.
+/// Without it: 2 CPUs of model `max`, 256 MiB, 60 s.
 #[macro_export]
 macro_rules! test_main {
+    (requires: $requires:literal, tests: $tests:tt $(,)?) => {
+        const _: () = {
+            const TEXT: &str = concat!($requires, "\n");
+            #[used]
+            #[unsafe(link_section = ".runner")]
+            static REQUIREMENTS: [u8; TEXT.len()] = *TEXT.as_bytes().first_chunk().unwrap();
+        };
+        $crate::test_main!(tests: $tests);
+    };
     (tests: [$($test:ident),* $(,)?] $(,)?) => {
         $crate::main!(|| $crate::harness::run_tests(&[$((stringify!($test), $test as fn())),*]));
     };

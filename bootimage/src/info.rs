@@ -16,6 +16,8 @@ const MAX_COMMAND_LINE: usize = 1024;
 pub struct BootInfo {
     /// Physical address of the ACPI root pointer, if the loader found one.
     pub(crate) rsdp: Option<u64>,
+    /// Where the first boot module (`-initrd`) is in physical memory.
+    pub(crate) module: Option<Range<u64>>,
     regions: [Region; MAX_REGIONS],
     region_count: usize,
     command_line: [u8; MAX_COMMAND_LINE],
@@ -69,6 +71,8 @@ pub(crate) fn init(start_info: u64) {
         MAGIC,
         "not a PVH boot: no start information at {start_info:#x}"
     );
+    let modules = u32::from_le_bytes(field(header, 12));
+    let module_list = u64::from_le_bytes(field(header, 16));
     let version = u32::from_le_bytes(field(header, 4));
     assert!(
         version >= 1,
@@ -81,6 +85,11 @@ pub(crate) fn init(start_info: u64) {
 
     let mut info = BootInfo {
         rsdp: (rsdp != 0).then_some(rsdp),
+        module: (modules > 0).then(|| {
+            let entry = boot_bytes(module_list, 16);
+            let start = u64::from_le_bytes(field(entry, 0));
+            start..start + u64::from_le_bytes(field(entry, 8))
+        }),
         regions: [Region {
             start: 0,
             end: 0,

@@ -40,7 +40,9 @@
 //! - [`smp`]: [`smp::cpu_count`], [`smp::run_on_all`], [`smp::run_on`] (ordinary context), [`smp::call_on`], [`smp::call_on_all`] (interrupt
 //!   context), [`smp::sync_cores`], [`smp::quiesce`]. [`cpu_id`] is the current CPU.
 //! - [`apic`]: [`apic::send_interrupt`], [`apic::send_nmi`], [`apic::start_timer`], [`apic::stop_timer`].
+//! - [`ring3`]: [`ring3::run`], code with user rights on pages mapped with [`memory::Rights::USER`].
 //! - [`clock`]: the time-stamp counter and nanoseconds.
+//! - [`symbols`]: [`symbols::function_at`], [`symbols::function_named`], from the kernel's own ELF file, which the runner passes as a boot module.
 //! - [`sync::IrqMutex`]: a spin lock that interrupts cannot re-enter.
 //! - [`info::boot_info`]: command line and memory map.
 //! - [`exit::exit`]: the end. [`main!`] instead of [`test_main!`] for a kernel with a main function of its own.
@@ -52,6 +54,8 @@
 #![no_std]
 #![warn(missing_docs)]
 
+extern crate alloc;
+
 pub mod apic;
 pub mod clock;
 pub mod exit;
@@ -60,9 +64,11 @@ pub mod harness;
 pub mod heap;
 pub mod info;
 pub mod memory;
+pub mod ring3;
 pub mod segments;
 pub mod serial;
 pub mod smp;
+pub mod symbols;
 pub mod sync;
 pub mod trap;
 

@@ -12,6 +12,7 @@
 use core::ops::Range;
 
 use bitflags::bitflags;
+use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::mapper::{MapToError, TranslateResult, UnmapError};
 use x86_64::structures::paging::{
@@ -19,6 +20,7 @@ use x86_64::structures::paging::{
 };
 use x86_64::{PhysAddr, VirtAddr};
 
+use crate::fault::Fault;
 use crate::info::boot_info;
 use crate::percpu::{MAX_CPUS, STACKS};
 use crate::sync::IrqMutex;
@@ -194,9 +196,12 @@ fn pages(at: u64, len: usize) -> Result<impl Iterator<Item = Page>, MapError> {
 /// Builds the kernel's address space and goes over to it; returns the RAM for the heap, as direct-map addresses.
 pub(crate) fn init() -> Range<u64> {
     let image_end = symbol_range!(__text_start, __data_end).end - KERNEL_BASE;
+    let module = boot_info().module.clone().unwrap_or(0..0);
     let ram = boot_info()
         .ram()
-        .map(|ram| ram.start.max(image_end).next_multiple_of(PAGE)..ram.end.min(DIRECT_MAP_LEN) & !(PAGE - 1))
+        .map(|ram| ram.start.max(image_end)..ram.end.min(DIRECT_MAP_LEN))
+        .flat_map(|ram| [ram.start..ram.end.min(module.start), ram.start.max(module.end)..ram.end])
+        .map(|ram| ram.start.next_multiple_of(PAGE)..ram.end & !(PAGE - 1))
         .max_by_key(|ram| ram.end.saturating_sub(ram.start))
         .expect("the memory map has RAM above the kernel");
     let frames_len = ((ram.end - ram.start) / 4).min(MAX_FRAMES_LEN) & !(PAGE - 1);
@@ -260,7 +265,46 @@ pub fn translate(at: u64) -> Option<u64> {
 /// A pointer through which the byte at `at`, text for instance, can be written: its place in the direct map. Valid up to the end of the
 /// page `at` is in. `None` if nothing is mapped at `at`.
 pub fn writable_alias(at: u64) -> Option<*mut u8> {
+    if text().contains(&at) {
+        return Some(direct(at - KERNEL_BASE));
+    }
     translate(at).filter(|&physical| physical < DIRECT_MAP_LEN).map(direct)
+}
+
+/// Writes bytes of text, or of memory from [`alloc_exec`], through their aliases: for each patch its address and its bytes, first byte first.
+/// All addresses are checked before anything is written. Other CPUs run the new bytes for sure only after [`crate::smp::sync_cores`], and
+/// whether they survive running into a change half made is the caller's affair. To be called as `sync_cores` is.
+///
+/// QEMU's translator with several threads (seen with 7.2) loses stores to code. It throws the old translation away before the store takes
+/// place, so that another CPU can translate the old bytes once more in between; and then the storing CPU's TLB may no longer know that the page
+/// holds translated code, so that a repeated store throws nothing away either. Under that translator, and there only, every byte is therefore
+/// written a second time, once all CPUs have been synchronised and through a TLB entry made anew.
+///
+/// # Safety
+///
+/// Whatever runs the bytes, or refers to them, must be able to live with the change.
+pub unsafe fn write_text<'a>(patches: impl Iterator<Item = (u64, &'a [u8])> + Clone) -> Result<(), Fault> {
+    let bytes = || patches.clone().flat_map(|(address, bytes)| (address..).zip(bytes));
+    for (address, _) in bytes() {
+        writable_alias(address).ok_or(Fault { address })?;
+    }
+    let write = |through_new_entries: bool| {
+        for (address, &byte) in bytes() {
+            if let Some(alias) = writable_alias(address) {
+                if through_new_entries {
+                    tlb::flush(VirtAddr::from_ptr(alias));
+                }
+                // SAFETY: mapped memory, by its alias; the change is the caller's promise.
+                unsafe { alias.write_volatile(byte) };
+            }
+        }
+    };
+    write(false);
+    if crate::cpu::is_qemu_translator() {
+        crate::smp::sync_cores();
+        write(true);
+    }
+    Ok(())
 }
 
 /// Maps new zeroed pages at `at`, a multiple of 4096. `len` is rounded up to pages. They are never freed.

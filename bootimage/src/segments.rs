@@ -2,6 +2,8 @@
 //!
 //! Selectors follow the order SYSRET wants (SDM volume 2, SYSRET): kernel code, kernel data, user data, user code.
 
+use core::cell::UnsafeCell;
+
 use spin::Once;
 use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
 use x86_64::instructions::tables::load_tss;
@@ -28,9 +30,17 @@ pub(crate) const IST_MACHINE_CHECK: u16 = 1;
 
 /// Descriptor tables of one CPU.
 pub(crate) struct Tables {
-    tss: Once<TaskStateSegment>,
+    tss: Once<Tss>,
     gdt: Once<GlobalDescriptorTable>,
 }
+
+/// The CPU reads it at every trap from ring 3, and [`crate::ring3`] changes the stack in it.
+struct Tss(UnsafeCell<TaskStateSegment>);
+
+// SAFETY: reached only through `ring0_stack_slot`, by the CPU it belongs to.
+unsafe impl Sync for Tss {}
+// SAFETY: as above.
+unsafe impl Send for Tss {}
 
 impl Tables {
     pub(crate) const fn new() -> Self {
@@ -50,7 +60,7 @@ pub(crate) fn init() {
         tss.privilege_stack_table[0] = stacks.main_top();
         tss.interrupt_stack_table[usize::from(IST_DOUBLE_FAULT)] = stacks.double_fault_top();
         tss.interrupt_stack_table[usize::from(IST_MACHINE_CHECK)] = stacks.machine_check_top();
-        tss
+        Tss(UnsafeCell::new(tss))
     });
     let gdt = tables.gdt.call_once(|| {
         let mut gdt = GlobalDescriptorTable::new();
@@ -59,7 +69,8 @@ pub(crate) fn init() {
             (Descriptor::kernel_data_segment(), KERNEL_DS),
             (Descriptor::user_data_segment(), USER_DS),
             (Descriptor::user_code_segment(), USER_CS),
-            (Descriptor::tss_segment(tss), TSS),
+            // SAFETY: the segment is part of a static, so it lives for ever.
+            (unsafe { Descriptor::tss_segment_unchecked(tss.0.get()) }, TSS),
         ] {
             assert_eq!(gdt.append(descriptor), selector);
         }
@@ -76,7 +87,13 @@ pub(crate) fn init() {
     }
 }
 
-/// The stack an exception from ring 3 starts on, on the current CPU.
-pub fn ring0_stack() -> VirtAddr {
-    STACKS.of(percpu::cpu_id()).main_top()
+/// Where the current CPU's TSS holds the stack that a trap from ring 3 starts on. Not aligned.
+pub(crate) fn ring0_stack_slot() -> *mut VirtAddr {
+    let tss = percpu::current()
+        .tables
+        .tss
+        .get()
+        .expect("segments are initialised first");
+    // SAFETY: in bounds of the segment; no reference is made.
+    unsafe { (&raw mut (*tss.0.get()).privilege_stack_table).cast() }
 }

@@ -4,7 +4,7 @@
 //! takes. [`call_on`], and what is built on it, interrupt whatever it is doing: short, interrupts masked.
 //!
 //! Whoever waits here answers the others' calls while waiting, so that any number of CPUs can call each other at once, with interrupts
-//! enabled or masked.
+//! enabled or masked. Waiting in ordinary context soon halts, to leave an emulated machine's processors to the CPUs that have work.
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -39,12 +39,73 @@ struct Interrupted {
     depth: u32,
 }
 
+/// What is left to do by other CPUs, and who waits for it.
+struct Pending {
+    left: AtomicUsize,
+    waiter: usize,
+}
+
+impl Pending {
+    fn new() -> Self {
+        Self {
+            left: AtomicUsize::new(0),
+            waiter: cpu_id(),
+        }
+    }
+
+    fn add(&self) {
+        self.left.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_done(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
+
+    /// Counts down, and wakes the waiter if it sleeps and this was the last.
+    ///
+    /// # Safety
+    ///
+    /// `this` must be valid, and counted up for this call; it may be gone when this returns.
+    unsafe fn done(this: *const Self) {
+        // SAFETY: valid until the count is 0.
+        let (waiter, left) = unsafe { ((*this).waiter, (*this).left.fetch_sub(1, Ordering::SeqCst) - 1) };
+        if left == 0 && percpu::cpu(waiter).mailbox.asleep.load(Ordering::SeqCst) {
+            apic::send_interrupt(waiter, WAKE_VECTOR);
+        }
+    }
+
+    /// Waits until nothing is left, answering calls; halts, if interrupts are enabled, when it takes longer.
+    fn wait(&self) {
+        const SPINS: usize = 100;
+        loop {
+            for _ in 0..SPINS {
+                if self.is_done() {
+                    return;
+                }
+                relax();
+            }
+            if interrupts::are_enabled() && trap::depth() == 0 {
+                let asleep = &percpu::current().mailbox.asleep;
+                interrupts::disable();
+                asleep.store(true, Ordering::SeqCst);
+                // Whoever counts down after this look sees `asleep`; its interrupt stays pending until the CPU halts.
+                if self.is_done() {
+                    interrupts::enable()
+                } else {
+                    interrupts::enable_and_hlt()
+                }
+                asleep.store(false, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
 /// A call on its way: a pointer to the caller's closure, valid until `pending` has been counted down.
 #[derive(Clone, Copy)]
 struct Call {
     function: unsafe fn(*const (), Interrupted),
     closure: *const (),
-    pending: *const AtomicUsize,
+    pending: *const Pending,
 }
 
 const EMPTY: u8 = 0;
@@ -56,6 +117,8 @@ pub(crate) struct Mailbox {
     state: AtomicU8,
     call: UnsafeCell<MaybeUninit<Call>>,
     job: AtomicPtr<Job>,
+    /// The owner is about to halt, waiting for a [`Pending`].
+    asleep: AtomicBool,
 }
 
 // SAFETY: `call` is written by the CPU that moved `state` from EMPTY to FILLING and read by the owner once it is FULL.
@@ -67,6 +130,7 @@ impl Mailbox {
             state: AtomicU8::new(EMPTY),
             call: UnsafeCell::new(MaybeUninit::uninit()),
             job: AtomicPtr::new(core::ptr::null_mut()),
+            asleep: AtomicBool::new(false),
         }
     }
 
@@ -101,7 +165,7 @@ fn serve(interrupted: Interrupted) {
         // SAFETY: the caller keeps closure and counter alive until the counter is 0; counting down is the last use of either.
         unsafe {
             (call.function)(call.closure, interrupted);
-            (*call.pending).fetch_sub(1, Ordering::Release);
+            Pending::done(call.pending);
         }
     }
 }
@@ -138,22 +202,20 @@ fn call<F: Fn(Interrupted) + Sync>(targets: impl Iterator<Item = usize>, closure
         // SAFETY: the caller's promise.
         unsafe { (*closure.cast::<F>())(interrupted) }
     }
-    let pending = AtomicUsize::new(0);
+    let pending = Pending::new();
     let call = Call {
         function: enter::<F>,
         closure: core::ptr::from_ref(closure).cast(),
         pending: &raw const pending,
     };
     for target in targets {
-        pending.fetch_add(1, Ordering::Relaxed);
+        pending.add();
         while !percpu::cpu(target).mailbox.try_post(call) {
             relax();
         }
         apic::send_interrupt(target, CALL_VECTOR);
     }
-    while pending.load(Ordering::Acquire) != 0 {
-        relax();
-    }
+    pending.wait();
 }
 
 /// All CPUs but the current one.
@@ -220,7 +282,7 @@ pub fn quiesce(code: &Range<u64>) {
 /// Work for a CPU's ordinary context.
 struct Job {
     function: *const (dyn Fn(usize) + Sync),
-    pending: AtomicUsize,
+    pending: Pending,
 }
 
 fn run_jobs(targets: impl Iterator<Item = usize>, here: bool, function: &(dyn Fn(usize) + Sync)) {
@@ -229,11 +291,11 @@ fn run_jobs(targets: impl Iterator<Item = usize>, here: bool, function: &(dyn Fn
         unsafe { core::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(function) };
     let job = Job {
         function: function_static,
-        pending: AtomicUsize::new(0),
+        pending: Pending::new(),
     };
     let pointer = (&raw const job).cast_mut();
     for target in targets {
-        job.pending.fetch_add(1, Ordering::Relaxed);
+        job.pending.add();
         let slot = &percpu::cpu(target).mailbox.job;
         while slot
             .compare_exchange(core::ptr::null_mut(), pointer, Ordering::Release, Ordering::Relaxed)
@@ -246,9 +308,7 @@ fn run_jobs(targets: impl Iterator<Item = usize>, here: bool, function: &(dyn Fn
     if here {
         function(cpu_id());
     }
-    while job.pending.load(Ordering::Acquire) != 0 {
-        relax();
-    }
+    job.pending.wait();
 }
 
 /// Runs `function(cpu)` on every CPU in ordinary context, the current one included, at the same time; returns when all have finished.
@@ -283,7 +343,7 @@ fn idle() -> ! {
         // SAFETY: the job lives on its sender's stack until `pending` is 0; counting down is the last use.
         unsafe {
             (*(*job).function)(cpu_id());
-            (*job).pending.fetch_sub(1, Ordering::Release);
+            Pending::done(&raw const (*job).pending);
         }
     }
 }

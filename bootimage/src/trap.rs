@@ -10,7 +10,7 @@ use x86_64::{PrivilegeLevel, VirtAddr};
 
 use crate::segments::{IST_DOUBLE_FAULT, IST_MACHINE_CHECK, KERNEL_CS};
 use crate::sync::IrqMutex;
-use crate::{apic, fault, harness, percpu, println, smp};
+use crate::{apic, fault, harness, percpu, println, ring3, smp, symbols};
 
 core::arch::global_asm!(include_str!("asm/trap.s"), options(att_syntax));
 
@@ -128,7 +128,7 @@ pub(crate) fn init() {
                 .set_handler_addr(stubs + 16 * vector as u64)
                 .set_code_selector(KERNEL_CS);
             match vector as u8 {
-                BP => options.set_privilege_level(PrivilegeLevel::Ring3),
+                BP | ring3::LEAVE_VECTOR => options.set_privilege_level(PrivilegeLevel::Ring3),
                 DF => options.set_stack_index(IST_DOUBLE_FAULT),
                 MC => options.set_stack_index(IST_MACHINE_CHECK),
                 _ => options,
@@ -153,13 +153,18 @@ extern "C" fn trap_dispatch(vector: u32, frame: &mut TrapFrame) {
         Some(handler) => handler(vector, frame),
         None => Action::Pass,
     };
-    if action == Action::Pass && !smp::handle_interrupt(vector, frame, depth) && !fault::fix_up(vector, frame) {
+    if action == Action::Pass && !built_in(vector, frame, depth) {
         fatal(vector, frame);
     }
     if vector >= FIRST_INTERRUPT {
         apic::end_of_interrupt(vector);
     }
     cpu.trap_depth.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// What the runtime itself does about a trap; false if nothing.
+fn built_in(vector: u8, frame: &mut TrapFrame, depth: u32) -> bool {
+    smp::handle_interrupt(vector, frame, depth) || ring3::handle_leave(vector, frame) || fault::fix_up(vector, frame)
 }
 
 /// How many traps and interrupts the current CPU is inside of: 0 in ordinary code.
@@ -200,6 +205,9 @@ fn fatal(vector: u8, f: &TrapFrame) -> ! {
         f.orig_rax
     );
     println!("  rip {:#018x} cs {:#06x} rflags {:#010x}", f.rip, f.cs, f.rflags);
+    if let Some(function) = symbols::known_function_at(f.rip) {
+        println!("  in {}+{:#x}", function.name, f.rip - function.code.start);
+    }
     println!("  rsp {:#018x} ss {:#06x} cr2 {:#018x}", f.rsp, f.ss, Cr2::read_raw());
     println!(
         "  rax {:#018x} rbx {:#018x} rcx {:#018x} rdx {:#018x}",

@@ -45,7 +45,7 @@ impl fmt::Display for Acceleration {
 pub struct Machine {
     /// The kernel: an ELF file with a PVH note, or a Linux bzImage.
     pub kernel: PathBuf,
-    /// Initial RAM disk of a Linux guest.
+    /// Boot module: the initial RAM disk of a Linux guest; for a test kernel its own file, where it finds its symbols.
     pub initrd: Option<PathBuf>,
     /// Kernel command line.
     pub command_line: String,
@@ -70,9 +70,10 @@ pub struct Machine {
 impl Machine {
     /// A machine of 2 CPUs of model `max` and 256 MiB under TCG that boots `kernel`, a test kernel, for at most a minute.
     pub fn new(kernel: impl Into<PathBuf>) -> Self {
+        let kernel = kernel.into();
         Self {
-            kernel: kernel.into(),
-            initrd: None,
+            initrd: Some(kernel.clone()),
+            kernel,
             command_line: String::new(),
             cpus: 2,
             memory_mib: 256,

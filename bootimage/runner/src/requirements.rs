@@ -9,8 +9,8 @@ use crate::machine::Machine;
 
 const SECTION: &str = ".runner";
 
-/// What a kernel file asks for. It holds lines `cpus=N`, `memory_mib=N`, `time_limit_s=N` and `cpu_model=NAME` in section `.runner`; each
-/// may be missing.
+/// What a kernel file asks for. Section `.runner` of the file holds words `cpus=N`, `memory_mib=N`, `time_limit_s=N` and
+/// `cpu_model=NAME`; each may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requirements {
     /// Number of CPUs.
@@ -42,11 +42,11 @@ pub enum RequirementsError {
         /// The reason.
         source: object::read::Error,
     },
-    /// A line of the section is not understood.
-    #[error("section .runner has a line that is not understood: {line:?}")]
-    Line {
-        /// The line.
-        line: String,
+    /// A word of the section is not understood.
+    #[error("section .runner has a word that is not understood: {word:?}")]
+    Word {
+        /// The word.
+        word: String,
     },
 }
 
@@ -71,9 +71,9 @@ impl Requirements {
     fn parse(text: &str) -> Result<Self, RequirementsError> {
         let mut requirements = Self::default();
         // The linker may pad with zero bytes.
-        for line in text.split(['\n', '\0']).filter(|line| !line.is_empty()) {
-            let error = || RequirementsError::Line { line: line.to_owned() };
-            let (key, value) = line.split_once('=').ok_or_else(error)?;
+        for word in text.split([' ', '\n', '\0']).filter(|word| !word.is_empty()) {
+            let error = || RequirementsError::Word { word: word.to_owned() };
+            let (key, value) = word.split_once('=').ok_or_else(error)?;
             let number = || value.parse::<u32>().ok().filter(|&number| number > 0).ok_or_else(error);
             match key {
                 "cpus" => requirements.cpus = Some(number()?),
@@ -108,8 +108,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_read() {
-        let parsed = Requirements::parse("cpus=4\ntime_limit_s=90\n\0\0cpu_model=qemu64,+pcid\n").expect("well-formed");
+    fn words_are_read() {
+        let parsed = Requirements::parse("cpus=4 time_limit_s=90\n\0\0cpu_model=qemu64,+pcid\n").expect("well-formed");
         let expected = Requirements {
             cpus: Some(4),
             memory_mib: None,
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_an_error() {
         for text in ["cpus=", "cpus=0", "cpus=many", "colour=red", "cpus"] {
-            assert!(matches!(Requirements::parse(text), Err(RequirementsError::Line { line }) if line == text));
+            assert!(matches!(Requirements::parse(text), Err(RequirementsError::Word { word }) if word == text));
         }
     }
 }
