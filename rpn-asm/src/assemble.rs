@@ -78,21 +78,6 @@ impl Assembled {
             .map_err(|e| self.refuse(self.code_span(e.offset), ProgramProblem::Unsafe(e.fault)))
     }
 
-    /// Shows what somebody else, such as the kernel, has against the instruction at this offset, in the same
-    /// manner as an error of the assembler.
-    #[must_use]
-    pub fn refuse_code(&self, offset: u32, reason: impl Into<String>, notes: Vec<String>) -> Diagnostics {
-        let reason = reason.into();
-        self.refuse(self.code_span(offset), ProgramProblem::Refused { reason, notes })
-    }
-
-    /// Shows what somebody else has against the probepoint with this index.
-    #[must_use]
-    pub fn refuse_point(&self, index: u32, reason: impl Into<String>, notes: Vec<String>) -> Diagnostics {
-        let reason = reason.into();
-        self.refuse(self.point_span(index), ProgramProblem::Refused { reason, notes })
-    }
-
     fn refuse(&self, span: Option<Span>, problem: ProgramProblem) -> Diagnostics {
         let mut session = Session {
             map: self.sources().clone(),

@@ -1,7 +1,7 @@
 //! The assembler of DProbes: probe programs as text to the object form the engine takes, and back.
 //!
 //! [`assemble`] turns text into an object, or into [`Diagnostics`] that show every mistake with its line. Symbols stay symbols:
-//! [`resolve`] puts addresses in their place, with whatever knows them. [`disassemble`] gives text that assembles to the same
+//! [`resolve`](dprobes::rpn::object::resolve) puts addresses in their place, with whatever knows them. [`disassemble`] gives text that assembles to the same
 //! object again. The language is described in `docs/language.md`.
 //!
 //! ```
@@ -35,7 +35,6 @@ mod parse;
 mod preprocess;
 pub mod problem;
 mod program;
-mod resolve;
 mod source;
 mod suggest;
 mod value;
@@ -44,5 +43,4 @@ pub use assemble::{Assembled, Options, assemble, assemble_file};
 pub use diag::{Diagnostic, Diagnostics, Style};
 pub use disassemble::{DisassembleError, disassemble};
 pub use preprocess::{Files, IncludeError, SystemFiles};
-pub use resolve::{ResolveError, ResolveFailure, Symbol, SymbolResolver, resolve};
 pub use source::{ExpansionId, FileId, Location, SourceMap, Span};

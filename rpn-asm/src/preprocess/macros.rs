@@ -1,8 +1,8 @@
-//! Macros: definitions and their expansion, by the hide-set algorithm that C's rules were written from (Prosser, X3J11/86-196).
+//! The expansion of macros, by the hide-set algorithm that C's rules were written from (Prosser, X3J11/86-196).
 
+use super::definition::{Macro, macro_name};
 use crate::cursor::Cursor;
-use crate::diag::{Reported, Session};
-use crate::expression::bad_token;
+use crate::diag::Session;
 use crate::lex::{self, Token, TokenKind};
 use crate::problem::PreprocessProblem;
 use crate::source::Span;
@@ -16,34 +16,6 @@ const DEEPEST: usize = 200;
 const MOST: usize = 1 << 20;
 
 type HideSet = Rc<[u32]>;
-
-const VA_ARGS: &str = "__VA_ARGS__";
-
-#[derive(Debug, Clone)]
-struct Macro {
-    name: Rc<str>,
-    /// `None` for a macro without parameter list.
-    parameters: Option<Vec<Rc<str>>>,
-    variadic: bool,
-    body: Vec<Token>,
-    span: Span,
-    id: u32,
-}
-
-impl Macro {
-    fn parameter(&self, token: &Token) -> Option<usize> {
-        let name = token.name()?;
-        self.parameters.as_ref()?.iter().position(|p| &**p == name)
-    }
-
-    fn same_as(&self, other: &Macro) -> bool {
-        let alike = |(i, (a, b)): (usize, (&Token, &Token))| a.text == b.text && (i == 0 || a.space == b.space);
-        self.parameters == other.parameters
-            && self.variadic == other.variadic
-            && self.body.len() == other.body.len()
-            && self.body.iter().zip(&other.body).enumerate().all(alike)
-    }
-}
 
 /// All macros that are defined at this point of the text.
 #[derive(Default)]
@@ -85,40 +57,21 @@ impl Macros {
     }
 
     pub fn define(&mut self, cursor: &mut Cursor<'_>, session: &mut Session) {
-        let Ok(name) = macro_name("define", cursor, session) else {
-            return;
-        };
-        let mut variadic = false;
-        let mut parameters = None;
-        if let Some(open) = cursor.peek().filter(|t| t.is("(") && !t.space) {
-            cursor.next();
-            match parameter_list(cursor, session, open.span) {
-                Ok((list, more)) => (parameters, variadic) = (Some(list), more),
-                Err(Reported) => return,
-            }
-        }
         let next_id = self.ids.len() as u32;
-        let id = *self.ids.entry(Rc::clone(&name.text)).or_insert(next_id);
-        let m = Macro {
-            name: Rc::clone(&name.text),
-            parameters,
-            variadic,
-            body: cursor.rest().to_vec(),
-            span: name.span,
-            id,
-        };
-        if check_body(&m, session).is_err() {
+        let ids = &mut self.ids;
+        let id = |name: &Rc<str>| *ids.entry(Rc::clone(name)).or_insert(next_id);
+        let Ok(m) = Macro::parse(cursor, session, id) else {
             return;
-        }
-        if let Some(old) = self.defined.get(&name.text).filter(|old| !old.same_as(&m)) {
+        };
+        if let Some(old) = self.defined.get(&m.name).filter(|old| !old.same_as(&m)) {
             let problem = PreprocessProblem::Redefined {
-                name: name.text.to_string(),
+                name: m.name.to_string(),
                 first: old.span,
             };
-            session.report(name.span, problem);
+            session.report(m.span, problem);
             return;
         }
-        self.defined.insert(Rc::clone(&name.text), m);
+        self.defined.insert(Rc::clone(&m.name), m);
     }
 
     /// Expands every macro in `tokens`. A macro's arguments may go over several lines; the ends of those lines disappear.
@@ -362,86 +315,6 @@ fn reported(token: &Token) -> Token {
         kind: TokenKind::Reported,
         ..token.clone()
     }
-}
-
-fn macro_name<'a>(directive: &str, cursor: &mut Cursor<'a>, session: &mut Session) -> Result<&'a Token, Reported> {
-    if let Some(r) = cursor.peek().and_then(|t| bad_token(session, t)) {
-        return Err(r);
-    }
-    let Some(name) = cursor.name() else {
-        let problem = PreprocessProblem::ExpectedName {
-            directive: format!("#{directive}"),
-            found: cursor.found(),
-        };
-        return Err(session.report(cursor.span(), problem));
-    };
-    if name.text.contains(['.', '$']) || ["defined", VA_ARGS].contains(&&*name.text) {
-        let name_text = name.text.to_string();
-        return Err(session.report(name.span, PreprocessProblem::NotMacroName { name: name_text }));
-    }
-    Ok(name)
-}
-
-type Parameters = (Vec<Rc<str>>, bool);
-
-fn parameter_list(cursor: &mut Cursor<'_>, session: &mut Session, open: Span) -> Result<Parameters, Reported> {
-    let mut list: Vec<Rc<str>> = Vec::new();
-    if cursor.take(")").is_some() {
-        return Ok((list, false));
-    }
-    loop {
-        let variadic = cursor.take("...").is_some();
-        if variadic {
-            list.push(VA_ARGS.into());
-        } else if let Some(p) = cursor.name() {
-            if list.contains(&p.text) {
-                let name = p.text.to_string();
-                return Err(session.report(p.span, PreprocessProblem::DuplicateParameter { name }));
-            }
-            if p.text.contains(['.', '$']) || &*p.text == VA_ARGS {
-                let name = p.text.to_string();
-                return Err(session.report(p.span, PreprocessProblem::NotMacroName { name }));
-            }
-            list.push(Rc::clone(&p.text));
-        }
-        let named = !list.is_empty();
-        if named && cursor.take(")").is_some() {
-            return Ok((list, variadic));
-        }
-        if !named || variadic || cursor.take(",").is_none() || cursor.peek().is_some_and(|t| t.is(")")) {
-            let at = if cursor.at_end() { open } else { cursor.span() };
-            let found = cursor.found();
-            return Err(session.report(at, PreprocessProblem::ParameterList { found }));
-        }
-    }
-}
-
-fn check_body(m: &Macro, session: &mut Session) -> Result<(), Reported> {
-    let mut result = Ok(());
-    let mut report = |span, problem| result = Err(session.report(span, problem));
-    for end in [m.body.first(), m.body.last()].into_iter().flatten() {
-        if end.is("##") {
-            report(end.span, PreprocessProblem::PasteAtEnd);
-        }
-    }
-    for (i, t) in m.body.iter().enumerate() {
-        let parameter_follows = || m.body.get(i + 1).is_some_and(|t| m.parameter(t).is_some());
-        if m.parameters.is_some() && t.is("#") && !parameter_follows() {
-            report(t.span, PreprocessProblem::StringizeNeedsParameter);
-        }
-        if t.is("##") && m.body.get(i + 1).is_some_and(|t| t.is("##")) {
-            report(t.span, PreprocessProblem::PasteAtEnd);
-        }
-        if t.name() == Some(VA_ARGS) && !m.variadic {
-            report(t.span, PreprocessProblem::StrayVaArgs);
-        }
-    }
-    for t in &m.body {
-        if let Some(r) = bad_token(session, t) {
-            result = Err(r);
-        }
-    }
-    result
 }
 
 /// Takes `( ... )` off the end of `work`, split at commas into at most `most` arguments. `None`, and nothing taken, if it does

@@ -1,6 +1,7 @@
 //! The preprocessor: C's directives and macros, built in, with spans that survive them.
 
 mod condition;
+mod definition;
 mod include;
 mod macros;
 #[cfg(test)]

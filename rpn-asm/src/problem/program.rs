@@ -286,13 +286,6 @@ pub enum ProgramProblem {
     Object(dprobes::rpn::object::ObjectError),
     /// The verifier has proved that the program is not safe to run.
     Unsafe(dprobes::rpn::verify::Fault),
-    /// Whoever checked the object refused this part of it.
-    Refused {
-        /// Why.
-        reason: String,
-        /// More about it.
-        notes: Vec<String>,
-    },
 }
 
 impl ProgramProblem {
@@ -470,7 +463,6 @@ impl ProgramProblem {
             UnusedVariable { name } => say(format!("variable `{name}` is not used"), "no instruction names it"),
             Object(error) => say(format!("the program does not fit in an object: {error}"), ""),
             Unsafe(fault) => say(fault.to_string(), "refused by the verifier"),
-            Refused { reason, notes } => notes.iter().fold(say(reason.clone(), ""), |x, n| x.note(n.clone())),
         }
     }
 }
