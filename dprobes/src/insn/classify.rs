@@ -8,8 +8,9 @@ use core::fmt;
 /// How to resume after a hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// Run a [copy](Insn::relocate) in a slot, followed by a [jump](super::jump) back to the next instruction. It
-    /// leaves RIP at the end of the copy unless it faults.
+    /// Run a [copy](Insn::relocate) in a slot, followed by a [jump](super::jump) back to the next instruction. It leaves
+    /// RIP at the end of the copy unless it faults. All that tells it from the original is what the x87 unit keeps for
+    /// `fnstenv`: the address of its last instruction.
     Copy,
     /// As `Copy`, but the next instruction has to be copied into the slot as well, before the jump back: it runs in the
     /// interrupt shadow of this one (`sti`), which a jump would use up. `sti; hlt` loses a wake-up otherwise.

@@ -22,8 +22,8 @@ pub const DATA_SIZE: usize = 4096;
 pub enum Outcome {
     /// It completed; RIP is the address that would execute next.
     Completed,
-    /// It raised a fault, before it had any effect.
-    Faulted,
+    /// It raised a fault; RIP is its own.
+    Faulted(Signal),
 }
 
 /// A child process, stopped, that shares a page of data and a region of code with this one.
@@ -31,6 +31,8 @@ pub struct Native {
     child: Pid,
     code: Shared,
     data: Shared,
+    /// The last stop was for a target that could not be fetched.
+    stopped_in_fetch: bool,
 }
 
 impl Native {
@@ -54,7 +56,12 @@ impl Native {
                     waitpid(child, None).expect("waitpid"),
                     WaitStatus::Stopped(child, Signal::SIGSTOP)
                 );
-                let mut native = Native { child, code, data };
+                let mut native = Native {
+                    child,
+                    code,
+                    data,
+                    stopped_in_fetch: false,
+                };
                 native.code.bytes().fill(0xcc);
                 native
             }
@@ -90,25 +97,93 @@ impl Native {
         self.registers()
     }
 
+    /// The vector and floating-point state, in the form of XSAVE.
+    pub fn extended_state(&self) -> Vec<u8> {
+        let mut state = vec![0; 1 << 14];
+        let size = self.extended_state_request(nix::libc::PTRACE_GETREGSET, &mut state);
+        state.truncate(size);
+        state
+    }
+
+    /// Makes `state`, read before, the child's.
+    pub fn set_extended_state(&self, state: &[u8]) {
+        self.extended_state_request(nix::libc::PTRACE_SETREGSET, &mut state.to_vec());
+    }
+
+    fn extended_state_request(&self, request: nix::libc::c_uint, state: &mut [u8]) -> usize {
+        const NT_X86_XSTATE: usize = 0x202;
+        let mut vector = nix::libc::iovec {
+            iov_base: state.as_mut_ptr().cast(),
+            iov_len: state.len(),
+        };
+        // SAFETY: the kernel reads or writes the bytes of `state` that `vector` describes, no more.
+        let result = unsafe { nix::libc::ptrace(request, self.child.as_raw(), NT_X86_XSTATE, &raw mut vector) };
+        assert_eq!(result, 0, "ptrace: {}", std::io::Error::last_os_error());
+        vector.iov_len
+    }
+
+    /// Puts bytes into the code, at an offset from the [start](Native::start).
+    pub fn place(&mut self, offset: usize, bytes: &[u8]) {
+        self.code.bytes()[CODE_OFFSET + offset..][..bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Makes the code at an offset from the [start](Native::start) `int3` again.
+    pub fn clear(&mut self, offset: usize, length: usize) {
+        self.code.bytes()[CODE_OFFSET + offset..][..length].fill(0xcc);
+    }
+
     /// Runs one instruction, up to the `int3` that it leads to.
     pub fn run(&mut self, instruction: &[u8]) -> (Outcome, Registers) {
-        let place = &mut self.code.bytes()[CODE_OFFSET..][..instruction.len()];
-        place.copy_from_slice(instruction);
+        self.place(0, instruction);
+        let (outcome, registers) = self.run_from(0);
+        self.clear(0, instruction.len());
+        (outcome, registers)
+    }
+
+    /// Runs what was placed at an offset, up to an `int3`.
+    pub fn run_from(&mut self, offset: usize) -> (Outcome, Registers) {
+        let from = self.jump_to(offset);
         ptrace::cont(self.child, None).expect("cont");
-        let status = waitpid(self.child, None).expect("waitpid");
-        self.code.bytes()[CODE_OFFSET..][..instruction.len()].fill(0xcc);
+        let (outcome, mut registers) = self.stop(from);
+        if outcome == Outcome::Completed && !self.stopped_in_fetch {
+            registers.rip -= 1;
+        }
+        (outcome, registers)
+    }
+
+    /// Single-steps the instruction at an offset, all iterations of it.
+    pub fn step_from(&mut self, offset: usize, repeats: bool) -> (Outcome, Registers) {
+        let from = self.jump_to(offset);
+        loop {
+            ptrace::step(self.child, None).expect("step");
+            let (outcome, registers) = self.stop(from);
+            if outcome != Outcome::Completed || !repeats || registers.rip != from {
+                return (outcome, registers);
+            }
+        }
+    }
+
+    fn jump_to(&self, offset: usize) -> u64 {
         let mut registers = self.registers();
-        match status {
-            WaitStatus::Stopped(_, Signal::SIGTRAP) => {
-                registers.rip -= 1;
-                (Outcome::Completed, registers)
-            }
-            WaitStatus::Stopped(_, Signal::SIGSEGV | Signal::SIGBUS) if registers.rip == self.start() => {
-                (Outcome::Faulted, registers)
-            }
+        registers.rip = self.start() + offset as u64;
+        ptrace::setregs(self.child, registers).expect("setregs");
+        registers.rip
+    }
+
+    /// Waits for the child to stop.
+    fn stop(&mut self, from: u64) -> (Outcome, Registers) {
+        let status = waitpid(self.child, None).expect("waitpid");
+        let registers = self.registers();
+        let WaitStatus::Stopped(_, signal) = status else {
+            panic!("at {:#x}: {status:?}", registers.rip)
+        };
+        self.stopped_in_fetch = signal != Signal::SIGTRAP;
+        match signal {
+            Signal::SIGTRAP => (Outcome::Completed, registers),
+            _ if registers.rip == from => (Outcome::Faulted(signal), registers),
             // The fetch at its target failed: it completed itself.
-            WaitStatus::Stopped(_, Signal::SIGSEGV | Signal::SIGBUS) => (Outcome::Completed, registers),
-            other => panic!("{instruction:02x?}: {other:?}"),
+            Signal::SIGSEGV | Signal::SIGBUS => (Outcome::Completed, registers),
+            other => panic!("at {:#x}: {other:?}", registers.rip),
         }
     }
 }

@@ -63,7 +63,7 @@ proptest! {
                 if let Err(refusal) = insn.resume() {
                     prop_assert_eq!(insn.step(), Err(refusal));
                 }
-                let _ = (insn.may_fault(), insn.relocate(address, slot), insn.modrm(), insn.segment(), format!("{insn:?}"));
+                let _ = (insn.may_fault(), insn.relocate(address, slot), format!("{insn:?}"));
             }
             Err(DecodeError::Truncated { available }) => prop_assert_eq!(available, bytes.len()),
             // More bytes do not mend it.
