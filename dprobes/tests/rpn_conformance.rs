@@ -69,7 +69,7 @@ fn canonical(result: &str) -> String {
                 format!("ram{}{}", many(what), bytes(rest))
             }
         }
-        "words" | "fault" | "lv" | "major" | "minor" => format!("{word}{}", many(rest)),
+        "words" | "locals" | "fault" | "lv" | "major" | "minor" => format!("{word}{}", many(rest)),
         _ if rest.is_empty() => word.to_owned(),
         _ => format!("{word}{}", many(rest)),
     }

@@ -72,6 +72,13 @@ fn operands_out_of_range_are_refused() {
     assert_eq!(text_fault("push 1; shr 255; exit").1, operand(Op::Shr, 255, 0, 63));
     assert_eq!(text_fault("push 1; rol 64; exit").1, operand(Op::Rol, 64, 0, 63));
     assert_eq!(text_fault("push 1; ror 64; exit").1, operand(Op::Ror, 64, 0, 63));
+    for (text, op) in [("pbl", Op::Pbl), ("pbr", Op::Pbr), ("pzl", Op::Pzl), ("pzr", Op::Pzr)] {
+        assert_eq!(text_fault(&format!("push 1; {text} 0; exit")).1, operand(op, 0, 1, 64));
+        assert_eq!(
+            text_fault(&format!("push 1; {text} 65; exit")).1,
+            operand(op, 65, 1, 64)
+        );
+    }
     assert_eq!(text_fault("setmaj 0; exit").1, operand(Op::SetMaj, 0, 1, 65_535));
     assert_eq!(text_fault("log 1025; exit").1, operand(Op::Log, 1025, 0, 1024));
     for op in [

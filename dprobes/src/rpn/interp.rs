@@ -216,6 +216,47 @@ const EXHAUSTED: Exception = Exception {
     parm2: 0,
 };
 
+/// Bit propagation; bits are counted from 1, the least significant one, to 64.
+mod bits {
+    /// The bits above `bit`.
+    fn above(bit: u8) -> u64 {
+        !1_u64.wrapping_shl(u32::from(bit) - 1) & !below(bit)
+    }
+
+    /// The bits below `bit`.
+    fn below(bit: u8) -> u64 {
+        1_u64.wrapping_shl(u32::from(bit) - 1).wrapping_sub(1)
+    }
+
+    fn is_set(word: u64, bit: u8) -> bool {
+        word.wrapping_shr(u32::from(bit) - 1) & 1 != 0
+    }
+
+    pub(super) fn pbl(word: u64, bit: u8) -> u64 {
+        if is_set(word, bit) {
+            word | above(bit)
+        } else {
+            word & !above(bit)
+        }
+    }
+
+    pub(super) fn pbr(word: u64, bit: u8) -> u64 {
+        if is_set(word, bit) {
+            word | below(bit)
+        } else {
+            word & !below(bit)
+        }
+    }
+
+    pub(super) fn pzl(word: u64, bit: u8) -> u64 {
+        word & !above(bit)
+    }
+
+    pub(super) fn pzr(word: u64, bit: u8) -> u64 {
+        word & !below(bit)
+    }
+}
+
 /// The loop. With `WHOLE`, every word that was ever on the stack is kept in memory.
 ///
 /// The top word is kept in `tos`, all others are in the workspace; when the stack is empty, `tos` stands for the word
@@ -343,6 +384,16 @@ fn execute<E: Env, const WHOLE: bool>(
                 raise!(INVALID_OPERAND, operand::BIT, count);
             }
             count as u32
+        }};
+    }
+    // `value bit -- result`
+    macro_rules! propagate {
+        ($bits:ident) => {{
+            let bit = pop!();
+            match u8::try_from(bit) {
+                Ok(small @ 1..=64) => tos = bits::$bits(tos, small),
+                _ => raise!(INVALID_OPERAND, operand::BIT, bit),
+            }
         }};
     }
     // `count value -- result`
@@ -487,6 +538,17 @@ fn execute<E: Env, const WHOLE: bool>(
                 logged!(ws.log_words(logmax, from, count));
             }
 
+            Insn::LogLv => {
+                let count = pop!();
+                let first = pop!();
+                let all = locals.len() as u64;
+                if count != 0 && (first >= all || count > all - first) {
+                    raise!(INVALID_OPERAND, operand::LOCAL, first.max(all));
+                }
+                let range = locals.get(first as usize..).and_then(|rest| rest.get(..count as usize));
+                logged!(ws.log_locals(logmax, range.unwrap_or(&[])));
+            }
+
             Insn::PushLv(index) => push!(local!(u64::from(index)).load(Relaxed)),
             Insn::PushLvS => {
                 let index = pop!();
@@ -559,6 +621,15 @@ fn execute<E: Env, const WHOLE: bool>(
             Insn::ShlS => shift!(wrapping_shl),
             Insn::Shr(count) => tos = tos.wrapping_shr(u32::from(count)),
             Insn::ShrS => shift!(wrapping_shr),
+
+            Insn::Pbl(bit) => tos = bits::pbl(tos, bit),
+            Insn::PblS => propagate!(pbl),
+            Insn::Pbr(bit) => tos = bits::pbr(tos, bit),
+            Insn::PbrS => propagate!(pbr),
+            Insn::Pzl(bit) => tos = bits::pzl(tos, bit),
+            Insn::PzlS => propagate!(pzl),
+            Insn::Pzr(bit) => tos = bits::pzr(tos, bit),
+            Insn::PzrS => propagate!(pzr),
 
             Insn::Xchg => {
                 let below = sp.wrapping_sub(2);

@@ -1,5 +1,7 @@
 //! Writing the log of a hit: elements, as far as they fit.
 
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use super::env::Env;
 use super::limits::STACK_WORDS;
 use super::workspace::Workspace;
@@ -49,6 +51,26 @@ impl Workspace {
             self.put(word.to_le_bytes());
         }
         if fit < count { Logged::Overflow } else { Logged::All }
+    }
+
+    /// Logs local variables.
+    pub(super) fn log_locals(&mut self, max: u16, locals: &[AtomicU64]) -> Logged {
+        let Some(room) = self.room(max).checked_sub(PREFIX) else {
+            return Logged::Overflow;
+        };
+        let fit = locals.len().min(room / 8);
+        if fit == 0 && !locals.is_empty() {
+            return Logged::Overflow;
+        }
+        self.put(prefix(token::LOCALS, fit as u16));
+        for local in locals.iter().take(fit) {
+            self.put(local.load(Relaxed).to_le_bytes());
+        }
+        if fit < locals.len() {
+            Logged::Overflow
+        } else {
+            Logged::All
+        }
     }
 
     /// Logs the string at `addr`, at most `len` bytes of it.

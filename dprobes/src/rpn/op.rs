@@ -168,6 +168,7 @@ ops! {
     0x17 LogMrf      "log"     ["mrf"]       None   2 -> 0 Next   "Logs the memory at an address: (length address --).";
     0x1b Log         "log"     []            U16    n -> 0 Next   "Logs words from the stack, the top one first.";
     0x8a LogS        "log"     []            None   count -> 0 Next "Logs as many words from the stack as the top one says: (... count --).";
+    0x8b LogLv       "log"     ["lv"]        None   2 -> 0 Next   "Logs local variables: (first count --).";
     // Local variables
     0x29 PushLv      "push"    ["lv"]        Local  0 -> 1 Next   "Pushes a local variable.";
     0x2a PushLvS     "push"    ["lv"]        None   1 -> 1 Next   "Pushes a local variable: (index -- value).";
@@ -198,6 +199,14 @@ ops! {
     0x3f ShlS        "shl"     []            None   2 -> 1 Next   "Shifts a word left by 0 to 63 bits: (count value -- result).";
     0x40 Shr         "shr"     []            U8     1 -> 1 Next   "Shifts the top word right by 0 to 63 bits, filling with zeros.";
     0x41 ShrS        "shr"     []            None   2 -> 1 Next   "Shifts a word right by 0 to 63 bits, filling with zeros: (count value -- result).";
+    0x64 PblS        "pbl"     []            None   2 -> 1 Next   "Copies a bit, 1 to 64, to all higher ones: (value bit -- result).";
+    0x65 PbrS        "pbr"     []            None   2 -> 1 Next   "Copies a bit, 1 to 64, to all lower ones: (value bit -- result).";
+    0x66 Pbl         "pbl"     []            U8     1 -> 1 Next   "Copies a bit of the top word, 1 to 64, to all higher ones.";
+    0x67 Pbr         "pbr"     []            U8     1 -> 1 Next   "Copies a bit of the top word, 1 to 64, to all lower ones.";
+    0x68 PzlS        "pzl"     []            None   2 -> 1 Next   "Clears all bits above one, 1 to 64: (value bit -- result).";
+    0x69 PzrS        "pzr"     []            None   2 -> 1 Next   "Clears all bits below one, 1 to 64: (value bit -- result).";
+    0x6a Pzl         "pzl"     []            U8     1 -> 1 Next   "Clears all bits of the top word above one, 1 to 64.";
+    0x6b Pzr         "pzr"     []            U8     1 -> 1 Next   "Clears all bits of the top word below one, 1 to 64.";
     // The stack
     0x42 Xchg        "xchg"    []            None   2 -> 2 Next   "Exchanges the two top words: (a b -- b a).";
     0x43 Dup         "dup"     []            U8     1 -> n Next   "Replaces the top word by that many copies of it; 0 drops it.";

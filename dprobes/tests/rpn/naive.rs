@@ -307,13 +307,13 @@ impl Naive<'_> {
         Stop::Raise(1, addr, 0)
     }
 
-    fn log_words(&mut self, words: &[u64]) -> Result<(), Stop> {
+    fn log_words(&mut self, token: u8, words: &[u64]) -> Result<(), Stop> {
         let room = self.logmax - self.log.len();
         if room < 3 || (room < 11 && !words.is_empty()) {
             return Err(self.overflow());
         }
         let fit = words.len().min((room - 3) / 8);
-        self.log.push(7);
+        self.log.push(token);
         self.log.extend((fit as u16).to_le_bytes());
         for word in &words[..fit] {
             self.log.extend(word.to_le_bytes());
@@ -378,6 +378,9 @@ impl Naive<'_> {
             Jlt | Jle | Jgt | Jge | Jz | Jnz | Loop | MoveLv | PushLvS | Neg | Not | Rol | Ror | Shl | Shr => (1, 1),
             PushMemU8 | PushMemU16 | PushMemU32 | PushMemU64 | PushMemS8 | PushMemS16 | PushMemS32 => (1, 1),
             LogStr | LogMrf | PopLvS | PopMemU8 | PopMemU16 | PopMemU32 | PopMemU64 => (2, 0),
+            LogLv => (2, 0),
+            Pbl | Pbr | Pzl | Pzr => (1, 1),
+            PblS | PbrS | PzlS | PzrS => (2, 1),
             MoveLvS | Add | Sub | Mul | And | Or | Xor | RolS | RorS | ShlS | ShrS => (2, 1),
             Div | Idiv | Xchg => (2, 2),
             Rx => (3, 3),
@@ -474,7 +477,7 @@ impl Naive<'_> {
             }
             Log => {
                 let words: Vec<u64> = (0..operand).map(|_| self.stack.pop()).collect();
-                self.log_words(&words)?;
+                self.log_words(7, &words)?;
             }
             LogS => {
                 let count = self.stack.pop();
@@ -486,7 +489,19 @@ impl Naive<'_> {
                     return wrap(parms);
                 }
                 let words: Vec<u64> = (0..count).map(|_| self.stack.pop()).collect();
-                self.log_words(&words)?;
+                self.log_words(7, &words)?;
+            }
+            LogLv => {
+                let count = self.stack.pop();
+                let first = self.stack.pop();
+                let all = self.locals.len() as u64;
+                if count > 0 && u128::from(first) + u128::from(count) > u128::from(all) {
+                    return Err(Stop::Raise(INVALID_OPERAND, 1, first.max(all)));
+                }
+                let words: Vec<u64> = (first..first.saturating_add(count))
+                    .map(|i| self.locals[i as usize])
+                    .collect();
+                self.log_words(5, &words)?;
             }
             PushLv => {
                 let value = *self.local(operand)?;
@@ -577,6 +592,29 @@ impl Naive<'_> {
                     Shl | ShlS => (u128::from(value) << count) as u64,
                     _ => (u128::from(value) >> count) as u64,
                 });
+            }
+            Pbl | PblS | Pbr | PbrS | Pzl | PzlS | Pzr | PzrS => {
+                let bit = if matches!(op, Pbl | Pbr | Pzl | Pzr) {
+                    operand
+                } else {
+                    self.stack.pop()
+                };
+                if bit == 0 || bit > 64 {
+                    return Err(Stop::Raise(INVALID_OPERAND, 3, bit));
+                }
+                let word = self.stack.pop();
+                let at = |n: u64| word >> (n - 1) & 1;
+                let result = (1..=64).map(|n| {
+                    let new = match op {
+                        Pbl | PblS if n > bit => at(bit),
+                        Pbr | PbrS if n < bit => at(bit),
+                        Pzl | PzlS if n > bit => 0,
+                        Pzr | PzrS if n < bit => 0,
+                        _ => at(n),
+                    };
+                    new << (n - 1)
+                });
+                self.stack.push(result.sum());
             }
             Xchg => {
                 let b = self.stack.pop();

@@ -81,6 +81,8 @@ fn sensible(rng: &mut Rng, op: Op, locals: u16) -> Vec<u64> {
         MoveLvS => vec![word(rng), local],
         SetMinS | SetMajS => vec![rng.below(0x10002)],
         RolS | RorS | ShlS | ShrS => vec![rng.below(65), word(rng)],
+        LogLv => vec![local, rng.below(3)],
+        PblS | PbrS | PzlS | PzrS => vec![word(rng), rng.below(66)],
         LogS => vec![word(rng), word(rng), rng.below(4)],
         DupS => vec![rng.below(5), word(rng)],
         Div | Idiv => vec![word(rng), 1 + rng.below(4)],
@@ -124,6 +126,7 @@ pub fn program(rng: &mut Rng) -> Builder {
             Operand::None => 0,
             Operand::U8 => match op {
                 Op::Dup | Op::Ros => rng.below(5),
+                Op::Pbl | Op::Pbr | Op::Pzl | Op::Pzr => 1 + rng.below(64),
                 _ => rng.below(64),
             },
             Operand::U16 => rng.below(5) + u64::from(op == Op::SetMaj),

@@ -69,6 +69,7 @@ impl Verifier<'_, '_> {
         };
         match op {
             Op::Rol | Op::Ror | Op::Shl | Op::Shr => within(0, 63),
+            Op::Pbl | Op::Pbr | Op::Pzl | Op::Pzr => within(1, 64),
             Op::Log => within(0, STACK_WORDS as u64),
             // Major code 0 is reserved.
             Op::SetMaj => within(1, u64::from(u16::MAX)),
