@@ -27,7 +27,7 @@ Examples:
 /// Automated breakpoints for a running kernel.
 ///
 /// A probe program says where to put breakpoints and what to do when one is hit: look at registers and memory, count, log. The
-/// dprobes module verifies a program before it arms it, so that no program can harm the kernel by mistake.
+/// dprobes module verifies a program before it arms it: it cannot run for ever or crash the kernel by a bad address.
 #[derive(Debug, Parser)]
 #[command(name = "dprobes", version, max_term_width = 100, after_help = format!("{AFTER_HELP}{EXIT_CODES}"))]
 pub struct Cli {
@@ -43,12 +43,6 @@ pub struct Global {
     /// The control device.
     #[arg(long, global = true, hide = true, value_name = "PATH", default_value = device::DEFAULT_PATH)]
     pub device: PathBuf,
-
-    /// Where addresses of symbols come from.
-    ///
-    /// A file in the form of /proc/kallsyms; System.map has it too. `check` resolves symbols only when this is given.
-    #[arg(long, global = true, value_name = "PATH")]
-    pub kallsyms: Option<PathBuf>,
 
     #[command(flatten)]
     pub color: colorchoice_clap::Color,
@@ -109,6 +103,10 @@ Examples:
 pub struct Insert {
     #[command(flatten)]
     pub source: Source,
+
+    /// Where addresses of symbols come from instead of /proc/kallsyms.
+    #[arg(long, hide = true, value_name = "PATH")]
+    pub kallsyms: Option<PathBuf>,
 
     /// Print the inserted probes as JSON, one object a line, as `query --json` does.
     #[arg(long)]
@@ -227,6 +225,10 @@ Examples:
 pub struct Check {
     #[command(flatten)]
     pub source: Source,
+
+    /// Resolve symbols too, with this list: /proc/kallsyms (as root), a System.map, or the output of `nm -n`.
+    #[arg(long, value_name = "PATH")]
+    pub kallsyms: Option<PathBuf>,
 
     /// Print the summary as JSON, one object.
     #[arg(long)]

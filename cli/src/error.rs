@@ -45,8 +45,8 @@ pub enum Error {
     Object { path: PathBuf, error: ObjectError },
     /// The program does not verify.
     Verify(Box<Report>),
-    /// Symbols could not be resolved.
-    Symbols(Vec<Report>),
+    /// Locations could not be resolved: the first of them explained, and how many more.
+    Symbols { reports: Vec<Report>, more: usize },
     /// The list of symbols is of no use.
     List { path: PathBuf, error: ListError },
     /// The device does not answer.
@@ -88,8 +88,11 @@ impl Error {
     pub fn render(&self) -> String {
         match self {
             Error::Assembler(diagnostics) => diagnostics.render(Style::Coloured).trim_end().to_owned(),
-            Error::Symbols(reports) => {
-                let all: Vec<_> = reports.iter().map(Report::render).collect();
+            Error::Symbols { reports, more } => {
+                let mut all: Vec<_> = reports.iter().map(Report::render).collect();
+                if *more > 0 {
+                    all.push(Report::new(format!("{more} more locations cannot be resolved")).render());
+                }
                 all.join("\n\n")
             }
             other => other.report().render(),
@@ -115,7 +118,7 @@ impl Error {
                 .help("make the object again with `dprobes asm`, with the same version of the command"),
             Error::Disassemble { path, error } => Report::new(format!("{}: {error}", path.display())),
             Error::Verify(report) | Error::Refused(report) => Report::clone(report),
-            Error::Assembler(_) | Error::Symbols(_) => Report::default(),
+            Error::Assembler(_) | Error::Symbols { .. } => Report::default(),
             Error::List { path, error } => list(path, error),
             Error::Device(error) => device(error),
             Error::Signals(error) => Report::new(format!("cannot wait for records: {}", reason(error))),

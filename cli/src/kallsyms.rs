@@ -4,6 +4,7 @@
 //! function ends where the next symbol of the same module begins, as in the kernel's own `kallsyms_lookup_size_offset`.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
 /// What a list of symbols is from: the kernel's image or a module.
@@ -74,19 +75,14 @@ pub enum ListError {
 /// Why a name has no address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotFound {
-    /// No such symbol.
-    Unknown {
-        /// Names that differ little, the best first.
-        near: Vec<String>,
-        /// The modules (or the kernel, as `kernel`) that do have it.
-        elsewhere: Vec<String>,
-    },
+    /// No such symbol; see [`Kallsyms::near`] and [`Kallsyms::elsewhere`].
+    Unknown,
     /// Several different functions have the name.
     Ambiguous { addresses: Vec<u64> },
     /// It is data, of this type.
     NotText { kind: char },
-    /// The module has no symbols: it is not loaded.
-    NoModule { near: Vec<String> },
+    /// The module has no symbols: it is not loaded. See [`Kallsyms::near_modules`].
+    NoModule,
 }
 
 struct Entry {
@@ -104,6 +100,8 @@ pub struct Kallsyms {
     entries: Vec<Entry>,
     /// Names in `text`; the first is the kernel's and empty.
     modules: Vec<Range<u32>>,
+    /// The hash of each entry's name and the entry's index, sorted.
+    by_name: Vec<(u64, u32)>,
 }
 
 impl fmt::Debug for Kallsyms {
@@ -181,24 +179,37 @@ impl Kallsyms {
             return Err(ListError::Hidden);
         }
         entries.sort_by_key(|entry| (entry.owner, entry.address));
-        Ok(Kallsyms { text, entries, modules })
+        let name = |(index, entry): (u32, &Entry)| (hash(slice(&text, &entry.name)), index);
+        let mut by_name: Vec<_> = (0..).zip(&entries).map(name).collect();
+        by_name.sort_unstable();
+        Ok(Kallsyms {
+            text,
+            entries,
+            modules,
+            by_name,
+        })
+    }
+
+    /// The entries with this name, of all modules, in the order of `entries`.
+    fn named(&self, name: &str) -> impl Iterator<Item = usize> {
+        let hash = hash(name);
+        let start = self.by_name.partition_point(|(other, _)| *other < hash);
+        let same = self.by_name[start..]
+            .iter()
+            .take_while(move |(other, _)| *other == hash);
+        same.map(|(_, index)| *index as usize)
+            .filter(move |&index| self.name(index) == name)
     }
 
     /// The one function of this name.
     pub fn find<'a>(&'a self, name: &str, owner: Owner<'_>) -> Result<Symbol<'a>, NotFound> {
         let Some(range) = self.entries_of(owner) else {
-            let Owner::Module(module) = owner else {
-                return Err(NotFound::Unknown {
-                    near: vec![],
-                    elsewhere: vec![],
-                });
-            };
-            let modules = self.modules.iter().skip(1).map(|name| slice(&self.text, name));
-            return Err(NotFound::NoModule {
-                near: nearest(module, modules),
+            return Err(match owner {
+                Owner::Kernel => NotFound::Unknown,
+                Owner::Module(_) => NotFound::NoModule,
             });
         };
-        let named = || range.clone().filter(|&index| self.name(index) == name);
+        let named = || self.named(name).filter(|index| range.contains(index));
         let functions: Vec<usize> = named().filter(|&index| is_text(self.entries[index].kind)).collect();
         // Sorted by address. One place that is listed twice is no contradiction.
         let mut addresses: Vec<u64> = functions.iter().map(|&index| self.entries[index].address).collect();
@@ -210,9 +221,38 @@ impl Kallsyms {
                 Some(index) => NotFound::NotText {
                     kind: char::from(self.entries[index].kind),
                 },
-                None => self.unknown(name, range),
+                None => NotFound::Unknown,
             }),
         }
+    }
+
+    /// Functions whose names differ little, the best first.
+    pub fn near(&self, name: &str, owner: Owner<'_>) -> Vec<String> {
+        let range = self.entries_of(owner).unwrap_or(0..0);
+        nearest(
+            name,
+            range
+                .filter(|&index| is_text(self.entries[index].kind))
+                .map(|index| self.name(index)),
+        )
+    }
+
+    /// The modules that have a function of this name; the kernel as `kernel`.
+    pub fn elsewhere(&self, name: &str) -> Vec<String> {
+        let functions = self.named(name).filter(|&index| is_text(self.entries[index].kind));
+        let mut modules: Vec<String> = functions
+            .map(|index| match self.owner(self.entries[index].owner) {
+                Owner::Kernel => "kernel".to_owned(),
+                Owner::Module(module) => module.to_owned(),
+            })
+            .collect();
+        modules.dedup();
+        modules
+    }
+
+    /// Modules whose names differ little, the best first.
+    pub fn near_modules(&self, name: &str) -> Vec<String> {
+        nearest(name, self.modules.iter().skip(1).map(|name| slice(&self.text, name)))
     }
 
     /// The symbol that contains an address, and how far the address is into it. Of aliases, the first listed.
@@ -277,32 +317,12 @@ impl Kallsyms {
             kind: char::from(entry.kind),
         }
     }
+}
 
-    fn unknown(&self, name: &str, range: Range<usize>) -> NotFound {
-        let mut elsewhere: Vec<String> = Vec::new();
-        for entry in self
-            .entries
-            .iter()
-            .filter(|entry| slice(&self.text, &entry.name) == name)
-        {
-            let module = match self.owner(entry.owner) {
-                Owner::Kernel => "kernel".to_owned(),
-                Owner::Module(module) => module.to_owned(),
-            };
-            if elsewhere.last() != Some(&module) {
-                elsewhere.push(module);
-            }
-        }
-        NotFound::Unknown {
-            near: nearest(
-                name,
-                range
-                    .filter(|&index| is_text(self.entries[index].kind))
-                    .map(|index| self.name(index)),
-            ),
-            elsewhere,
-        }
-    }
+fn hash(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn slice<'a>(text: &'a str, range: &Range<u32>) -> &'a str {
@@ -413,33 +433,21 @@ ffffffffc0300010 t ext4_open\t[ext4]
         );
         // The next symbol is another module's.
         assert_eq!(list.find("ext4_open", Owner::Module("ext4")).unwrap().size, None);
-        assert_eq!(
-            list.find("x", Owner::Module("ext3")),
-            Err(NotFound::NoModule {
-                near: vec!["ext4".to_owned()]
-            })
-        );
+        assert_eq!(list.find("x", Owner::Module("ext3")), Err(NotFound::NoModule));
+        assert_eq!(list.near_modules("ext3"), ["ext4"]);
     }
 
     #[test]
     fn an_unknown_name_has_suggestions() {
-        let unknown = |near: &[&str], elsewhere: &[&str]| {
-            let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-            Err(NotFound::Unknown {
-                near: owned(near),
-                elsewhere: owned(elsewhere),
-            })
-        };
-        assert_eq!(list().find("vfs_raed", Owner::Kernel), unknown(&["vfs_read"], &[]));
-        assert_eq!(
-            list().find("do_thing", Owner::Kernel),
-            unknown(&["do_thing.isra.0"], &[])
-        );
-        assert_eq!(list().find("ext4_open", Owner::Kernel), unknown(&[], &["ext4"]));
-        assert_eq!(
-            list().find("vfs_read", Owner::Module("ext4")),
-            unknown(&[], &["kernel"])
-        );
+        let list = list();
+        assert_eq!(list.find("vfs_raed", Owner::Kernel), Err(NotFound::Unknown));
+        assert_eq!(list.near("vfs_raed", Owner::Kernel), ["vfs_read"]);
+        assert_eq!(list.near("do_thing", Owner::Kernel), ["do_thing.isra.0"]);
+        // Data is not suggested.
+        assert_eq!(list.near("jiffiez", Owner::Kernel), [""; 0]);
+        assert_eq!(list.find("ext4_open", Owner::Kernel), Err(NotFound::Unknown));
+        assert_eq!(list.elsewhere("ext4_open"), ["ext4"]);
+        assert_eq!(list.elsewhere("helper"), ["kernel", "ext4"]);
     }
 
     #[test]

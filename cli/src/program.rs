@@ -13,6 +13,9 @@ use crate::kallsyms::Kallsyms;
 use crate::report::{Place, Report};
 use crate::resolve;
 
+/// More locations than this that cannot be resolved are counted, not explained.
+const MOST_EXPLAINED: usize = 20;
+
 /// A program whose object has been parsed and whose handlers have been verified, with the code that the module uses.
 #[derive(Debug)]
 pub struct Program {
@@ -192,17 +195,21 @@ impl Program {
     pub fn resolve(&self, symbols: &Kallsyms) -> Result<Vec<u8>, Error> {
         let object = self.parse()?;
         let mut bytes = self.bytes.clone();
-        let mut reports = Vec::new();
+        let (mut reports, mut more) = (Vec::new(), 0);
         let done = object::resolve(&mut bytes, |index, location| {
-            let address = resolve::address(&object, location, symbols).unwrap_or_else(|report| {
-                reports.push(report.at(self.place_of_point(index)));
+            let address = resolve::address(&object, location, symbols).unwrap_or_else(|error| {
+                if reports.len() < MOST_EXPLAINED {
+                    reports.push(error.explain(symbols).at(self.place_of_point(index)));
+                } else {
+                    more += 1;
+                }
                 0
             });
             Ok::<_, std::convert::Infallible>(object::Place::Absolute(address))
         });
         match done {
             Ok(()) if reports.is_empty() => Ok(bytes),
-            Ok(()) => Err(Error::Symbols(reports)),
+            Ok(()) => Err(Error::Symbols { reports, more }),
             Err(object::ResolveError::Object(error)) => Err(Error::Object {
                 path: self.file.clone(),
                 error,

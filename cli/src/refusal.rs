@@ -140,6 +140,7 @@ impl Subject<'_> {
         let (point, address) = (self.point(), self.reply.address);
         match address {
             0 => point,
+            _ if point == format!("{address:#x}") => point,
             _ if point == self.at(address) => format!("{point} ({address:#x})"),
             _ => format!("{point} ({})", self.at_address(address)),
         }
@@ -543,6 +544,29 @@ minor   = 1
             let text = fixture.explain(&reply(reason, 999, [0; 2]), fixture.insert());
             assert!(text.contains("999") && text.contains("built with the module"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_place_is_named_once() {
+        let fixture = Fixture::new();
+        let file = fixture.folder.path().join("absolute.rpn");
+        std::fs::write(&file, TEXT.replace("offset  = do_sys_openat2+0x12", "address = 0x1000")).unwrap();
+        let source = Source {
+            file,
+            define: vec![],
+            include: vec![],
+        };
+        let program = Program::load(&source, |_| {}).unwrap();
+        let request = Request::Insert {
+            program: &program,
+            symbols: None,
+        };
+        let reply = Reply {
+            address: 0x1000,
+            ..reply(Reason::Prohibited, Prohibited::NotText as u32, [0; 2])
+        };
+        let text = fixture.explain(&reply, request);
+        assert!(text.starts_with("error: 0x1000 is not code"), "{text}");
     }
 
     #[test]

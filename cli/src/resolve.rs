@@ -5,32 +5,58 @@ use dprobes::rpn::object::{Location, ModType, Object, Place};
 use crate::kallsyms::{Kallsyms, NotFound, Owner, Symbol};
 use crate::report::Report;
 
+/// Why a location has no address.
+#[derive(Debug)]
+pub enum Unresolved<'a> {
+    /// A line of the source of the probed code.
+    SourceLine { file: &'a str, line: u32 },
+    /// A symbol of a program in user space.
+    User { name: &'a str },
+    /// The symbol is not what it should be.
+    Symbol {
+        name: &'a str,
+        owner: Owner<'a>,
+        error: NotFound,
+    },
+    /// The distance leads out of the function.
+    Outside { symbol: Symbol<'a>, addend: i64 },
+}
+
 /// The address of a location.
 ///
 /// # Errors
-/// What is wrong with the location, without its place in the program.
-pub fn address(object: &Object<'_>, location: Location<'_>, symbols: &Kallsyms) -> Result<u64, Box<Report>> {
+/// Why it has none.
+pub fn address<'a>(object: &Object<'a>, location: Location<'a>, symbols: &'a Kallsyms) -> Result<u64, Unresolved<'a>> {
     let (name, addend) = match location {
         Location::Symbol { name, addend } => (name, addend),
-        Location::Source { file, line } => {
-            let report = Report::new(format!("source lines cannot be resolved yet: \"{file}\":{line}"))
-                .help("use the symbol of the function and an offset: `offset = symbol+0x1f`");
-            return Err(Box::new(report));
-        }
-        Location::Place(Place::Absolute(value) | Place::ModuleOffset(value)) => {
-            return Ok(value);
-        }
+        Location::Source { file, line } => return Err(Unresolved::SourceLine { file, line }),
+        Location::Place(Place::Absolute(value) | Place::ModuleOffset(value)) => return Ok(value),
     };
-    if object.modtype() == ModType::User {
-        let report = Report::new(format!("symbols of user programs cannot be resolved yet: {name}"))
-            .help("use the offset in the file: `offset = 0x1234`");
-        return Err(Box::new(report));
-    }
-    let owner = owner(object);
+    let owner = match object.modtype() {
+        ModType::Kernel => Owner::Kernel,
+        ModType::Kmod => Owner::Module(object.name()),
+        ModType::User => return Err(Unresolved::User { name }),
+    };
     let symbol = symbols
         .find(name, owner)
-        .map_err(|error| Box::new(not_found(name, owner, &error, symbols)))?;
-    inside(&symbol, addend).ok_or_else(|| Box::new(outside(&symbol, addend)))
+        .map_err(|error| Unresolved::Symbol { name, owner, error })?;
+    inside(&symbol, addend).ok_or(Unresolved::Outside { symbol, addend })
+}
+
+impl Unresolved<'_> {
+    /// What is wrong and what to do, without the place in the program.
+    pub fn explain(&self, symbols: &Kallsyms) -> Report {
+        match self {
+            Self::SourceLine { file, line } => {
+                Report::new(format!("source lines cannot be resolved yet: \"{file}\":{line}"))
+                    .help("use the symbol of the function and an offset: `offset = symbol+0x1f`")
+            }
+            Self::User { name } => Report::new(format!("symbols of user programs cannot be resolved yet: {name}"))
+                .help("use the offset in the file: `offset = 0x1234`"),
+            Self::Symbol { name, owner, error } => not_found(name, *owner, error, symbols),
+            Self::Outside { symbol, addend } => outside(symbol, *addend),
+        }
+    }
 }
 
 /// The address at a distance from a symbol, if that is inside its function.
@@ -65,7 +91,8 @@ fn outside(symbol: &Symbol<'_>, addend: i64) -> Report {
 
 fn not_found(name: &str, owner: Owner<'_>, error: &NotFound, symbols: &Kallsyms) -> Report {
     match error {
-        NotFound::Unknown { near, elsewhere } => {
+        NotFound::Unknown => {
+            let (near, elsewhere) = (symbols.near(name, owner), symbols.elsewhere(name));
             let mut report = Report::new(format!("{owner} has no symbol {name}"));
             if let Some(best) = near
                 .iter()
@@ -76,10 +103,10 @@ fn not_found(name: &str, owner: Owner<'_>, error: &NotFound, symbols: &Kallsyms)
                     .help(format!(
                         "`offset = {best}` puts the probe into the variant; its arguments may differ"
                     ));
-            } else if !near.is_empty() {
+            } else if !near.is_empty() && elsewhere.is_empty() {
                 report = report.help(format!("is one of these meant? {}", near.join(", ")));
             }
-            for module in elsewhere {
+            for module in &elsewhere {
                 report = report.help(match Owner::named(module) {
                     Owner::Kernel => "the kernel has it: write `name = \"kernel\"` and `modtype = kernel`".to_owned(),
                     Owner::Module(_) => {
@@ -107,7 +134,11 @@ fn not_found(name: &str, owner: Owner<'_>, error: &NotFound, symbols: &Kallsyms)
                 "its type in the list of symbols is {kind}; functions have t, T, w or W"
             ))
             .help("a probe goes on an instruction: name a function"),
-        NotFound::NoModule { near } => {
+        NotFound::NoModule => {
+            let near = match owner {
+                Owner::Module(module) => symbols.near_modules(module),
+                Owner::Kernel => Vec::new(),
+            };
             let report = Report::new(format!("{owner} is not loaded, or has no symbols"));
             match near.first() {
                 Some(near) => report.help(format!("module {near} is loaded: is that meant?")),
@@ -122,13 +153,5 @@ fn before(symbols: &Kallsyms, address: u64) -> String {
     match address.checked_sub(1).and_then(|before| symbols.containing(before)) {
         Some((symbol, _)) => format!(", after {}", symbol.name),
         None => String::new(),
-    }
-}
-
-/// What a program is for, as the list of symbols has it.
-fn owner<'a>(object: &Object<'a>) -> Owner<'a> {
-    match object.modtype() {
-        ModType::Kernel => Owner::Kernel,
-        ModType::Kmod | ModType::User => Owner::Module(object.name()),
     }
 }

@@ -2,16 +2,15 @@
 
 use std::path::Path;
 
-use crate::args::Global;
 use crate::error::Error;
 use crate::kallsyms::Kallsyms;
 
 /// The running kernel's list.
 const RUNNING: &str = "/proc/kallsyms";
 
-/// The symbols of the running kernel, or of the list given on the command line.
-pub fn load(global: &Global) -> Result<Kallsyms, Error> {
-    let path = global.kallsyms.as_deref().unwrap_or(Path::new(RUNNING));
+/// The symbols of the running kernel, or of another list.
+pub fn load(list: Option<&Path>) -> Result<Kallsyms, Error> {
+    let path = list.unwrap_or(Path::new(RUNNING));
     let text = std::fs::read(path).map_err(|error| Error::Read {
         path: path.to_owned(),
         error,

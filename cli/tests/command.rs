@@ -365,6 +365,21 @@ error: the kernel has no symbol ext4_open
 }
 
 #[test]
+fn many_mistakes_are_counted() {
+    let folder = Folder::new();
+    let mut program = "name = \"kernel\"\nmodtype = kernel\nmajor = 1\n".to_owned();
+    for minor in 1..=30 {
+        program.push_str(&format!("offset = missing_{minor}\nminor = {minor}\nexit\n"));
+    }
+    folder.put("many.rpn", program.as_bytes());
+    folder
+        .dprobes(&["check", "many.rpn", "--kallsyms", "symbols"])
+        .code(1)
+        .stderr_has("the kernel has no symbol missing_20")
+        .stderr_has("error: 10 more locations cannot be resolved");
+}
+
+#[test]
 fn hidden_symbols_are_a_matter_of_permission() {
     let folder = Folder::new();
     folder.put(

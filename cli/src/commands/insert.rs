@@ -7,7 +7,8 @@ use crate::output;
 use crate::program::Program;
 use crate::refusal::{self, Request};
 use crate::render::escape::Charset;
-use crate::render::{json, status};
+use crate::render::json;
+use crate::render::status::{self, When};
 use crate::symbols;
 
 /// Inserts a program and shows its probes.
@@ -16,9 +17,9 @@ pub fn run(args: &Insert, global: &Global) -> Result<(), Error> {
     // Before the symbols: without the module, or without permission for it, their addresses are of no use.
     let device = Device::open(&global.device)?;
     let symbols = if program.needs_symbols() {
-        Some(symbols::load(global)?)
+        Some(symbols::load(args.kallsyms.as_deref())?)
     } else {
-        symbols::load(global).ok()
+        symbols::load(args.kallsyms.as_deref()).ok()
     };
     let resolved = match &symbols {
         Some(symbols) => program.resolve(symbols)?,
@@ -41,7 +42,9 @@ pub fn run(args: &Insert, global: &Global) -> Result<(), Error> {
         .filter(|probe| status::is_of(probe, &module, major))
         .collect();
     if args.json {
-        return ours.iter().try_for_each(|probe| output::print(&json::probe(probe)));
+        return ours
+            .iter()
+            .try_for_each(|probe| output::print(&json::probe(probe, When::Now)));
     }
     output::print(&(status::inserted(&ours, Charset::from_env()) + "\n"))
 }

@@ -17,7 +17,7 @@ pub fn run(command: &Command, global: &Global) -> Result<(), Error> {
         Command::Query(args) => query::run(args, global),
         Command::Log(args) => log::run(args, global),
         Command::Asm(args) => object::asm(args),
-        Command::Check(args) => object::check(args, global),
+        Command::Check(args) => object::check(args),
         Command::Disasm(args) => object::disasm(args),
     }
 }

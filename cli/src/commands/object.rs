@@ -4,7 +4,7 @@ use dprobes::rpn::limits::INSTRUCTION_BUDGET;
 use dprobes::rpn::object::ModType;
 use serde::Serialize;
 
-use crate::args::{Asm, Check, Disasm, Global};
+use crate::args::{Asm, Check, Disasm};
 use crate::error::Error;
 use crate::output;
 use crate::program::{Program, location_of};
@@ -60,10 +60,10 @@ struct Probe {
 }
 
 /// Checks a program and says what is in it.
-pub fn check(args: &Check, global: &Global) -> Result<(), Error> {
+pub fn check(args: &Check) -> Result<(), Error> {
     let program = Program::load(&args.source, output::tell)?;
-    let resolved = match &global.kallsyms {
-        Some(_) => Some(program.resolve(&symbols::load(global)?)?),
+    let resolved = match &args.kallsyms {
+        Some(list) => Some(program.resolve(&symbols::load(Some(list))?)?),
         None => None,
     };
     let summary = summary(&program, resolved.as_deref())?;

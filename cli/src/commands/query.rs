@@ -5,7 +5,8 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::output;
 use crate::render::escape::Charset;
-use crate::render::{json, status};
+use crate::render::json;
+use crate::render::status::{self, When};
 
 /// Shows every probe.
 pub fn run(args: &Query, global: &Global) -> Result<(), Error> {
@@ -13,11 +14,11 @@ pub fn run(args: &Query, global: &Global) -> Result<(), Error> {
     if args.json {
         return status::sorted(&probes)
             .into_iter()
-            .try_for_each(|probe| output::print(&json::probe(probe)));
+            .try_for_each(|probe| output::print(&json::probe(probe, When::Now)));
     }
     if probes.is_empty() {
         output::tell("no probes are inserted");
         return Ok(());
     }
-    output::print(&(status::table(&probes, Charset::from_env()) + "\n"))
+    output::print(&(status::table(&probes, When::Now, Charset::from_env()) + "\n"))
 }

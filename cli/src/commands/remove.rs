@@ -6,7 +6,8 @@ use crate::error::Error;
 use crate::output;
 use crate::refusal::{self, Request};
 use crate::render::escape::Charset;
-use crate::render::{json, status};
+use crate::render::json;
+use crate::render::status::{self, When};
 
 /// Removes a program and shows its final counts, or removes all.
 pub fn run(args: &Remove, global: &Global) -> Result<(), Error> {
@@ -31,7 +32,7 @@ pub fn run(args: &Remove, global: &Global) -> Result<(), Error> {
     if args.json {
         return status::sorted(&last)
             .into_iter()
-            .try_for_each(|probe| output::print(&json::probe(probe)));
+            .try_for_each(|probe| output::print(&json::probe(probe, When::AtRemoval)));
     }
-    output::print(&(status::table(&last, Charset::from_env()) + "\n"))
+    output::print(&(status::table(&last, When::AtRemoval, Charset::from_env()) + "\n"))
 }

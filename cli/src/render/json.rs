@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter, Serializer};
 
 use super::escape::trim;
-use super::status;
+use super::status::{self, When};
 use super::text::damage;
 use crate::stream::Entry;
 
@@ -141,14 +141,14 @@ fn record<'a>(header: &'a Header, elements: &'a [u8]) -> Line<'a> {
 }
 
 /// The state of a probe as one line, with a line feed.
-pub fn probe(probe: &ProbeStatus) -> String {
+pub fn probe(probe: &ProbeStatus, when: When) -> String {
     line(&Status {
         module: String::from_utf8_lossy(trim(&probe.module)),
         major: probe.major,
         minor: probe.minor,
         label: String::from_utf8_lossy(trim(&probe.label)),
         address: format!("{:#x}", probe.address),
-        state: status::state(probe.state),
+        state: status::state(probe.state, when),
         resume: status::resume(probe.resume),
         locals: probe.locals,
         hits: probe.hits,

@@ -5,9 +5,19 @@ use dprobes::wire::{ProbeStatus, State};
 
 use super::escape::{Charset, name, trim};
 
-/// The state in one word.
-pub fn state(code: u32) -> String {
+/// When the state of a probe was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Now.
+    Now,
+    /// When its program was removed: an armed probe is not armed any more.
+    AtRemoval,
+}
+
+/// The state in a word or two.
+pub fn state(code: u32, when: When) -> String {
     match State::from_code(code) {
+        Some(State::Armed) if when == When::AtRemoval => "removed".to_owned(),
         Some(State::Armed) => "armed".to_owned(),
         Some(State::Exhausted) => "exhausted".to_owned(),
         Some(State::RemovedItself) => "removed itself".to_owned(),
@@ -64,14 +74,14 @@ pub fn inserted(probes: &[ProbeStatus], charset: Charset) -> String {
                 format!(" on {label}")
             };
             let (codes, address) = (format!("{}.{}", probe.major, probe.minor), probe.address);
-            format!("probe {codes}{on} at {address:#x}: {}", state(probe.state))
+            format!("probe {codes}{on} at {address:#x}: {}", state(probe.state, When::Now))
         })
         .collect();
     lines.join("\n")
 }
 
 /// All probes, by module and number. The last line has no line feed.
-pub fn table(probes: &[ProbeStatus], charset: Charset) -> String {
+pub fn table(probes: &[ProbeStatus], when: When, charset: Charset) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(HEADINGS);
     for probe in sorted(probes) {
@@ -80,7 +90,7 @@ pub fn table(probes: &[ProbeStatus], charset: Charset) -> String {
             format!("{}.{}", probe.major, probe.minor),
             name(&probe.label, charset),
             format!("{:#018x}", probe.address),
-            state(probe.state),
+            state(probe.state, when),
             resume(probe.resume),
             probe.hits.to_string(),
             probe.skipped.to_string(),
@@ -177,7 +187,7 @@ mod tests {
     #[test]
     fn a_table_has_a_line_for_each_probe() {
         assert_eq!(
-            table(&samples(), Charset::Ascii),
+            table(&samples(), When::Now, Charset::Ascii),
             r#"MODULE  PROBE  LABEL                                                             ADDRESS             STATE           RESUME        HITS  SKIPPED  MISSED  FAULTED  LATE  EXCEPTIONS  OVERFLOWS  LOST
 e1000   9.2    \x1b[2J\xff                                                       0xffffffff81200009  state 77        resume 78        0        2       3        4     5           6          7     8
 kernel  1.1    do_sys_openat2                                                    0xffffffff81200009  armed           copied     1234567        2       3        4     5           6          7     8
@@ -185,6 +195,12 @@ kernel  1.2    xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 
 kernel  1.3    do_sys_openat2                                                    0xffffffff81200009  removed itself  stepped    1234567        2       3        4     5           6          7     8
 kernel  1.4    do_sys_openat2                                                    0xffffffff81200009  module gone     copied     1234567        2       3        4     5           6          7     8"#
         );
+    }
+
+    #[test]
+    fn what_was_removed_is_not_armed() {
+        let text = table(&samples(), When::AtRemoval, Charset::Ascii);
+        assert!(text.contains("  removed  ") && !text.contains("armed"), "{text}");
     }
 
     #[test]
@@ -200,7 +216,7 @@ probe 1.2 on xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx at
     #[test]
     fn json_has_every_count() {
         assert_eq!(
-            crate::render::json::probe(&samples()[3]),
+            crate::render::json::probe(&samples()[3], When::Now),
             r#"{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","state":"armed","resume":"copied","locals":1,"hits":1234567,"skipped":2,"missed":3,"faulted":4,"late":5,"exceptions":6,"overflows":7,"lost":8}
 "#
         );
