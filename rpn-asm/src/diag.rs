@@ -2,6 +2,7 @@
 
 use crate::problem::{Problem, Severity};
 use crate::source::{Location, SourceMap, Span};
+use crate::suggest::nearest;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 use std::fmt;
@@ -11,6 +12,12 @@ const MOST_SHOWN: usize = 50;
 
 /// With this many an end is made of collecting them.
 const MOST_COLLECTED: usize = 1000;
+
+/// A message of more characters than this is cut: some quote the text they are about.
+const LONGEST_TITLE: usize = 300;
+
+/// A change to a line of more bytes than this is told, not shown.
+const LONGEST_PATCHED: usize = 200;
 
 /// More macros inside each other than this are counted, but for the outermost: that one is in the author's own line.
 const MOST_EXPANSIONS: usize = 4;
@@ -124,7 +131,11 @@ impl Diagnostics {
     }
 
     fn render_one(&self, d: &Diagnostic, renderer: &Renderer) -> String {
-        let text = d.problem.explain();
+        let mut text = d.problem.explain();
+        if let Some((cut, _)) = text.title.char_indices().nth(LONGEST_TITLE) {
+            text.title.truncate(cut);
+            text.title.push_str("...");
+        }
         let level = match d.severity() {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
@@ -234,6 +245,9 @@ impl Diagnostics {
     fn patch<'a>(&'a self, span: Span, why: &'a str, with: &'a str) -> Group<'a> {
         let file = self.map.file(span.file);
         let lines = self.map.lines(span.file, span.start, span.end);
+        if lines.len() > LONGEST_PATCHED {
+            return Group::with_title(Level::HELP.secondary_title(format!("{why}: `{with}`")));
+        }
         let range = span.start as usize - lines.start..span.end as usize - lines.start;
         Level::HELP.secondary_title(why).element(
             Snippet::source(&file.text[lines.clone()])
@@ -277,6 +291,16 @@ impl Session {
 
     pub fn has_errors(&self) -> bool {
         self.list.iter().any(|d| d.severity() == Severity::Error)
+    }
+
+    /// Whether the next problem will be shown, so that it is worth while to look for what was meant.
+    pub fn suggests(&self) -> bool {
+        self.list.len() < MOST_SHOWN
+    }
+
+    /// The candidate that `name` was probably meant to be, for a problem that will be shown.
+    pub fn nearest<'a>(&self, name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+        self.suggests().then(|| nearest(name, candidates))?
     }
 
     /// In the order of the program's text; what is about no place in particular comes last.

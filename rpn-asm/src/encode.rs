@@ -4,7 +4,6 @@ use crate::diag::{Reported, Session};
 use crate::problem::ProgramProblem;
 use crate::program::{Argument, Header, Instruction, Place, Probe};
 use crate::source::{FileId, Span};
-use crate::suggest::nearest;
 use dprobes::rpn::object::layout::{self, kind};
 use dprobes::rpn::object::{self, ModType, Object};
 use dprobes::rpn::op::{Flow, Operand};
@@ -254,7 +253,7 @@ impl Code<'_> {
                     None => {
                         let problem = ProgramProblem::UnknownLabel {
                             name: l.value.clone(),
-                            near: nearest(&l.value, probe.labels.iter().map(|l| l.name.as_str())),
+                            near: session.nearest(&l.value, probe.labels.iter().map(|l| l.name.as_str())),
                             elsewhere: self.labels.get(l.value.as_str()).copied(),
                         };
                         session.report(l.span, problem);

@@ -3,9 +3,10 @@
 use crate::cursor::Cursor;
 use crate::diag::{Reported, Session};
 use crate::lex::{Token, TokenKind, character_value, string_value};
-use crate::problem::ExpressionProblem;
+use crate::problem::{ExpressionProblem, ProgramProblem};
 use crate::source::Span;
 use crate::value::Value;
+use dprobes::rpn::exception;
 
 /// Nested parentheses, prefix operators and conditionals.
 const DEEPEST: u32 = 100;
@@ -16,8 +17,18 @@ pub(crate) enum Meaning {
     Value(Value),
     /// Something whose address is found out later.
     Symbol,
-    /// Nothing; the problem says so.
-    Undefined(ExpressionProblem),
+    /// Something that has no place here.
+    Misplaced(ProgramProblem),
+    /// Nothing.
+    Undefined,
+}
+
+/// What a name stands for in expressions that know no symbols: the exceptions are constants.
+pub(crate) fn constant(name: &str) -> Meaning {
+    match exception::CODES.iter().find(|(n, _)| *n == name) {
+        Some((_, code)) => Meaning::Value(Value::signed((*code).into())),
+        None => Meaning::Undefined,
+    }
 }
 
 /// The value of an expression: `symbol + value`.
@@ -29,13 +40,19 @@ pub(crate) struct Term {
     pub span: Span,
 }
 
-/// Reads an expression as far as it goes.
+/// Reads an expression as far as it goes. `macros` are names to suggest in place of one that means nothing.
 pub(crate) fn parse(
     cursor: &mut Cursor<'_>,
     session: &mut Session,
+    macros: &[String],
     meaning: &mut dyn FnMut(&Token) -> Meaning,
 ) -> Result<Term, Reported> {
-    Parser { session, meaning }.conditional(cursor, true, 0)
+    Parser {
+        session,
+        macros,
+        meaning,
+    }
+    .conditional(cursor, true, 0)
 }
 
 /// Reads an expression that is all there is.
@@ -44,7 +61,7 @@ pub(crate) fn parse_all(
     session: &mut Session,
     meaning: &mut dyn FnMut(&Token) -> Meaning,
 ) -> Result<Term, Reported> {
-    let term = parse(cursor, session, meaning)?;
+    let term = parse(cursor, session, &[], meaning)?;
     match cursor.peek() {
         None => Ok(term),
         Some(t) => Err(bad_token(session, t)
@@ -83,6 +100,7 @@ fn precedence(operator: &Token) -> Option<u32> {
 
 struct Parser<'a> {
     session: &'a mut Session,
+    macros: &'a [String],
     meaning: &'a mut dyn FnMut(&Token) -> Meaning,
 }
 
@@ -204,9 +222,8 @@ impl Parser<'_> {
                     symbol = Some((token.text.to_string(), token.span));
                     Value::signed(0)
                 }
-                Meaning::Undefined(problem) => {
-                    return Err(self.session.report(token.span, problem));
-                }
+                Meaning::Misplaced(problem) => return Err(self.session.report(token.span, problem)),
+                Meaning::Undefined => return Err(self.undefined(token)),
             },
             TokenKind::String if matches!((self.meaning)(token), Meaning::Symbol) => {
                 let name = string_value(&token.text).map_err(|p| self.session.report(token.span, p))?;
@@ -230,6 +247,16 @@ impl Parser<'_> {
             value,
             span: token.span,
         })
+    }
+
+    fn undefined(&mut self, token: &Token) -> Reported {
+        let name = token.text.to_string();
+        let macros = self.macros.iter().map(String::as_str);
+        let near = self
+            .session
+            .nearest(&name, macros.chain(exception::CODES.iter().map(|(n, _)| *n)));
+        self.session
+            .report(token.span, ExpressionProblem::UndefinedName { name, near })
     }
 
     fn constant(&mut self, t: &Term, operator: &str) -> Result<(), Reported> {

@@ -1,20 +1,22 @@
 //! Near misses.
 
 /// The candidate that `name` was probably meant to be: at most one edit in three characters away, swapped neighbours and
-/// the case of letters counting as one edit. Among equals the first.
+/// the case of letters counting as one edit. Among equals the one with the same letters, since letters in the wrong order are
+/// likelier than a wrong letter; then the first.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    nearest_few(name, candidates, 1).pop()
-}
-
-/// The best `most` candidates, best first.
-pub(crate) fn nearest_few<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>, most: usize) -> Vec<String> {
     let length = name.chars().count();
     if length > 128 {
-        return Vec::new();
+        return None;
     }
     let limit = length.div_ceil(3).max(1);
     let lower = name.to_lowercase();
-    let mut found: Vec<(usize, &str)> = candidates
+    let letters = |s: &str| {
+        let mut all: Vec<char> = s.chars().collect();
+        all.sort_unstable();
+        all
+    };
+    let mine = letters(name);
+    candidates
         .into_iter()
         .filter(|c| c.chars().count().abs_diff(length) <= limit && *c != name)
         .filter_map(|c| {
@@ -23,19 +25,10 @@ pub(crate) fn nearest_few<'a>(name: &str, candidates: impl IntoIterator<Item = &
             } else {
                 strsim::damerau_levenshtein(name, c)
             };
-            (d <= limit && d < length).then_some((d, c))
+            (d <= limit && d < length).then(|| (d, letters(c) != mine, c))
         })
-        .collect();
-    // Letters in the wrong order are likelier than a wrong letter.
-    let letters = |s: &str| {
-        let mut all: Vec<char> = s.chars().collect();
-        all.sort_unstable();
-        all
-    };
-    let mine = letters(name);
-    found.sort_by_key(|(d, c)| (*d, letters(c) != mine));
-    found.truncate(most);
-    found.into_iter().map(|(_, c)| c.to_owned()).collect()
+        .min_by_key(|(d, other, _)| (*d, *other))
+        .map(|(_, _, c)| c.to_owned())
 }
 
 #[cfg(test)]

@@ -4,10 +4,8 @@ use crate::cursor::Cursor;
 use crate::diag::{Reported, Session};
 use crate::expression::{self, Meaning, bad_token};
 use crate::lex::{Token, TokenKind};
-use crate::problem::{ExpressionProblem, ProgramProblem, ValueKind};
+use crate::problem::{ProgramProblem, ValueKind};
 use crate::program::{Argument, Header, Instruction, Spanned};
-use crate::source::Span;
-use crate::suggest::nearest;
 use crate::value::Value;
 use dprobes::rpn::exception;
 use dprobes::rpn::op::{Op, Operand, Words};
@@ -120,7 +118,7 @@ impl Reader<'_> {
             let word = cursor.peek().and_then(Token::name);
             ProgramProblem::ExpectedSelector {
                 after: head.text.clone(),
-                near: word.and_then(|w| nearest(w, expected.iter().map(String::as_str))),
+                near: word.and_then(|w| self.session.nearest(w, expected.iter().map(String::as_str))),
                 expected,
                 found: cursor.found(),
             }
@@ -199,34 +197,14 @@ impl Reader<'_> {
             };
             return Err(self.session.report(cursor.span(), problem));
         }
-        let mut misplaced = None;
-        let (macros, header) = (self.macros, self.header);
-        let result = expression::parse(cursor, self.session, &mut |t| {
-            let name = &*t.text;
-            if let Some((_, v)) = exception::CODES.iter().find(|(n, _)| *n == name) {
-                return Meaning::Value(Value::signed((*v).into()));
-            }
-            if let Some(problem) = other_name_space(of, name, header) {
-                misplaced.get_or_insert((t.span, problem));
-                // Any value will do: the problem is reported below.
-                return Meaning::Value(Value::signed(1));
-            }
-            Meaning::Undefined(ExpressionProblem::UndefinedName {
-                name: name.to_owned(),
-                near: nearest(
-                    name,
-                    macros
-                        .iter()
-                        .map(String::as_str)
-                        .chain(exception::CODES.iter().map(|(n, _)| *n)),
-                ),
-            })
-        });
-        let problem: Option<(Span, ProgramProblem)> = misplaced;
-        if let Some((span, problem)) = problem {
-            return Err(self.session.report(span, problem));
-        }
-        Ok(result?.value)
+        let header = self.header;
+        let term = expression::parse(cursor, self.session, self.macros, &mut |t| match other_name_space(
+            of, &t.text, header,
+        ) {
+            Some(problem) => Meaning::Misplaced(problem),
+            None => expression::constant(&t.text),
+        })?;
+        Ok(term.value)
     }
 
     fn number(&mut self, of: &str, cursor: &mut Cursor<'_>, most: i128) -> Result<u64, Reported> {
@@ -257,7 +235,7 @@ impl Reader<'_> {
             Some(r) if op.info().pops == Words::Fixed(0) || r.is_writable() => return Ok(r),
             Some(_) => ProgramProblem::ReadOnlyRegister { name },
             None => ProgramProblem::UnknownRegister {
-                near: nearest(&name, Reg::ALL.iter().map(|r| r.name())),
+                near: self.session.nearest(&name, Reg::ALL.iter().map(|r| r.name())),
                 name,
             },
         };
@@ -282,7 +260,7 @@ impl Reader<'_> {
             if !exception::CODES.iter().any(|(n, _)| *n == &*t.text) {
                 let problem = ProgramProblem::UnknownVariable {
                     name: t.text.to_string(),
-                    near: nearest(&t.text, locals.named()),
+                    near: self.session.nearest(&t.text, locals.named()),
                     none: count == 0,
                 };
                 return Err(self.session.report(t.span, problem));

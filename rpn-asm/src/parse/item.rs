@@ -5,9 +5,8 @@ use crate::cursor::Cursor;
 use crate::diag::Reported;
 use crate::expression::{self, Meaning, Term, bad_token};
 use crate::lex::{Token, TokenKind, string_value};
-use crate::problem::{ExpressionProblem, ProgramProblem, ValueKind};
+use crate::problem::{ProgramProblem, ValueKind};
 use crate::program::{Attributes, Place, Probe, Spanned, Variables};
-use crate::suggest::nearest;
 use dprobes::rpn::object::ModType;
 use dprobes::rpn::{exception, limits};
 
@@ -27,7 +26,7 @@ impl Parser<'_> {
         let in_header = HEADER_ITEMS.contains(&&*item);
         let in_probe = PROBE_ITEMS.contains(&&*item);
         if !in_header && !in_probe {
-            let near = nearest(&item, HEADER_ITEMS.into_iter().chain(PROBE_ITEMS));
+            let near = self.session.nearest(&item, HEADER_ITEMS.into_iter().chain(PROBE_ITEMS));
             if let Some(meant) = &near {
                 // Then it is not missing too.
                 self.given.entry(meant.clone()).or_insert(name.span);
@@ -209,7 +208,7 @@ impl Value<'_, '_, '_, '_> {
             self.cursor.next();
             return Ok(*v);
         }
-        let near = name.and_then(|n| nearest(n, words.iter().map(|(w, _)| *w)));
+        let near = name.and_then(|n| self.parser.session.nearest(n, words.iter().map(|(w, _)| *w)));
         self.expected(kind, near)
     }
 
@@ -260,23 +259,11 @@ impl Value<'_, '_, '_, '_> {
             return self.expected(ValueKind::Number, None);
         }
         let macros = self.parser.macros;
-        expression::parse(self.cursor, self.parser.session, &mut |t| {
+        expression::parse(self.cursor, self.parser.session, macros, &mut |t| {
             if symbols {
-                return Meaning::Symbol;
-            }
-            let name = &*t.text;
-            match exception::CODES.iter().find(|(n, _)| *n == name) {
-                Some((_, v)) => Meaning::Value(crate::value::Value::signed((*v).into())),
-                None => Meaning::Undefined(ExpressionProblem::UndefinedName {
-                    name: name.into(),
-                    near: nearest(
-                        name,
-                        macros
-                            .iter()
-                            .map(String::as_str)
-                            .chain(exception::CODES.iter().map(|(n, _)| *n)),
-                    ),
-                }),
+                Meaning::Symbol
+            } else {
+                expression::constant(&t.text)
             }
         })
     }
@@ -341,7 +328,9 @@ impl Value<'_, '_, '_, '_> {
             };
             // `_` is a variable without a name.
             let name = if &*t.text == "_" { "" } else { &*t.text };
-            if let Some(old) = names.iter().find(|n| !name.is_empty() && n.value == name) {
+            // With too many there is an error anyhow.
+            let few = &names[..names.len().min(limit.into())];
+            if let Some(old) = few.iter().find(|n| !name.is_empty() && n.value == name) {
                 let problem = ProgramProblem::DuplicateVariable {
                     name: name.into(),
                     first: old.span,

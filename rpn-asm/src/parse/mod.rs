@@ -11,7 +11,6 @@ use crate::lex::{Token, TokenKind};
 use crate::problem::ProgramProblem;
 use crate::program::{Header, Label, Probe};
 use crate::source::Span;
-use crate::suggest::nearest;
 use dprobes::rpn::op::Op;
 use std::collections::HashMap;
 
@@ -54,6 +53,7 @@ pub(crate) fn parse(tokens: &[Token], macros: &[String], session: &mut Session) 
         header: Header::default(),
         probes: Vec::new(),
         given: HashMap::new(),
+        labels: HashMap::new(),
         lost_code: false,
     };
     for line in tokens.split(|t| t.kind == TokenKind::Newline || t.is(";")) {
@@ -70,6 +70,8 @@ struct Parser<'a> {
     probes: Vec<Probe>,
     /// The items of the header, or of the last probe, and where they are.
     given: HashMap<String, Span>,
+    /// The labels of the last probe.
+    labels: HashMap<String, Span>,
     /// Instructions before the first probe have been reported.
     lost_code: bool,
 }
@@ -107,10 +109,11 @@ impl Parser<'_> {
             self.code_outside_probe(name.span);
             return;
         };
-        if let Some(old) = probe.labels.iter().find(|l| l.name == *name.text) {
+        if let Some(old) = self.labels.insert(name.text.to_string(), name.span) {
+            self.labels.insert(name.text.to_string(), old);
             let problem = ProgramProblem::DuplicateLabel {
                 name: name.text.to_string(),
-                first: old.span,
+                first: old,
             };
             self.session.report(name.span, problem);
             return;
@@ -141,7 +144,7 @@ impl Parser<'_> {
                 };
                 return Err(self.session.report(cursor.span(), problem));
             }
-            let near = nearest(&name, Op::ALL.iter().map(|op| op.info().mnemonic));
+            let near = self.session.nearest(&name, Op::ALL.iter().map(|op| op.info().mnemonic));
             return Err(self
                 .session
                 .report(first.span, ProgramProblem::UnknownMnemonic { name, near }));
@@ -207,5 +210,6 @@ impl Parser<'_> {
             self.session.report(probe.span, ProgramProblem::EmptyProbe);
         }
         self.given.clear();
+        self.labels.clear();
     }
 }

@@ -15,6 +15,12 @@ const DEEPEST: usize = 200;
 /// Tokens and expansions all macros together may produce: a few lines can double a text again and again.
 const MOST: usize = 1 << 20;
 
+/// Bytes of a token made by `#` or `##`: these double too.
+const LONGEST_TOKEN: usize = 1 << 16;
+
+/// After so many macros whose arguments do not close, each of them looked for to the end of the text, no more are expanded.
+const MOST_UNCLOSED: usize = 50;
+
 type HideSet = Rc<[u32]>;
 
 /// All macros that are defined at this point of the text.
@@ -24,6 +30,7 @@ pub(super) struct Macros {
     ids: HashMap<Rc<str>, u32>,
     produced: usize,
     counter: u64,
+    unclosed: usize,
     gave_up: bool,
 }
 
@@ -170,6 +177,8 @@ impl Macros {
         let Some((arguments, close)) = take_arguments(work, most) else {
             let name = token.text.to_string();
             session.report(token.span, PreprocessProblem::UnterminatedCall { name });
+            self.unclosed += 1;
+            self.gave_up |= self.unclosed >= MOST_UNCLOSED;
             while work.last().is_some_and(|t| t.kind != TokenKind::Newline) {
                 work.pop();
             }
@@ -237,7 +246,8 @@ impl Macros {
             let operand = if m.parameters.is_some() && token.is("#") {
                 i += 1;
                 let argument = m.parameter(&m.body[i]).map(|p| &call.arguments[p]);
-                vec![stringize(argument.map_or(&[], Vec::as_slice), placed(token))]
+                let made = stringize(argument.map_or(&[], Vec::as_slice), placed(token));
+                vec![self.made(made, session)]
             } else if let Some(p) = m.parameter(token) {
                 let mut tokens = if paste || next_pastes(i) {
                     call.arguments[p].clone()
@@ -281,6 +291,19 @@ impl Macros {
         out
     }
 
+    /// A token that `#` or `##` made, if it is not too long.
+    fn made(&mut self, token: Token, session: &mut Session) -> Token {
+        if token.text.len() <= LONGEST_TOKEN {
+            return token;
+        }
+        let limit = LONGEST_TOKEN;
+        session.report(token.span, PreprocessProblem::TokenTooLong { limit });
+        Token {
+            text: "".into(),
+            ..reported(&token)
+        }
+    }
+
     /// `##`: glues the last token of `out` and the first of `right`. An operand without tokens glues to nothing.
     fn paste(&mut self, out: &mut Vec<Token>, left: usize, right: Vec<Token>, session: &mut Session) {
         let mut right = right.into_iter();
@@ -292,13 +315,16 @@ impl Macros {
             let span = session.map.join(a.span, b.span);
             let made = lex::lex(span.file, &text);
             match made.first().filter(|t| t.text.len() == text.len()) {
-                Some(t) if !matches!(t.kind, TokenKind::Bad(_)) => out.push(Token {
-                    kind: t.kind,
-                    text: Rc::clone(&t.text),
-                    span,
-                    space: a.space,
-                    hidden: intersect(&a.hidden, &b.hidden),
-                }),
+                Some(t) if !matches!(t.kind, TokenKind::Bad(_)) => {
+                    let token = Token {
+                        kind: t.kind,
+                        text: Rc::clone(&t.text),
+                        span,
+                        space: a.space,
+                        hidden: intersect(&a.hidden, &b.hidden),
+                    };
+                    out.push(self.made(token, session));
+                }
                 _ => {
                     session.report(span, PreprocessProblem::InvalidPaste { text });
                     out.push(reported(&a));

@@ -15,7 +15,6 @@ use crate::expression::bad_token;
 use crate::lex::{self, Token, TokenKind};
 use crate::problem::PreprocessProblem;
 use crate::source::{FileId, Span};
-use crate::suggest::nearest;
 use crate::value::Value;
 use condition::Conditions;
 use macros::Macros;
@@ -150,7 +149,7 @@ impl<'a> Preprocessor<'a> {
                 if bad_token(self.session, word).is_none() {
                     let problem = PreprocessProblem::UnknownDirective {
                         name: name.into(),
-                        near: nearest(name, DIRECTIVES),
+                        near: self.session.nearest(name, DIRECTIVES),
                     };
                     self.session.report(word.span, problem);
                 }

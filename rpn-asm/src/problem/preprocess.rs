@@ -104,6 +104,11 @@ pub enum PreprocessProblem {
         /// The limit in tokens.
         limit: usize,
     },
+    /// `#` or `##` made a very long token.
+    TokenTooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// `#include` without a file name.
     ExpectedFile {
         /// What was found, in words.
@@ -252,6 +257,10 @@ impl PreprocessProblem {
             ),
             TooDeep => say("macros are nested too deeply", "more than 200 levels"),
             TooLong { limit } => say(format!("macros expand to more than {limit} tokens"), "reached here"),
+            TokenTooLong { limit } => say(
+                format!("`#` or `##` makes a token of more than {limit} bytes"),
+                "made here",
+            ),
             ExpectedFile { found } => say(
                 format!("expected a file name, found {found}"),
                 "expected \"FILE\" or <FILE>",
