@@ -75,7 +75,7 @@ fn calls_interrupt() {
 }
 
 fn everyone_calls_everyone() {
-    const ROUNDS: usize = 300;
+    const ROUNDS: usize = 100;
     let calls = [const { AtomicUsize::new(0) }; 4];
     smp::run_on_all(|me| {
         for round in 0..ROUNDS {
@@ -100,12 +100,12 @@ fn cores_are_synchronised_by_several_at_once() {
     let done = AtomicUsize::new(0);
     smp::run_on_all(|_| {
         meet(&arrived);
-        for _ in 0..200 {
+        for _ in 0..50 {
             smp::sync_cores();
             done.fetch_add(1, Ordering::Relaxed);
         }
     });
-    assert_eq!(done.into_inner(), 200 * cpu_count());
+    assert_eq!(done.into_inner(), 50 * cpu_count());
 }
 
 fn patched_text_is_seen_everywhere() {
