@@ -5,8 +5,10 @@
 //! Only the verifier can make a [`Program`], so what it proves the interpreter does not check again.
 #![forbid(unsafe_code)]
 
+mod bits;
 mod env;
 pub mod exception;
+mod hit;
 pub mod interp;
 pub mod limits;
 mod log;

@@ -1,0 +1,282 @@
+//! The checks of an object, from the header inwards.
+
+use core::mem::offset_of;
+
+use super::layout::{self, kind};
+use super::{Field, ModType, Object, ObjectError, find_string};
+use crate::rpn::{exception, limits};
+
+/// Where in the object a field is.
+macro_rules! at {
+    ($base:expr, $record:ident . $field:ident) => {
+        $base + offset_of!(layout::$record, $field)
+    };
+}
+
+fn limit(offset: usize, field: Field, found: impl Into<u64>, limit: impl Into<u64>) -> Result<(), ObjectError> {
+    let (found, limit) = (found.into(), limit.into());
+    if found > limit {
+        Err(ObjectError::Limit {
+            offset,
+            field,
+            found,
+            limit,
+        })
+    } else {
+        Ok(())
+    }
+}
+
+fn value(good: bool, offset: usize, field: Field, found: impl Into<u64>) -> Result<(), ObjectError> {
+    if good {
+        Ok(())
+    } else {
+        Err(ObjectError::Value {
+            offset,
+            field,
+            found: found.into(),
+        })
+    }
+}
+
+fn zero(offset: usize, bytes: &[u8]) -> Result<(), ObjectError> {
+    match bytes.iter().position(|byte| *byte != 0) {
+        Some(at) => value(false, offset + at, Field::Reserved, bytes.get(at).copied().unwrap_or(1)),
+        None => Ok(()),
+    }
+}
+
+/// Checks the header alone; returns the length of the object it describes, which is `len`.
+pub(super) fn header(header: &layout::Header, len: usize) -> Result<u64, ObjectError> {
+    if header.magic != layout::MAGIC {
+        return Err(ObjectError::Magic { found: header.magic });
+    }
+    let version = header.version.get();
+    value(
+        version == layout::VERSION,
+        at!(0, Header.version),
+        Field::Version,
+        version,
+    )?;
+    let header_len = header.header_len.get();
+    let size = size_of::<layout::Header>();
+    value(
+        usize::from(header_len) == size,
+        at!(0, Header.header_len),
+        Field::HeaderLength,
+        header_len,
+    )?;
+
+    limit(
+        at!(0, Header.points),
+        Field::Points,
+        header.points.get(),
+        limits::POINTS_MAX,
+    )?;
+    limit(
+        at!(0, Header.locals),
+        Field::Locals,
+        header.locals.get(),
+        limits::LOCALS_MAX,
+    )?;
+    limit(
+        at!(0, Header.globals),
+        Field::Globals,
+        header.globals.get(),
+        limits::GLOBALS_MAX,
+    )?;
+    limit(
+        at!(0, Header.lines),
+        Field::Lines,
+        header.lines.get(),
+        limits::LINES_MAX,
+    )?;
+    limit(
+        at!(0, Header.code_len),
+        Field::Code,
+        header.code_len.get(),
+        limits::CODE_MAX,
+    )?;
+    limit(
+        at!(0, Header.strings_len),
+        Field::Strings,
+        header.strings_len.get(),
+        limits::STRINGS_MAX,
+    )?;
+    let needed = size as u64
+        + u64::from(header.points.get()) * size_of::<layout::Point>() as u64
+        + u64::from(header.locals.get()) * size_of::<layout::Str>() as u64
+        + u64::from(header.globals.get()) * size_of::<layout::Str>() as u64
+        + u64::from(header.lines.get()) * size_of::<layout::Line>() as u64
+        + u64::from(header.code_len.get())
+        + u64::from(header.strings_len.get());
+    if needed != len as u64 {
+        return Err(ObjectError::Length { len, needed });
+    }
+    let total_len = header.total_len.get();
+    value(
+        u64::from(total_len) == needed,
+        at!(0, Header.total_len),
+        Field::TotalLength,
+        total_len,
+    )?;
+    Ok(needed)
+}
+
+/// Checks everything the header check left.
+pub(super) fn object(object: &Object<'_>, len: usize) -> Result<(), ObjectError> {
+    let header = object.header;
+    let strings_at = len - object.strings.len();
+    if let Some((at, _)) = object.strings.char_indices().find(|(_, c)| c.is_control()) {
+        return Err(ObjectError::Text {
+            offset: strings_at + at,
+        });
+    }
+    let modtype = header.modtype;
+    value(
+        ModType::from_byte(modtype).is_some(),
+        at!(0, Header.modtype),
+        Field::ModuleType,
+        modtype,
+    )?;
+    zero(at!(0, Header.reserved0), &[header.reserved0])?;
+    value(header.major.get() != 0, at!(0, Header.major), Field::Major, 0u8)?;
+    limit(
+        at!(0, Header.logmax),
+        Field::LogMax,
+        header.logmax.get(),
+        limits::LOG_MAX,
+    )?;
+    limit(
+        at!(0, Header.ex_logmax),
+        Field::ExLogMax,
+        header.ex_logmax.get(),
+        limits::EX_LOG_MAX,
+    )?;
+    zero(at!(0, Header.reserved1), &header.reserved1.get().to_le_bytes())?;
+    let name_len = header.name.len.get();
+    value(name_len != 0, at!(0, Header.name), Field::Name, name_len)?;
+    string(object, at!(0, Header.name), Field::Name, header.name, limits::NAME_MAX)?;
+    string(
+        object,
+        at!(0, Header.source),
+        Field::Source,
+        header.source,
+        limits::NAME_MAX,
+    )?;
+    let points = header.points.get();
+    value(points != 0, at!(0, Header.points), Field::Points, points)?;
+    zero(at!(0, Header.reserved2), &header.reserved2)?;
+
+    let mut base = size_of::<layout::Header>();
+    for raw in object.points {
+        point(object, base, raw)?;
+        base += size_of::<layout::Point>();
+    }
+    let names = [(object.locals, Field::LocalName), (object.globals, Field::GlobalName)];
+    for (names, field) in names {
+        for name in names {
+            string(object, base, field, *name, limits::VARIABLE_NAME_MAX)?;
+            base += size_of::<layout::Str>();
+        }
+    }
+    let mut next = 0;
+    for line in object.lines {
+        let offset = line.offset.get();
+        let inside = offset >= next && offset < header.code_len.get();
+        value(inside, at!(base, Line.offset), Field::LineOffset, offset)?;
+        value(line.line.get() != 0, at!(base, Line.line), Field::LineNumber, 0u8)?;
+        next = offset + 1;
+        base += size_of::<layout::Line>();
+    }
+    Ok(())
+}
+
+fn string(object: &Object<'_>, at: usize, field: Field, string: layout::Str, max: u32) -> Result<(), ObjectError> {
+    let (start, len) = (string.offset.get(), string.len.get());
+    limit(at, field, len, max)?;
+    match find_string(object.strings, string) {
+        Some(_) => Ok(()),
+        None => Err(ObjectError::StringRange {
+            offset: at,
+            field,
+            start,
+            len,
+        }),
+    }
+}
+
+fn point(object: &Object<'_>, base: usize, raw: &layout::Point) -> Result<(), ObjectError> {
+    let symbolic = match raw.kind {
+        kind::ABSOLUTE | kind::MODULE_OFFSET => false,
+        kind::SYMBOL => true,
+        kind::SOURCE => {
+            let line = raw.value.get();
+            value(line != 0, at!(base, Point.value), Field::LineNumber, line)?;
+            limit(at!(base, Point.value), Field::LineNumber, line, u32::MAX)?;
+            true
+        }
+        other => return value(false, base, Field::LocationKind, other),
+    };
+    let symbol_len = raw.symbol.len.get();
+    value(
+        (symbol_len != 0) == symbolic,
+        at!(base, Point.symbol),
+        Field::Symbol,
+        symbol_len,
+    )?;
+    string(
+        object,
+        at!(base, Point.symbol),
+        Field::Symbol,
+        raw.symbol,
+        limits::SYMBOL_MAX,
+    )?;
+    string(
+        object,
+        at!(base, Point.display),
+        Field::Display,
+        raw.display,
+        limits::SYMBOL_MAX,
+    )?;
+
+    let opcode_len = raw.opcode_len;
+    limit(
+        at!(base, Point.opcode_len),
+        Field::OpcodeLength,
+        opcode_len,
+        limits::OPCODE_MAX as u64,
+    )?;
+    let beyond = raw.opcode.get(usize::from(opcode_len)..).unwrap_or(&[]);
+    zero(at!(base, Point.opcode) + usize::from(opcode_len), beyond)?;
+    let flags = raw.flags.get();
+    value(
+        flags & !layout::LOG_ON_FAULT == 0,
+        at!(base, Point.flags),
+        Field::Flags,
+        flags,
+    )?;
+    let ex_mask = raw.ex_mask.get();
+    value(
+        ex_mask & !exception::MASK_BITS == 0,
+        at!(base, Point.ex_mask),
+        Field::ExMask,
+        ex_mask,
+    )?;
+    zero(at!(base, Point.reserved), &[raw.reserved])?;
+
+    let (start, end) = (raw.code_start.get(), raw.code_end.get());
+    limit(
+        at!(base, Point.code_end),
+        Field::CodeEnd,
+        end,
+        object.header.code_len.get(),
+    )?;
+    value(start < end, at!(base, Point.code_start), Field::CodeStart, start)?;
+    limit(
+        at!(base, Point.code_start),
+        Field::Handler,
+        end - start,
+        limits::HANDLER_MAX,
+    )
+}
