@@ -2,7 +2,7 @@
 //!
 //! For each handler it proves that every byte belongs to an instruction, that operands are in range, that jumps stay
 //! inside and meet instructions, and that control does not leave at the end. It follows the depth of the stack through
-//! all paths; where it cannot prove that the stack suffices, it puts a [check](super::program::Insn::Check) in front of
+//! all paths; where it cannot prove that the stack suffices, it puts a check in front of
 //! the instruction. It runs in time and memory proportional to the code, on bytes from user space.
 
 mod decode;
