@@ -1,4 +1,4 @@
-//! The preprocessor against GNU cpp, which somebody else wrote: the same tokens, the same truth of `#if`.
+//! The preprocessor against that of gcc, which somebody else wrote: the same tokens, the same truth of `#if`.
 
 use super::{Files, IncludeError, Preprocessor};
 use crate::diag::Session;
@@ -12,13 +12,13 @@ use std::process::{Command, Stdio};
 
 /// The text after the C preprocessor, unless it refuses it.
 fn cpp(text: &str) -> Option<String> {
-    let mut child = Command::new("cpp")
-        .args(["-P", "-undef", "-nostdinc", "-std=c11", "-"])
+    let mut child = Command::new("gcc")
+        .args(["-E", "-P", "-undef", "-nostdinc", "-std=c11", "-x", "c", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("this test needs GNU cpp, of Debian's package cpp");
+        .expect("this test needs gcc");
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     output
@@ -244,13 +244,13 @@ fn expressions_have_the_values_of_c() {
         count += 1;
     }
     // cpp remarks on overflow, and on what it does not evaluate; what it computes is defined all the same.
-    let mut child = Command::new("cpp")
-        .args(["-P", "-undef", "-nostdinc", "-std=gnu11", "-w", "-"])
+    let mut child = Command::new("gcc")
+        .args(["-E", "-P", "-undef", "-nostdinc", "-std=gnu11", "-w", "-x", "c", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("this test needs GNU cpp, of Debian's package cpp");
+        .expect("this test needs gcc");
     let mut stdin = child.stdin.take().unwrap();
     let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()).unwrap());
     let output = child.wait_with_output().unwrap();
