@@ -129,10 +129,11 @@ impl Drop for Installed {
         ENGINE.store(ptr::null_mut(), Ordering::Release);
         let handshake = self.host().handshake_signal();
         self.host().sync_cores();
-        signal::end_handshakes(handshake);
         // SAFETY: it was made from a box. No thread is in a trap handler with the old pointer: all have been seen outside
         // after it was taken away.
         drop(unsafe { Box::from_raw(ptr::from_ref(self.engine).cast_mut()) });
+        // The engine has waited for threads until now.
+        signal::end_handshakes(handshake);
         INSTALLED.store(false, Ordering::Release);
     }
 }

@@ -171,6 +171,10 @@ unsafe fn sigaction(signal: c_int, action: Option<&libc::sigaction>) -> io::Resu
 #[unsafe(naked)]
 unsafe extern "C" fn trampoline() {
     naked_asm!(
+        // With AC the handler's own unaligned accesses would fault. It is restored from the signal frame.
+        "pushfq",
+        "and dword ptr [rsp], {quiet}",
+        "popfq",
         "sub rsp, 8",
         "call {handle}",
         "and eax, {flags}",
@@ -182,6 +186,7 @@ unsafe extern "C" fn trampoline() {
         "lea rsp, [rsp + 8]",
         "ret",
         handle = sym handle,
+        quiet = const !(1_i32 << 18),
         flags = const context::NOT_RESTORED,
         others = const !(context::NOT_RESTORED as u32) as i32,
     )

@@ -27,6 +27,7 @@ pub(crate) struct Cpu {
     workspace: UnsafeCell<Box<Workspace>>,
     steps: [PendingStep; STEPS],
     depth: AtomicUsize,
+    attempt: Attempt,
     pub(crate) ring: Ring,
 }
 
@@ -44,6 +45,16 @@ struct PendingStep {
     rflags: AtomicU64,
 }
 
+/// The newest hit whose instruction may fault in its slot: where its records are.
+#[derive(Default)]
+struct Attempt {
+    site: AtomicPtr<Site>,
+    /// The interrupted stack pointer: no two tasks have the same one.
+    rsp: AtomicU64,
+    from: AtomicU64,
+    to: AtomicU64,
+}
+
 /// A single step that has begun.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
@@ -59,6 +70,7 @@ impl Cpu {
             workspace: UnsafeCell::new(Workspace::new_box_zeroed().map_err(|_| OutOfMemory)?),
             steps: Default::default(),
             depth: AtomicUsize::new(0),
+            attempt: Attempt::default(),
             ring: Ring::new(RING_LOG2_WORDS)?,
         })
     }
@@ -102,6 +114,34 @@ impl Cpu {
         };
         self.depth.store(depth, Ordering::Relaxed);
         Some(step)
+    }
+
+    /// Notes that the instruction of a site is about to be carried out in its slot, and that the hit's records, if it left any,
+    /// are those since `mark`. To be called inside the hit.
+    #[inline]
+    pub(crate) fn note_attempt(&self, site: &Site, rsp: u64, mark: u64) {
+        self.attempt
+            .site
+            .store(ptr::from_ref(site).cast_mut(), Ordering::Relaxed);
+        self.attempt.rsp.store(rsp, Ordering::Relaxed);
+        self.attempt.from.store(mark, Ordering::Relaxed);
+        self.attempt.to.store(self.ring.mark(), Ordering::Relaxed);
+    }
+
+    /// The instruction of a site has faulted: discards the records of the hit before it, when that was the newest here. False
+    /// when it was not.
+    pub(crate) fn discard_attempt(&self, site: &Site, rsp: u64) -> bool {
+        if !ptr::eq(self.attempt.site.load(Ordering::Relaxed), site) || self.attempt.rsp.load(Ordering::Relaxed) != rsp
+        {
+            return false;
+        }
+        self.attempt.site.store(ptr::null_mut(), Ordering::Relaxed);
+        let (from, to) = (
+            self.attempt.from.load(Ordering::Relaxed),
+            self.attempt.to.load(Ordering::Relaxed),
+        );
+        self.ring.discard_range(from, to);
+        true
     }
 
     /// The site of the newest step, or null.

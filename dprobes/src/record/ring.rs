@@ -125,6 +125,18 @@ impl Ring {
         })
     }
 
+    /// Discards the provisional records from `from` to `to`, positions that [`mark`](Self::mark) gave. Any CPU may call this, in a
+    /// fault.
+    pub(crate) fn discard_range(&self, from: u64, to: u64) {
+        // Records that are final may have been read, and their place have been used again.
+        let from = from.max(self.tail.load(Ordering::Acquire));
+        self.for_each(from, to, |position, first, _| {
+            if first as u32 == RecordState::Provisional as u32 {
+                self.store(position, with_state(first, RecordState::Discarded));
+            }
+        });
+    }
+
     /// Visits the records from `from` to `to`: position, first word, and a way to get the header's words.
     fn for_each(&self, from: u64, to: u64, mut visit: impl FnMut(u64, u64, &dyn Fn() -> [u64; HEADER_WORDS])) {
         let mut at = from;

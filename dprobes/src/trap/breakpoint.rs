@@ -24,6 +24,9 @@ impl<H: Host> Engine<H> {
                 for probe in site.probes() {
                     self.fire(site, probe, cpu, &mut hit, frame);
                 }
+                if site.insn.may_fault() {
+                    cpu.note_attempt(site, frame.rsp, mark);
+                }
             }
             None => {
                 for probe in site.probes() {

@@ -2,7 +2,7 @@
 
 use super::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
 use crate::host::Host;
-use crate::probe::Engine;
+use crate::probe::{Cpu, Engine, Site};
 
 impl<H: Host> Engine<H> {
     /// To be called first in every fault handler, with interrupts off. When the fault is in a slot, `frame` is corrected to
@@ -36,16 +36,25 @@ impl<H: Host> Engine<H> {
             }
             return true;
         }
-        let cookie = self.host().task().cookie;
         for probe in site.probes() {
             if probe.undo_turn() {
                 self.host().request_reap();
             }
-            if !probe.log_on_fault && !cpu.ring.discard(site.address, cookie) {
-                // The task was interrupted in the slot and continued on another CPU.
-                let _ = self.cpus.iter().any(|other| other.ring.discard(site.address, cookie));
-            }
         }
+        self.discard_records(site, cpu, frame.rsp);
         true
+    }
+    /// Discards the records of the hit whose instruction has just faulted.
+    fn discard_records(&self, site: &Site, cpu: &Cpu, rsp: u64) {
+        // The task may have been interrupted in the slot and have continued on another CPU.
+        let cpus = || core::iter::once(cpu).chain(&self.cpus);
+        if cpus().any(|cpu| cpu.discard_attempt(site, rsp)) {
+            return;
+        }
+        // Another hit has come between. The newest record that it can be is taken for the one.
+        let cookie = self.host().task().cookie;
+        for _ in site.probes().filter(|probe| !probe.log_on_fault) {
+            let _ = cpus().any(|cpu| cpu.ring.discard(site.address, cookie));
+        }
     }
 }

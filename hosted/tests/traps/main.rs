@@ -1,0 +1,11 @@
+//! Probes on this process's own code: every way through the engine, on the real CPU.
+
+mod faults;
+mod insertion;
+mod limits;
+mod programs;
+mod recursion;
+mod resumption;
+mod support;
+mod threads;
+mod victims;
