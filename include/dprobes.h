@@ -579,13 +579,26 @@ struct dprobes_remove_request {
      */
     uint16_t all;
     /*
-     Must be zero.
+     How many fit into `last`.
      */
-    uint32_t reserved;
+    uint32_t capacity;
     /*
      The module's name, zero-padded.
      */
     uint8_t module[64];
+    /*
+     Address of an array of [`ProbeStatus`] in the caller's memory: the final state of each probe of the program, in which
+     every hit there ever was is counted. Not written when everything is removed.
+     */
+    uint64_t last;
+    /*
+     Written by the kernel: how many probes the program had, which may be more than fit.
+     */
+    uint32_t count;
+    /*
+     Must be zero.
+     */
+    uint32_t reserved;
     /*
      Written by the kernel, also when the call fails.
      */

@@ -41,13 +41,14 @@ int dprobes_control_insert(const u8 *object, size_t length, struct dprobes_reply
 	return err;
 }
 
-int dprobes_control_remove(const char *module, u16 major, struct dprobes_reply *reply)
+int dprobes_control_remove(const char *module, u16 major, struct dprobes_probe_status *last, size_t capacity,
+			   uintptr_t *count, struct dprobes_reply *reply)
 {
 	int err;
 
 	control_lock();
-	err = dprobes_remove((const u8 *)module, strnlen(module, DPROBES_MODULE_NAME_MAX), major, NULL, 0, NULL,
-			     reply);
+	err = dprobes_remove((const u8 *)module, strnlen(module, DPROBES_MODULE_NAME_MAX), major, last, capacity,
+			     count, reply);
 	control_unlock();
 	return err;
 }

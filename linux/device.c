@@ -178,20 +178,53 @@ static long insert(struct dprobes_insert_request __user *argument)
 	return err;
 }
 
+/* Room for as many states as the caller has room for, and there are; NULL for none. */
+static struct dprobes_probe_status *states_alloc(size_t *capacity)
+{
+	s64 count;
+
+	/* Some may come until they are listed. */
+	count = dprobes_control_query(NULL, 0);
+	if (count < 0)
+		return ERR_PTR(count);
+	*capacity = min_t(size_t, *capacity, count + 64);
+	if (!*capacity)
+		return NULL;
+	return kvcalloc(*capacity, sizeof(struct dprobes_probe_status), GFP_KERNEL) ?: ERR_PTR(-ENOMEM);
+}
+
+static int states_copy(u64 to, const struct dprobes_probe_status *states, size_t count, size_t capacity)
+{
+	return copy_to_user(u64_to_user_ptr(to), states, min(count, capacity) * sizeof(*states)) ? -EFAULT : 0;
+}
+
 static long remove(struct dprobes_remove_request __user *argument)
 {
 	struct dprobes_remove_request request;
+	struct dprobes_probe_status *last;
+	size_t capacity;
+	uintptr_t count = 0;
 	int err;
 
 	if (copy_from_user(&request, argument, sizeof(request)))
 		return -EFAULT;
 	if (request.all > 1 || request.reserved)
 		return -EINVAL;
-	if (request.all)
+	if (request.all) {
 		err = dprobes_control_remove_all(&request.reply);
-	else
-		err = dprobes_control_remove((const char *)request.module, request.major, &request.reply);
-	if (copy_to_user(&argument->reply, &request.reply, sizeof(request.reply)))
+	} else {
+		capacity = request.capacity;
+		last = states_alloc(&capacity);
+		if (IS_ERR(last))
+			return PTR_ERR(last);
+		err = dprobes_control_remove((const char *)request.module, request.major, last, capacity, &count,
+					     &request.reply);
+		if (!err)
+			err = states_copy(request.last, last, count, capacity);
+		kvfree(last);
+	}
+	request.count = count;
+	if (copy_to_user(argument, &request, sizeof(request)))
 		return -EFAULT;
 	return err;
 }
@@ -199,7 +232,7 @@ static long remove(struct dprobes_remove_request __user *argument)
 static long query(struct dprobes_query_request __user *argument)
 {
 	struct dprobes_query_request request;
-	struct dprobes_probe_status *probes = NULL;
+	struct dprobes_probe_status *probes;
 	size_t capacity;
 	s64 count;
 
@@ -207,19 +240,12 @@ static long query(struct dprobes_query_request __user *argument)
 		return -EFAULT;
 	if (request.reserved)
 		return -EINVAL;
-	/* No more memory than there are probes: some may come and go until they are listed. */
-	count = dprobes_control_query(NULL, 0);
-	if (count < 0)
-		return count;
-	capacity = min_t(size_t, request.capacity, count + 64);
-	if (capacity) {
-		probes = kvcalloc(capacity, sizeof(*probes), GFP_KERNEL);
-		if (!probes)
-			return -ENOMEM;
-	}
+	capacity = request.capacity;
+	probes = states_alloc(&capacity);
+	if (IS_ERR(probes))
+		return PTR_ERR(probes);
 	count = dprobes_control_query(probes, capacity);
-	if (count >= 0 && copy_to_user(u64_to_user_ptr(request.buffer), probes,
-				       min_t(size_t, count, capacity) * sizeof(*probes)))
+	if (count >= 0 && states_copy(request.buffer, probes, count, capacity))
 		count = -EFAULT;
 	kvfree(probes);
 	if (count < 0)

@@ -100,7 +100,8 @@ int dprobes_control_init(void);
 void dprobes_control_exit(void);
 void dprobes_host_request_reap(void);							/* hit */
 int dprobes_control_insert(const u8 *object, size_t length, struct dprobes_reply *reply);
-int dprobes_control_remove(const char *module, u16 major, struct dprobes_reply *reply);
+int dprobes_control_remove(const char *module, u16 major, struct dprobes_probe_status *last, size_t capacity,
+			   uintptr_t *count, struct dprobes_reply *reply);
 int dprobes_control_remove_all(struct dprobes_reply *reply);
 s64 dprobes_control_query(struct dprobes_probe_status *buffer, size_t capacity);
 

@@ -5,6 +5,8 @@
  * Text is read-only where it is executed, and stays so. It is written through an alias: the same pages, mapped writable and
  * not executable for the time of the write. CR0.WP is not touched.
  */
+#include <asm/cpufeature.h>
+#include <asm/processor.h>
 #include <asm/sync_core.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
@@ -61,13 +63,13 @@ static u8 *alias_open(struct alias *alias, unsigned long address, size_t length)
 	return alias->window + (address - alias->first);
 }
 
-uintptr_t dprobes_host_write_text(const struct dprobes_patch *patches, uintptr_t count)
+/* How many of the patches were written: all, or those before the first that cannot be. */
+static uintptr_t write_patches(const struct dprobes_patch *patches, uintptr_t count)
 {
 	struct alias alias = {};
 	uintptr_t done;
 	u8 *to;
 
-	mutex_lock(dprobes_symbols.text_mutex);
 	for (done = 0; done < count; done++) {
 		const struct dprobes_patch *patch = &patches[done];
 
@@ -82,6 +84,29 @@ uintptr_t dprobes_host_write_text(const struct dprobes_patch *patches, uintptr_t
 			memcpy(to, patch->bytes, patch->len);
 	}
 	alias_close(&alias);
+	return done;
+}
+
+/*
+ * Are instructions translated by QEMU (TCG) rather than executed? Its 7.2 reads the code that it translates before it begins to watch the
+ * page for writes: a store by another CPU in between is missed, and the old code runs for ever after. A second store
+ * after all CPUs have been interrupted, and no translation is under way any more, is noticed.
+ */
+static bool misses_stores(void)
+{
+	return boot_cpu_has(X86_FEATURE_HYPERVISOR) && hypervisor_cpuid_base("TCGTCGTCGTCG", 0);
+}
+
+uintptr_t dprobes_host_write_text(const struct dprobes_patch *patches, uintptr_t count)
+{
+	uintptr_t done;
+
+	mutex_lock(dprobes_symbols.text_mutex);
+	done = write_patches(patches, count);
+	if (misses_stores()) {
+		dprobes_host_sync_cores();
+		done = write_patches(patches, done);
+	}
 	mutex_unlock(dprobes_symbols.text_mutex);
 	return done;
 }

@@ -1,0 +1,202 @@
+//! Requests to /dev/dprobes, as they are: no check stands between a test and the kernel.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+
+use dprobes::record::header::Header;
+use dprobes::wire::{
+    IOCTL_INSERT, IOCTL_QUERY, IOCTL_REMOVE, InsertRequest, ProbeStatus, QueryRequest, Reason, RemoveRequest, Reply,
+};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::ioctl::{Opcode, Updater, ioctl};
+
+/// Where the device is.
+pub const PATH: &str = "/dev/dprobes";
+
+/// The open device.
+pub struct Device {
+    pub file: File,
+}
+
+/// A refusal: what the call returned, and the facts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    pub errno: Errno,
+    pub reply: Reply,
+}
+
+impl Refused {
+    /// Why.
+    pub fn reason(&self) -> Reason {
+        Reason::from_code(self.reply.reason).expect("a known reason")
+    }
+}
+
+impl From<Refused> for libtest_mimic::Failed {
+    fn from(refused: Refused) -> Self {
+        format!("refused: {refused:?}, {:?}", refused.reason()).into()
+    }
+}
+
+impl Device {
+    /// Opens it.
+    pub fn open() -> io::Result<Self> {
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(flags)
+            .open(PATH)?;
+        Ok(Device { file })
+    }
+
+    /// Opens it so that reading blocks.
+    pub fn open_blocking() -> io::Result<Self> {
+        Ok(Device {
+            file: OpenOptions::new().read(true).write(true).open(PATH)?,
+        })
+    }
+
+    /// Makes any request with any argument that the kernel may write to.
+    ///
+    /// # Safety
+    /// The kernel writes nowhere but to the argument and to memory that its fields rightly name.
+    pub unsafe fn request<const NUMBER: Opcode, T>(&self, argument: &mut T) -> Result<(), Errno> {
+        // SAFETY: by this function's contract.
+        unsafe { ioctl(&self.file, Updater::<NUMBER, _>::new(argument)) }
+    }
+
+    /// Inserts an object.
+    pub fn insert(&self, object: &[u8]) -> Result<(), Refused> {
+        let (object, length) = (object.as_ptr().expose_provenance() as u64, object.len() as u64);
+        let mut request = InsertRequest {
+            object,
+            length,
+            reply: Reply::default(),
+        };
+        // SAFETY: the kernel reads the object and writes the reply.
+        match unsafe { self.request::<IOCTL_INSERT, _>(&mut request) } {
+            Ok(()) if request.reply.errno == 0 => Ok(()),
+            result => Err(Refused {
+                errno: result.err().unwrap_or(Errno::INVAL),
+                reply: request.reply,
+            }),
+        }
+    }
+
+    /// Removes a program and returns the final state of its probes.
+    pub fn remove(&self, module: &str, major: u16) -> Result<Vec<ProbeStatus>, Refused> {
+        let mut last = vec![NO_STATUS; 16];
+        let mut request = remove_request(module, major);
+        request.capacity = last.len() as u32;
+        request.last = last.as_mut_ptr().expose_provenance() as u64;
+        // SAFETY: the kernel writes the request and at most `capacity` states at `last`.
+        match unsafe { self.request::<IOCTL_REMOVE, _>(&mut request) } {
+            Ok(()) => {
+                last.truncate(request.count as usize);
+                Ok(last)
+            }
+            Err(errno) => Err(Refused {
+                errno,
+                reply: request.reply,
+            }),
+        }
+    }
+
+    /// Removes everything.
+    pub fn remove_all(&self) -> Result<(), Refused> {
+        let mut request = RemoveRequest {
+            all: 1,
+            ..remove_request("", 0)
+        };
+        // SAFETY: the kernel writes the request.
+        let result = unsafe { self.request::<IOCTL_REMOVE, _>(&mut request) };
+        result.map_err(|errno| Refused {
+            errno,
+            reply: request.reply,
+        })
+    }
+
+    /// The state of every probe.
+    pub fn query(&self) -> io::Result<Vec<ProbeStatus>> {
+        let mut probes = vec![NO_STATUS; 4096];
+        let mut request = QueryRequest {
+            buffer: probes.as_mut_ptr().expose_provenance() as u64,
+            capacity: probes.len() as u32,
+            ..QueryRequest::default()
+        };
+        // SAFETY: the kernel writes the request and at most `capacity` states at `buffer`.
+        unsafe { self.request::<IOCTL_QUERY, _>(&mut request) }?;
+        probes.truncate(request.count as usize);
+        Ok(probes)
+    }
+
+    /// Reads what records there are, without waiting for more: heads and elements.
+    pub fn records(&self) -> io::Result<Vec<(Header, Vec<u8>)>> {
+        let mut records = Vec::new();
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            match (&self.file).read(&mut buffer) {
+                Ok(length) => records.extend(parse(&buffer[..length])),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(records),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// The records in a piece of the stream, which holds whole ones.
+///
+/// # Panics
+/// If it does not.
+pub fn parse(mut bytes: &[u8]) -> Vec<(Header, Vec<u8>)> {
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let header = Header::parse(bytes).expect("the head of a record");
+        let (record, rest) = bytes.split_at_checked(header.length as usize).expect("a whole record");
+        records.push((
+            header,
+            record[Header::SIZE..Header::SIZE + header.elements as usize].to_vec(),
+        ));
+        bytes = rest;
+    }
+    records
+}
+
+/// A request to remove a program.
+pub fn remove_request(module: &str, major: u16) -> RemoveRequest {
+    let mut name = [0; 64];
+    name[..module.len()].copy_from_slice(module.as_bytes());
+    RemoveRequest {
+        major,
+        all: 0,
+        capacity: 0,
+        module: name,
+        last: 0,
+        count: 0,
+        reserved: 0,
+        reply: Reply::default(),
+    }
+}
+
+/// What the kernel writes over.
+pub const NO_STATUS: ProbeStatus = ProbeStatus {
+    major: 0,
+    minor: 0,
+    state: 0,
+    address: 0,
+    resume: 0,
+    locals: 0,
+    hits: 0,
+    skipped: 0,
+    missed: 0,
+    faulted: 0,
+    late: 0,
+    exceptions: 0,
+    overflows: 0,
+    lost: 0,
+    label: [0; 64],
+    module: [0; 64],
+};

@@ -1,0 +1,217 @@
+//! Places and programs that the module refuses, with the reason.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+
+use dprobes::host::Prohibited;
+use dprobes::wire::Reason;
+use rustix::io::Errno;
+
+use crate::device::Device;
+use crate::machine::{Module, Target, find_symbol, symbol};
+use crate::{Outcome, ensure, program};
+
+pub const TESTS: &crate::Tests = &[
+    ("places_that_are_not_text", places_that_are_not_text),
+    ("entry_code_and_the_module_itself", entry_code_and_the_module_itself),
+    ("inside_an_instruction", inside_an_instruction),
+    ("another_instruction_than_expected", another_instruction_than_expected),
+    ("a_major_code_twice", a_major_code_twice),
+    ("a_module_that_is_not_loaded", a_module_that_is_not_loaded),
+    ("one_bad_point_refuses_the_program", one_bad_point_refuses_the_program),
+    ("behind_the_function_tracers_nop", behind_the_function_tracers_nop),
+    ("a_kprobes_place_and_it_ours", a_kprobes_place_and_it_ours),
+];
+
+fn prohibited(device: &Device, address: u64, expected: &[Prohibited]) -> Outcome {
+    let refused = match device.insert(&program::at(1, &[address], program::COUNT)) {
+        Err(refused) => refused,
+        Ok(()) => return Err(format!("a probe at {address:#x} is allowed").into()),
+    };
+    let why = Prohibited::from_code(refused.reply.detail as i32);
+    ensure!(
+        refused.reason() == Reason::Prohibited && why.is_some_and(|why| expected.contains(&why)),
+        "{address:#x}: {refused:?} {why:?} instead of {expected:?}"
+    );
+    ensure!(refused.errno == Errno::ACCESS, "{address:#x}: {refused:?}");
+    ensure!(
+        (refused.reply.point, refused.reply.address) == (0, address),
+        "{address:#x}: {refused:?}"
+    );
+    Ok(())
+}
+
+fn places_that_are_not_text() -> Outcome {
+    let _module = Module::dprobes()?;
+    let device = Device::open()?;
+    let here: fn() -> Outcome = places_that_are_not_text;
+    let nowhere = [
+        0,
+        1,
+        here as usize as u64,
+        1 << 62,
+        0xffff_8000_0000_0000,
+        0xffff_ffff_ff60_0000,
+        u64::MAX,
+        symbol("init_mm"),
+        symbol("__start_rodata"),
+    ];
+    for address in nowhere {
+        prohibited(&device, address, &[Prohibited::NotText, Prohibited::NoFunction])?;
+    }
+    Ok(())
+}
+
+fn entry_code_and_the_module_itself() -> Outcome {
+    let _module = Module::dprobes()?;
+    let device = Device::open()?;
+    let excluded = [
+        "asm_exc_page_fault",
+        "asm_exc_int3",
+        "exc_int3",
+        "exc_debug",
+        "exc_nmi",
+        "notify_die",
+        "entry_SYSCALL_64",
+        "dprobes_on_breakpoint",
+        "dprobes_host_read",
+        "dprobes_slots",
+    ];
+    for name in excluded {
+        prohibited(&device, symbol(name), &[Prohibited::Excluded])?;
+    }
+    Ok(())
+}
+
+fn inside_an_instruction() -> Outcome {
+    let _module = Module::dprobes()?;
+    let (device, target) = (Device::open()?, Target::load(0)?);
+    let middle = target.middle();
+    for address in [middle + 1, middle + 2] {
+        let refused = device
+            .insert(&program::at(1, &[address], program::COUNT))
+            .expect_err("inside an instruction");
+        ensure!(
+            (refused.reason(), refused.reply.facts[0]) == (Reason::NotBoundary, middle),
+            "{address:#x}: {refused:?}; the instruction is at {middle:#x}"
+        );
+    }
+    Ok(())
+}
+
+fn another_instruction_than_expected() -> Outcome {
+    let _module = Module::dprobes()?;
+    let (device, target) = (Device::open()?, Target::load(0)?);
+    let expecting = |opcode| program::with(1, &[target.middle()], &format!("opcode = {opcode}"), program::COUNT);
+    let refused = device
+        .insert(&expecting("0x48, 0x29"))
+        .expect_err("another instruction");
+    ensure!(
+        (refused.reason(), refused.errno) == (Reason::Opcode, Errno::ILSEQ) && refused.reply.facts[0] == 0x2948,
+        "{refused:?}"
+    );
+    // add, with a REX prefix
+    device.insert(&expecting("0x48, 0x01"))?;
+    Ok(())
+}
+
+fn a_major_code_twice() -> Outcome {
+    let _module = Module::dprobes()?;
+    let device = Device::open()?;
+    device.insert(&program::at(1, &[symbol("vfs_read")], program::COUNT))?;
+    let refused = device
+        .insert(&program::at(1, &[symbol("vfs_write")], program::COUNT))
+        .expect_err("twice");
+    ensure!(
+        (refused.reason(), refused.errno) == (Reason::Exists, Errno::EXIST),
+        "{refused:?}"
+    );
+    device.insert(&program::at(2, &[symbol("vfs_read")], program::COUNT))?;
+    ensure!(device.query()?.len() == 2, "two programs on one module");
+    Ok(())
+}
+
+fn a_module_that_is_not_loaded() -> Outcome {
+    let _module = Module::dprobes()?;
+    let device = Device::open()?;
+    let object = program::assemble(
+        "name = \"dprobes_target\"\nmodtype = kmod\nmajor = 1\nvars = 1\noffset = 0x40\nminor = 1\ninc lv, 0\nabort\n",
+    );
+    let refused = device.insert(&object).expect_err("the module is not loaded");
+    ensure!(
+        (refused.reason(), refused.errno) == (Reason::NoModule, Errno::NOENT),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+fn one_bad_point_refuses_the_program() -> Outcome {
+    let _module = Module::dprobes()?;
+    let device = Device::open()?;
+    let places = [
+        symbol("vfs_read"),
+        symbol("vfs_write"),
+        symbol("asm_exc_page_fault"),
+        symbol("do_sys_openat2"),
+    ];
+    let refused = device
+        .insert(&program::at(1, &places, program::COUNT))
+        .expect_err("entry code");
+    ensure!(
+        (refused.reason(), refused.reply.point, refused.reply.address) == (Reason::Prohibited, 2, places[2]),
+        "{refused:?}"
+    );
+    ensure!(device.query()?.is_empty(), "nothing is left of it");
+    Ok(())
+}
+
+fn behind_the_function_tracers_nop() -> Outcome {
+    let _module = Module::dprobes()?;
+    let device = Device::open()?;
+    let entry = symbol("vfs_read");
+    device.insert(&program::at(1, &[entry], program::COUNT))?;
+    let armed = device.query()?[0].address;
+    ensure!(armed == entry + 5, "armed at {armed:#x} for a function at {entry:#x}");
+    device.remove_all()?;
+    prohibited(&device, entry + 1, &[Prohibited::Ftrace])
+}
+
+/// Makes a kprobe with the kernel's own interface.
+fn kprobe(command: &str) -> io::Result<()> {
+    let events = "/sys/kernel/tracing/kprobe_events";
+    OpenOptions::new()
+        .append(true)
+        .open(events)?
+        .write_all(command.as_bytes())
+}
+
+fn enable_kprobe(on: bool) -> io::Result<()> {
+    fs::write(
+        "/sys/kernel/tracing/events/kprobes/theirs/enable",
+        if on { "1" } else { "0" },
+    )
+}
+
+fn a_kprobes_place_and_it_ours() -> Outcome {
+    let _module = Module::dprobes()?;
+    let (device, target) = (Device::open()?, Target::load(0)?);
+    let place = target.middle();
+    let offset = place - find_symbol("dprobes_target_work").ok_or("no dprobes_target_work")?;
+    let event = format!("p:theirs dprobes_target:dprobes_target_work+{offset}\n");
+
+    kprobe(&event)?;
+    enable_kprobe(true)?;
+    let theirs = prohibited(&device, place, &[Prohibited::ForeignBreakpoint]);
+    enable_kprobe(false)?;
+    kprobe("-:theirs\n")?;
+    theirs?;
+
+    device.insert(&program::at(1, &[place], program::COUNT))?;
+    let refused = kprobe(&event).and_then(|()| enable_kprobe(true));
+    let _ = kprobe("-:theirs\n");
+    ensure!(refused.is_err(), "a kprobe was put on our breakpoint");
+    target.run(100)?;
+    let hits = device.query()?[0].hits;
+    ensure!(hits == 100, "{hits} hits instead of 100");
+    Ok(())
+}
