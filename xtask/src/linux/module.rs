@@ -22,6 +22,27 @@ const EXPORTED: &str = "dprobes_";
 
 /// Builds the module for a kernel and returns the file to load.
 pub fn build(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
+    let linux = workspace.target.join("linux");
+    let folder = linux.join(&kernel.release);
+    stage(&workspace.root.join("linux"), &folder)?;
+    let core = core_object(workspace, progress, &linux)?;
+    // Kbuild makes core.o of it, with what objtool adds.
+    replace_if_different(&folder.join("core.o_shipped"), &fs::read(core)?)?;
+    let include = assignment("DPROBES_INCLUDE", &workspace.root.join("include"));
+    kbuild(progress, kernel, &folder, &[include], "module")?;
+    Ok(folder.join("dprobes.ko"))
+}
+
+/// Builds the module that tests probe and returns the file to load.
+pub fn build_target(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
+    let folder = workspace.target.join("linux/testmod").join(&kernel.release);
+    stage(&workspace.root.join("linux/testmod"), &folder)?;
+    kbuild(progress, kernel, &folder, &[], "module to probe")?;
+    Ok(folder.join("dprobes_target.ko"))
+}
+
+/// Runs a kernel's own build system on a folder.
+fn kbuild(progress: &mut Progress, kernel: &Kernel, folder: &Path, arguments: &[String], what: &str) -> Result<()> {
     if !kernel.build_folder().join("Makefile").exists() {
         bail!(
             "{} has no headers (Debian: apt-get install linux-headers-{})",
@@ -29,24 +50,17 @@ pub fn build(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) ->
             kernel.release
         );
     }
-    let linux = workspace.target.join("linux");
-    let folder = linux.join(&kernel.release);
-    stage(&workspace.root.join("linux"), &folder)?;
-    let core = core_object(workspace, progress, &linux)?;
-    // Kbuild makes core.o of it, with what objtool adds.
-    replace_if_different(&folder.join("core.o_shipped"), &fs::read(core)?)?;
-
     let mut make = Command::new("make");
     make.arg("-C")
         .arg(kernel.build_folder())
-        .arg(assignment("M", &folder))
+        .arg(assignment("M", folder))
+        .args(arguments)
         .arg("modules");
-    make.arg(assignment("DPROBES_INCLUDE", &workspace.root.join("include")));
     make.env_remove("MAKEFLAGS")
         .env_remove("MFLAGS")
         .env_remove("MAKELEVEL");
-    progress.step(&format!("module for {}", kernel.release), &mut make)?;
-    Ok(folder.join("dprobes.ko"))
+    progress.step(&format!("{what} for {}", kernel.release), &mut make)?;
+    Ok(())
 }
 
 /// libdprobes.a, compiled as a kernel asks for, as one relocatable object.

@@ -1,12 +1,14 @@
 //! `build`: host tools, libdprobes.a and the Linux module.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Args;
 use vmlinux::Kernel;
 
 use crate::linux::module;
 use crate::progress::Progress;
-use crate::workspace::Workspace;
+use crate::workspace::{HOST, Workspace};
 
 /// Build the host tools, libdprobes.a and the Linux module
 #[derive(Args)]
@@ -28,13 +30,18 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Res
     Ok(())
 }
 
-/// Builds the `dprobes` command. It is linked statically, so that one and the same file runs here and in a guest that has no
-/// libraries.
+/// Builds the `dprobes` command.
 pub fn tools(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+    static_program(workspace, progress, "dprobes-cli", "dprobes").map(drop)
+}
+
+/// Builds a host program and returns it. It is linked statically, so that one and the same file runs here and in a guest, which
+/// has no libraries.
+pub fn static_program(workspace: &Workspace, progress: &mut Progress, package: &str, program: &str) -> Result<PathBuf> {
     let mut cargo = workspace.host_cargo("build");
     cargo
-        .args(["--release", "--package", "dprobes-cli"])
+        .args(["--release", "--package", package])
         .env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
-    progress.step("dprobes command", &mut cargo)?;
-    Ok(())
+    progress.step(program, &mut cargo)?;
+    Ok(workspace.target.join(HOST).join("release").join(program))
 }

@@ -105,6 +105,8 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
     build::tools(workspace, progress)?;
     let kernel = Kernel::newest()?;
     let module = module::build(workspace, progress, &kernel)?;
+    let target = module::build_target(workspace, progress, &kernel)?;
+    let requests = build::static_program(workspace, progress, "linux-guest", "linux-tests")?;
     let folder = workspace.root.join("linux/tests");
     let harness = read(&folder.join(HARNESS))?;
     let mut names: Vec<String> = fs::read_dir(&folder)
@@ -116,9 +118,12 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
 
     let mut tally = Tally::default();
     for name in names {
+        let mut files = files(workspace, &module)?;
+        files.copy(&target, "dprobes_target.ko")?;
+        files.copy(&requests, "bin/linux-tests")?;
         let guest = Guest {
             kernel: &kernel,
-            files: files(workspace, &module)?,
+            files,
             script: &format!("{harness}\n{}\nfinish\n", read(&folder.join(&name))?),
             cpus: 2,
             qemu: &[],
