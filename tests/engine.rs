@@ -349,7 +349,10 @@ fn points_are_refused_by_name() {
     };
     assert_eq!(
         refused("count", &[place + 1]),
-        PointError::NotBoundary { instruction: place }
+        PointError::NotBoundary {
+            instruction: place,
+            next: place + 4
+        }
     );
     let found = u64::from(function("target_busy")[(place - function("target_busy").as_ptr() as u64) as usize]);
     assert_eq!(

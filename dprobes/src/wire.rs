@@ -49,7 +49,8 @@ pub enum Reason {
     NoModule = 8,
     /// The host does not allow a probe here; `detail` is a [`Prohibited`](crate::host::Prohibited).
     Prohibited = 9,
-    /// The address is not where an instruction begins; `facts[0]` is the start of the instruction that contains it.
+    /// The address is not where an instruction begins; `facts[0]` is the start of the instruction that contains it,
+    /// `facts[1]` that of the next one.
     NotBoundary = 10,
     /// The bytes there are not those the program expects; `facts[0]` has the expected and `facts[1]` the found bytes,
     /// first byte lowest, `detail` how many were compared (8 are shown at most).
@@ -57,7 +58,7 @@ pub enum Reason {
     /// This instruction cannot be probed; `detail` is a [`Refusal`](crate::insn::Refusal) as a number, `facts[1]` its
     /// first bytes.
     Instruction = 12,
-    /// The bytes there are not an instruction; `facts[1]` has the first bytes.
+    /// The bytes there, or others before them in the function, are not an instruction; `facts[1]` has the first bytes.
     Undecodable = 13,
     /// Text could not be read.
     Unreadable = 14,

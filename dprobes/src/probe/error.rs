@@ -50,6 +50,8 @@ pub enum PointError {
     NotBoundary {
         /// Where the instruction that contains the address begins.
         instruction: u64,
+        /// Where the next one begins.
+        next: u64,
     },
     /// The bytes there are not those the program expects.
     Opcode {
@@ -67,7 +69,7 @@ pub enum PointError {
         /// Its first bytes, the first lowest.
         bytes: u64,
     },
-    /// The bytes are not an instruction.
+    /// The bytes, or others before them in the function, are not an instruction.
     Undecodable {
         /// The first of them, the first lowest.
         bytes: u64,
@@ -128,7 +130,7 @@ impl PointError {
         match self {
             PointError::Unresolved => refuse(Reason::Unresolved, 0),
             PointError::Prohibited(why) => detailed(Reason::Prohibited, why as u32, [0; 2]),
-            PointError::NotBoundary { instruction } => refuse(Reason::NotBoundary, instruction),
+            PointError::NotBoundary { instruction, next } => detailed(Reason::NotBoundary, 0, [instruction, next]),
             PointError::Opcode { len, expected, found } => detailed(Reason::Opcode, len as u32, [expected, found]),
             PointError::Instruction { refusal, bytes } => detailed(Reason::Instruction, refusal as u32, [0, bytes]),
             PointError::Undecodable { bytes } => detailed(Reason::Undecodable, 0, [0, bytes]),

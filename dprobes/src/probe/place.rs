@@ -6,7 +6,7 @@ use super::engine::Engine;
 use super::error::PointError;
 use super::site::Resumption;
 use crate::host::{Function, Host, Patch, Prohibited};
-use crate::insn::{self, Insn, Refusal, Resume};
+use crate::insn::{self, Insn, Instructions, Refusal, Resume};
 use crate::mem;
 use crate::text::transaction::INT3;
 
@@ -29,21 +29,13 @@ impl<H: Host> Engine<H> {
         let (address, function) = self.skip_entry(requested)?;
         let text = self.original_text(function, address)?;
         let offset = (address - function.start) as usize;
-        if let Some(instruction) = containing(&text, offset) {
-            return Err(PointError::NotBoundary {
-                instruction: function.start + instruction as u64,
-            });
-        }
+        let insn = instruction_at(&text, function.start, offset)?;
         let bytes = text.get(offset..).unwrap_or(&[]);
         let found = bytes.get(..expected.len()).unwrap_or(bytes);
         if found != expected {
             let (len, expected, found) = (expected.len(), first_bytes(expected), first_bytes(found));
             return Err(PointError::Opcode { len, expected, found });
         }
-        let undecodable = PointError::Undecodable {
-            bytes: first_bytes(bytes),
-        };
-        let insn = Insn::decode(bytes.get(..INSN_MAX.min(bytes.len())).unwrap_or(&[])).map_err(|_| undecodable)?;
         if let Some(refusal) = refusal(&insn) {
             return Err(PointError::Instruction {
                 refusal,
@@ -150,21 +142,25 @@ fn refusal(insn: &Insn) -> Option<Refusal> {
     }
 }
 
-/// Where the instruction that contains `offset` begins, when that is not at `offset` itself.
-fn containing(text: &[u8], offset: usize) -> Option<usize> {
-    let mut at = 0;
-    while at < offset {
-        // Bytes that are not an instruction are stepped over one by one, as a disassembler does.
-        let len = text
-            .get(at..)
-            .and_then(|bytes| Insn::decode(bytes).ok())
-            .map_or(1, |insn| insn.len());
-        if at + len > offset {
-            return Some(at);
+/// The instruction that begins at `offset` of a function's text, found by decoding from the function's start.
+fn instruction_at(text: &[u8], start: u64, offset: usize) -> Result<Insn, PointError> {
+    let undecodable = |at| PointError::Undecodable {
+        bytes: first_bytes(text.get(at..).unwrap_or(&[])),
+    };
+    for item in Instructions::new(text) {
+        let (at, insn) = item.map_err(|error| undecodable(error.offset))?;
+        let end = at + insn.len();
+        if at == offset {
+            return Ok(insn);
         }
-        at += len;
+        if end > offset {
+            return Err(PointError::NotBoundary {
+                instruction: start + at as u64,
+                next: start + end as u64,
+            });
+        }
     }
-    None
+    Err(undecodable(offset))
 }
 
 /// Up to eight bytes as a number, the first lowest.

@@ -36,7 +36,8 @@ fn only_instruction_boundaries_are_accepted() {
             session.remove_program(1);
         } else {
             let instruction = *boundaries.iter().rfind(|boundary| **boundary < at).unwrap();
-            assert_eq!(refusal(&session, at, ""), PointError::NotBoundary { instruction });
+            let next = *boundaries.iter().find(|boundary| **boundary > at).unwrap();
+            assert_eq!(refusal(&session, at, ""), PointError::NotBoundary { instruction, next });
         }
     }
     // A breakpoint that is in place does not move the boundaries.
@@ -45,7 +46,8 @@ fn only_instruction_boundaries_are_accepted() {
     assert_eq!(
         error,
         PointError::NotBoundary {
-            instruction: boundaries[1]
+            instruction: boundaries[1],
+            next: boundaries[2],
         }
     );
 }

@@ -1,7 +1,6 @@
 //! The test kernel as a host of the engine.
 
 use core::ops::Range;
-use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use bootimage::memory::{self, ExecMemory};
@@ -97,12 +96,10 @@ impl Host for Kernel {
     }
 
     fn write_text(&self, patches: &[Patch]) -> Result<(), WriteTextError> {
-        write(patches)?;
-        // QEMU before 8.1 translates guest code without the page's lock: a CPU that is translating while another one writes can
-        // go on with a translation of the old bytes, whatever it serialises afterwards. It has finished translating when
-        // it answers the sync, and the second write drops what it made.
-        smp::sync_cores();
-        write(patches)
+        // SAFETY: the engine writes one byte at a time over text that may be running, and whole images only to slots that no CPU
+        // runs yet.
+        let written = unsafe { memory::write_text(patches.iter().map(|patch| (patch.address, patch.bytes()))) };
+        written.map_err(|_| WriteTextError { index: 0 })
     }
 
     fn sync_cores(&self) {
@@ -113,15 +110,4 @@ impl Host for Kernel {
         smp::sync_cores();
         smp::quiesce(&self.slot_area());
     }
-}
-
-fn write(patches: &[Patch]) -> Result<(), WriteTextError> {
-    for (index, patch) in patches.iter().enumerate() {
-        for (at, byte) in (patch.address..).zip(patch.bytes()) {
-            let alias = memory::writable_alias(at).ok_or(WriteTextError { index })?;
-            // SAFETY: the alias is writable; the engine writes one byte at a time over text that may be running.
-            unsafe { ptr::write_volatile(alias, *byte) };
-        }
-    }
-    Ok(())
 }

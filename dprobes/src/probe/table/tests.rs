@@ -3,11 +3,12 @@
 extern crate std;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::vec::Vec;
 
-use super::*;
+use super::{Ordering, Table, ptr};
 
 /// A small generator of numbers that look random (SplitMix64).
 struct Random(u64);
@@ -34,13 +35,17 @@ fn it_agrees_with_a_hash_map_on_any_sequence() {
     let rounds = if cfg!(miri) { 2_000 } else { 200_000 };
     for _ in 0..rounds {
         let key = 0xffff_ffff_8100_0000 + random.next() % 512;
-        if model.contains_key(&key) {
-            table.remove(key);
-            model.remove(&key);
-        } else if random.next() % 3 > 0 {
-            drop(table.reserve(1).unwrap());
-            table.insert(key, value(key));
-            model.insert(key, value(key));
+        match model.entry(key) {
+            Entry::Occupied(known) => {
+                table.remove(key);
+                known.remove();
+            }
+            Entry::Vacant(place) if !random.next().is_multiple_of(3) => {
+                drop(table.reserve(1).unwrap());
+                table.insert(key, value(key));
+                place.insert(value(key));
+            }
+            Entry::Vacant(_) => {}
         }
         let probe = 0xffff_ffff_8100_0000 + random.next() % 512;
         assert_eq!(table.get(probe), model.get(&probe).copied().unwrap_or(ptr::null_mut()));
