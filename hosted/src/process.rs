@@ -50,7 +50,7 @@ impl From<ImageError> for ProcessError {
     }
 }
 
-/// This process, as the host of an engine. [`install`](crate::install) brings the engine and the process's traps together.
+/// This process, as the host of an engine. [`install`](fn@crate::install) brings the engine and the process's traps together.
 pub struct Process {
     image: &'static Image,
     slots: CodeBuffer,
