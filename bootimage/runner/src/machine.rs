@@ -57,6 +57,9 @@ pub struct Machine {
     pub cpu_model: String,
     /// What executes the guest's instructions.
     pub acceleration: Acceleration,
+    /// Counts instructions: each takes 2^N nanoseconds of the guest's time, its time-stamp counter included, and nothing else does.
+    /// One CPU, TCG only.
+    pub icount: Option<u8>,
     /// How the guest says that it is done.
     pub ending: Ending,
     /// A run that takes longer is a hang.
@@ -79,6 +82,7 @@ impl Machine {
             memory_mib: 256,
             cpu_model: "max".to_owned(),
             acceleration: Acceleration::default(),
+            icount: None,
             ending: Ending::DebugExit,
             time_limit: Duration::from_secs(60),
             qemu: "qemu-system-x86_64".into(),
@@ -115,10 +119,14 @@ impl Machine {
         qemu.args([
             "-accel",
             match self.acceleration {
+                Acceleration::Tcg if self.icount.is_some() => "tcg,thread=single",
                 Acceleration::Tcg => "tcg,thread=multi",
                 Acceleration::Kvm => "kvm",
             },
         ]);
+        if let Some(shift) = self.icount {
+            qemu.arg("-icount").arg(format!("shift={shift},sleep=off"));
+        }
         qemu.arg("-cpu").arg(&self.cpu_model);
         qemu.arg("-smp").arg(self.cpus.to_string());
         qemu.arg("-m").arg(format!("{}M", self.memory_mib));

@@ -41,6 +41,9 @@ struct Options {
     /// Ignored: output is always shown
     #[arg(long, alias = "show-output", hide = true)]
     nocapture: bool,
+    /// Ignored: what cargo says to benchmarks
+    #[arg(long, hide = true)]
+    bench: bool,
     /// The kernel, an ELF file
     kernel: PathBuf,
     /// Run only tests whose name contains one of these
@@ -56,6 +59,7 @@ impl Options {
             memory_mib: self.memory,
             cpu_model: self.cpu_model,
             time_limit: self.time_limit.map(Duration::from_secs),
+            icount: None,
         }
         .apply(&mut machine);
         machine.acceleration = self.accel;

@@ -9,8 +9,8 @@ use crate::machine::Machine;
 
 const SECTION: &str = ".runner";
 
-/// What a kernel file asks for. Section `.runner` of the file holds words `cpus=N`, `memory_mib=N`, `time_limit_s=N` and
-/// `cpu_model=NAME`; each may be missing.
+/// What a kernel file asks for. Section `.runner` of the file holds words `cpus=N`, `memory_mib=N`, `time_limit_s=N`,
+/// `cpu_model=NAME` and `icount=SHIFT`; each may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requirements {
     /// Number of CPUs.
@@ -21,6 +21,8 @@ pub struct Requirements {
     pub cpu_model: Option<String>,
     /// Time limit.
     pub time_limit: Option<Duration>,
+    /// Virtual time by instructions: 2^SHIFT nanoseconds each.
+    pub icount: Option<u8>,
 }
 
 /// Why a kernel's requirements cannot be read.
@@ -77,6 +79,7 @@ impl Requirements {
             let number = || value.parse::<u32>().ok().filter(|&number| number > 0).ok_or_else(error);
             match key {
                 "cpus" => requirements.cpus = Some(number()?),
+                "icount" => requirements.icount = Some(value.parse().map_err(|_| error())?),
                 "memory_mib" => requirements.memory_mib = Some(number()?),
                 "time_limit_s" => requirements.time_limit = Some(Duration::from_secs(number()?.into())),
                 "cpu_model" => requirements.cpu_model = Some(value.to_owned()),
@@ -90,6 +93,9 @@ impl Requirements {
     pub fn apply(&self, machine: &mut Machine) {
         if let Some(cpus) = self.cpus {
             machine.cpus = cpus;
+        }
+        if self.icount.is_some() {
+            machine.icount = self.icount;
         }
         if let Some(memory_mib) = self.memory_mib {
             machine.memory_mib = memory_mib;
@@ -109,12 +115,14 @@ mod tests {
 
     #[test]
     fn words_are_read() {
-        let parsed = Requirements::parse("cpus=4 time_limit_s=90\n\0\0cpu_model=qemu64,+pcid\n").expect("well-formed");
+        let parsed =
+            Requirements::parse("cpus=4 time_limit_s=90 icount=0\n\0\0cpu_model=qemu64,+pcid\n").expect("well-formed");
         let expected = Requirements {
             cpus: Some(4),
             memory_mib: None,
             cpu_model: Some("qemu64,+pcid".to_owned()),
             time_limit: Some(Duration::from_secs(90)),
+            icount: Some(0),
         };
         assert_eq!(parsed, expected);
     }

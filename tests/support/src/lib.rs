@@ -42,9 +42,14 @@ pub const VECTORS: &[u8] = &[0, 1, 3, 6, 12, 13, 14, 17];
 
 /// The engine, with its gates in the descriptor table; made by the first call.
 pub fn engine() -> &'static Engine<Kernel> {
+    engine_for(VECTORS)
+}
+
+/// The engine, in front of these exceptions; made by the first call.
+pub fn engine_for(vectors: &[u8]) -> &'static Engine<Kernel> {
     ENGINE.call_once(|| {
         let engine = Engine::new(Kernel::new()).expect("memory for the engine");
-        for vector in VECTORS {
+        for vector in vectors {
             // It stays patched as long as this kernel runs.
             let _ = patch_gate(*vector);
         }
