@@ -96,7 +96,8 @@ enum dprobes_reason
      */
     DPROBES_REASON_PROHIBITED = 9,
     /*
-     The address is not where an instruction begins; `facts[0]` is the start of the instruction that contains it.
+     The address is not where an instruction begins; `facts[0]` is the start of the instruction that contains it,
+     `facts[1]` that of the next one.
      */
     DPROBES_REASON_NOT_BOUNDARY = 10,
     /*
@@ -110,7 +111,7 @@ enum dprobes_reason
      */
     DPROBES_REASON_INSTRUCTION = 12,
     /*
-     The bytes there are not an instruction; `facts[1]` has the first bytes.
+     The bytes there, or others before them in the function, are not an instruction; `facts[1]` has the first bytes.
      */
     DPROBES_REASON_UNDECODABLE = 13,
     /*

@@ -41,6 +41,7 @@ enum Verb {
     Test(verb::test::Arguments),
     Demo(verb::demo::Arguments),
     Lint(verb::lint::Arguments),
+    Headers(verb::headers::Arguments),
     KernelRun(verb::kernel_run::Arguments),
     PanicCheck(verb::panic_check::Arguments),
 }
@@ -64,6 +65,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         Verb::Test(arguments) => verb::test::run(workspace, progress, arguments),
         Verb::Demo(arguments) => verb::demo::run(workspace, progress, arguments),
         Verb::Lint(arguments) => verb::lint::run(workspace, progress, arguments),
+        Verb::Headers(arguments) => verb::headers::run(workspace, progress, arguments),
         Verb::KernelRun(arguments) => verb::kernel_run::run(arguments),
         Verb::PanicCheck(arguments) => verb::panic_check::run(workspace, progress, arguments),
     }

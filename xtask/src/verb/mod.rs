@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod demo;
+pub mod headers;
 pub mod kernel_run;
 pub mod lint;
 pub mod panic_check;

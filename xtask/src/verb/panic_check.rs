@@ -13,7 +13,7 @@ use crate::workspace::{BARE_METAL, Workspace};
 const ENTRY_PREFIX: &str = "dprobes_on_";
 
 /// Prove that no panic and no allocation is reachable from a trap entry of libdprobes.a
-#[derive(Args)]
+#[derive(Args, Default)]
 #[command(
     after_help = "Examples:\n  ./x panic-check\n  ./x panic-check --entry dprobes_query\n\nThe library's relocations say who \
     refers to whom; the shortest chain to a panic is printed."
