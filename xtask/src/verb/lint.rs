@@ -74,7 +74,8 @@ fn host_clippy(workspace: &Workspace) -> Command {
 
 fn bare_metal_clippy(workspace: &Workspace) -> Command {
     let mut command = workspace.bare_metal_cargo("clippy");
-    command.arg("--all-targets");
+    // All targets but benches: a library without tests still counts as one.
+    command.args(["--lib", "--bins", "--examples", "--tests"]);
     for package in workspace.bare_metal_packages() {
         command.args(["--package", &package.name]);
     }
