@@ -272,16 +272,23 @@ fn stepped(passes: u64) -> usize {
 fn somebody_elses_single_step_sees_original_addresses() {
     trap::set_handler(trap::DB, Some(count_step));
     let bare = stepped(20);
-    insert("count", &[middle()]).unwrap();
-    let probed = stepped(20);
+    let places = instructions("target_busy");
+    // Two that are copied; `jnz` and `ret`, which are emulated where nobody steps.
+    for (place, hits) in [(3, 20), (5, 20), (6, 20), (9, 1)] {
+        insert("entry", &[places[place]]).unwrap();
+        assert_eq!(
+            stepped(20),
+            bare,
+            "as many steps with a probe on instruction {place} as without"
+        );
+        assert_eq!(remove(2)[0].hits, hits);
+    }
     trap::set_handler(trap::DB, None);
     assert_eq!(
         STRAY_STEPS.load(Ordering::Relaxed),
         0,
         "a slot was shown to the debugger"
     );
-    assert!(probed >= bare, "{probed} steps with the probe, {bare} without");
-    assert_eq!(remove(1)[0].hits, 20);
 }
 
 fn limits_are_exact_on_two_cpus() {

@@ -2,7 +2,7 @@
 
 use super::Verdict;
 use super::environment::Environment;
-use super::frame::TrapFrame;
+use super::frame::{RFLAGS_TF, TrapFrame};
 use crate::host::Host;
 use crate::probe::{Cpu, Engine, Hit, Probe, Resumption, Site, Turn, count};
 use crate::record::header::{Header, RecordState};
@@ -112,6 +112,12 @@ impl<H: Host> Engine<H> {
         match site.resumption {
             Resumption::Copied { slot } => frame.rip = slot,
             Resumption::Stepped { slot, .. } => self.begin_step(site, cpu, frame, slot),
+            // Somebody is stepping this code: the step must raise its #DB, which an emulation would not.
+            Resumption::Emulated {
+                slot,
+                fallback: Some(_),
+                ..
+            } if frame.rflags & RFLAGS_TF != 0 => self.begin_step(site, cpu, frame, slot),
             Resumption::Emulated {
                 emulation,
                 slot,
