@@ -1,7 +1,7 @@
 //! Counts the instructions of a system call in a Linux guest.
 //!
 //! Under `qemu -icount shift=0` the time stamp counter advances by one for each instruction that the guest executes. The call is a
-//! read of one byte from /dev/zero: the kernel's function `read_zero` runs once for each.
+//! read of one byte from /dev/zero.
 
 #![warn(missing_docs)]
 

@@ -44,6 +44,8 @@ pub struct Guest<'a> {
     pub script: &'a str,
     /// How many CPUs it has.
     pub cpus: u32,
+    /// Counts instructions: each takes 2^N nanoseconds of the guest's time. One CPU only.
+    pub icount: Option<u8>,
     /// More arguments for QEMU.
     pub qemu: &'a [&'a str],
     /// More of the kernel's command line.
@@ -75,6 +77,7 @@ impl Guest<'_> {
         let append = format!("console=ttyS1 panic=-1 oops=panic loglevel=5 {}", self.append);
         let mut machine = Machine::linux(&self.kernel.image, &initrd, append);
         machine.cpus = self.cpus;
+        machine.icount = self.icount;
         machine.time_limit = self.limit;
         machine.extra = vec!["-serial".into(), format!("file:{}", console.display()).into()];
         machine.extra.extend(self.qemu.iter().map(Into::into));
@@ -166,6 +169,7 @@ mod tests {
             files: Initramfs::with_busybox().unwrap(),
             script,
             cpus: 2,
+            icount: None,
             qemu: &[],
             append: "",
             limit: Duration::from_secs(limit),

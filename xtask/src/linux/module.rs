@@ -33,12 +33,18 @@ pub fn build(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) ->
     Ok(folder.join("dprobes.ko"))
 }
 
-/// Builds the module that tests probe and returns the file to load.
-pub fn build_target(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
-    let folder = workspace.target.join("linux/testmod").join(&kernel.release);
-    stage(&workspace.root.join("linux/testmod"), &folder)?;
-    kbuild(progress, kernel, &folder, &[], "module to probe")?;
-    Ok(folder.join("dprobes_target.ko"))
+/// Builds another module of one C file, in a folder of linux/, and returns the file to load.
+pub fn build_other(
+    workspace: &Workspace,
+    progress: &mut Progress,
+    kernel: &Kernel,
+    folder: &str,
+    name: &str,
+) -> Result<PathBuf> {
+    let staged = workspace.target.join("linux").join(folder).join(&kernel.release);
+    stage(&workspace.root.join("linux").join(folder), &staged)?;
+    kbuild(progress, kernel, &staged, &[], name)?;
+    Ok(staged.join(name).with_extension("ko"))
 }
 
 /// Runs a kernel's own build system on a folder.

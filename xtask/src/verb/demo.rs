@@ -38,6 +38,7 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Res
         files: files(workspace, &module)?,
         script: &script(&names),
         cpus: 2,
+        icount: None,
         qemu: &[],
         append: "",
         limit: Duration::from_secs(180),

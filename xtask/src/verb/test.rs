@@ -105,7 +105,7 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
     build::tools(workspace, progress)?;
     let kernel = Kernel::newest()?;
     let module = module::build(workspace, progress, &kernel)?;
-    let target = module::build_target(workspace, progress, &kernel)?;
+    let target = module::build_other(workspace, progress, &kernel, "testmod", "dprobes_target")?;
     let requests = build::static_program(workspace, progress, "linux-guest", "linux-tests")?;
     let folder = workspace.root.join("linux/tests");
     let harness = read(&folder.join(HARNESS))?;
@@ -126,6 +126,7 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
             files,
             script: &format!("{harness}\n{}\nfinish\n", read(&folder.join(&name))?),
             cpus: 2,
+            icount: None,
             qemu: &[],
             append: "",
             limit: GUEST_LIMIT,
