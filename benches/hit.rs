@@ -1,5 +1,7 @@
 //! What a hit costs on bare metal, in guest instructions and traps: the engine's own gate, one CPU.
 //!
+//! For each probe a line `@hit INSTRUCTIONS TRAPS NAME`, which `./x bench` reads.
+//!
 //! The machine counts instructions (`-icount`): its time-stamp counter moves by one for each, so that the figures are exact and the same
 //! on every machine.
 #![no_std]
@@ -67,10 +69,7 @@ fn hits() {
     let function = symbols::function_named("target_plain").map_or(0, |function| function.code.start);
     assert_eq!(places[0], function);
     let bare = per_call();
-    println!(
-        "\n{:<44} {:>12} {:>6}",
-        "a program that counts (inc lv; abort)", "instructions", "traps"
-    );
+    println!();
     for (what, place) in [
         ("entry, copied (push)", 0),
         ("middle, copied (lea)", 2),
@@ -83,6 +82,6 @@ fn hits() {
         assert_eq!(hit.hits, CALLS);
         // Each #BP was one hit.
         let traps = (hit.hits + DEBUG_TRAPS.swap(0, Ordering::Relaxed)) / CALLS;
-        println!("{what:<44} {:>12} {traps:>6}", probed - bare);
+        println!("@hit {} {traps} {what}", probed - bare);
     }
 }

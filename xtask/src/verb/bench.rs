@@ -17,9 +17,9 @@ use crate::workspace::Workspace;
 /// How many reads linux/bench/bench.sh makes between two marks.
 const MARKED_READS: u64 = 100;
 
-/// Count the instructions and traps of a hit on Linux, ours beside kprobes, in one boot
+/// Count the instructions and traps of a hit: on bare metal, and on Linux beside kprobes, in one boot
 ///
-/// The guest runs under `qemu -icount shift=0`, where the time stamp counter counts instructions: the numbers are the same on every
+/// The guests run under `qemu -icount shift=0`, where the time stamp counter counts instructions: the numbers are the same on every
 /// machine. Traps are taken from QEMU's log of exceptions.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  ./x bench\n  ./x bench --json    one object a line")]
@@ -39,6 +39,7 @@ struct Row {
 
 /// Runs the benchmark.
 pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
+    bare_metal(workspace, progress, arguments.json)?;
     let meter = build::static_program(workspace, progress, "meter", "meter")?;
     build::tools(workspace, progress)?;
     let kernel = Kernel::newest()?;
@@ -77,6 +78,36 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments
     // Hundreds of megabytes that nobody reads.
     fs::remove_file(&log)?;
     show(&rows(&ending.report, &traps)?, arguments.json, &kernel)
+}
+
+/// The test kernel measures by itself; the file benches/hit.rs says what its lines mean.
+fn bare_metal(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result<()> {
+    let mut cargo = workspace.bare_metal_cargo("bench");
+    let output = progress.step("measuring on bare metal", cargo.args(["--bench", "hit"]))?;
+    let results: Vec<(&str, &str, &str)> = output
+        .text
+        .lines()
+        .filter_map(|line| {
+            let (instructions, rest) = line.strip_prefix("@hit ")?.split_once(' ')?;
+            let (traps, name) = rest.split_once(' ')?;
+            Some((instructions, traps, name))
+        })
+        .collect();
+    if results.is_empty() {
+        bail!("the test kernel measured nothing");
+    }
+    if !json {
+        println!("Bare metal, through the engine's own gate, a program that counts. A hit costs:");
+        println!("{:<35} {:>20} {:>14}", "", "instructions/hit", "traps/hit");
+    }
+    for (instructions, traps, name) in results {
+        if json {
+            println!("{{\"kernel\":\"test\",\"probe\":\"{name}\",\"instructions\":{instructions},\"traps\":{traps}}}");
+        } else {
+            println!("{name:<35} {instructions:>20} {traps:>14}");
+        }
+    }
+    Ok(())
 }
 
 /// The rows of the table: the results in the guest's report, with the traps between each pair of marks.
