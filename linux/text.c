@@ -17,13 +17,6 @@
 
 #include "shim.h"
 
-/* A writable window on up to two pages of text. */
-struct alias {
-	unsigned long first;	/* address of the first page */
-	unsigned long end;	/* address after the last page; 0: nothing is mapped */
-	void *window;
-};
-
 static struct page *text_page(unsigned long address)
 {
 	if (dprobes_symbols.core_kernel_text(address))
@@ -33,80 +26,95 @@ static struct page *text_page(unsigned long address)
 	return NULL;
 }
 
-static void alias_close(struct alias *alias)
+static void serialise(void *unused)
 {
-	if (alias->end)
-		vunmap(alias->window);
-	alias->end = 0;
-}
-
-/* Where to write so that `length` bytes at `address` change; NULL when they cannot be mapped. */
-static u8 *alias_open(struct alias *alias, unsigned long address, size_t length)
-{
-	unsigned long last = address + length - 1;
-	struct page *pages[2];
-	int count;
-
-	if (!alias->end || address < alias->first || last >= alias->end) {
-		alias_close(alias);
-		pages[0] = text_page(address);
-		pages[1] = text_page(last);
-		if (!pages[0] || !pages[1])
-			return NULL;
-		count = pages[0] == pages[1] ? 1 : 2;
-		alias->window = vmap(pages, count, VM_MAP, PAGE_KERNEL);
-		if (!alias->window)
-			return NULL;
-		alias->first = address & PAGE_MASK;
-		alias->end = alias->first + count * PAGE_SIZE;
-	}
-	return alias->window + (address - alias->first);
-}
-
-/* How many of the patches were written: all, or those before the first that cannot be. */
-static uintptr_t write_patches(const struct dprobes_patch *patches, uintptr_t count)
-{
-	struct alias alias = {};
-	uintptr_t done;
-	u8 *to;
-
-	for (done = 0; done < count; done++) {
-		const struct dprobes_patch *patch = &patches[done];
-
-		if (patch->len < 1 || patch->len > sizeof(patch->bytes))
-			break;
-		to = alias_open(&alias, patch->address, patch->len);
-		if (!to)
-			break;
-		if (patch->len == 1)
-			WRITE_ONCE(*to, patch->bytes[0]);
-		else
-			memcpy(to, patch->bytes, patch->len);
-	}
-	alias_close(&alias);
-	return done;
+	sync_core();
 }
 
 /*
- * Are instructions translated by QEMU (TCG) rather than executed? Its 7.2 reads the code that it translates before it begins to watch the
- * page for writes: a store by another CPU in between is missed, and the old code runs for ever after. A second store
- * after all CPUs have been interrupted, and no translation is under way any more, is noticed.
+ * The interrupt that does it is taken with interrupts on, so that it also waits for every trap handler that runs with interrupts
+ * off, an NMI's included.
+ */
+void dprobes_host_sync_cores(void)
+{
+	on_each_cpu(serialise, NULL, 1);
+}
+
+/*
+ * Are instructions translated by QEMU (TCG) rather than executed? Its 7.2 removes the translation of what is stored to before it
+ * stores. A CPU that translates in between runs the old code for ever after: a breakpoint that has been removed traps
+ * again and again. A second store, when no translation from before the first is under way any more, is noticed.
  */
 static bool misses_stores(void)
 {
 	return boot_cpu_has(X86_FEATURE_HYPERVISOR) && hypervisor_cpuid_base("TCGTCGTCGTCG", 0);
 }
 
+static bool length_is_valid(const struct dprobes_patch *patch)
+{
+	return patch->len >= 1 && patch->len <= sizeof(patch->bytes);
+}
+
+static void write_patch(u8 *to, const struct dprobes_patch *patch)
+{
+	if (patch->len == 1)
+		WRITE_ONCE(*to, patch->bytes[0]);
+	else
+		memcpy(to, patch->bytes, patch->len);
+}
+
+/* Writes the leading patches, as many as lie on the same pages, and returns how many; 0 when the first cannot be written. */
+static uintptr_t write_window(const struct dprobes_patch *patches, uintptr_t count)
+{
+	const unsigned long first = patches->address & PAGE_MASK;
+	unsigned long span;
+	struct page *pages[4];
+	uintptr_t fit, i;
+	u8 *window;
+
+	if (!length_is_valid(patches))
+		return 0;
+	/* Twice, for a second store through a mapping that the CPU does not know yet. */
+	pages[0] = pages[2] = text_page(patches->address);
+	pages[1] = pages[3] = text_page(patches->address + patches->len - 1);
+	if (!pages[0] || !pages[1])
+		return 0;
+	span = pages[0] == pages[1] ? PAGE_SIZE : 2 * PAGE_SIZE;
+	if (span == PAGE_SIZE)
+		pages[1] = pages[0];
+	window = vmap(pages, misses_stores() ? 2 * (span >> PAGE_SHIFT) : span >> PAGE_SHIFT, VM_MAP, PAGE_KERNEL);
+	if (!window)
+		return 0;
+	for (fit = 0; fit < count; fit++) {
+		const struct dprobes_patch *patch = &patches[fit];
+
+		if (!length_is_valid(patch) || patch->address < first ||
+		    patch->address + patch->len > first + span)
+			break;
+		write_patch(window + (patch->address - first), patch);
+	}
+	if (misses_stores()) {
+		/* Without a pause: a CPU that runs the old code may never come back to this task. */
+		preempt_disable();
+		dprobes_host_sync_cores();
+		for (i = 0; i < fit; i++)
+			write_patch(window + span + (patches[i].address - first), &patches[i]);
+		preempt_enable();
+	}
+	vunmap(window);
+	return fit;
+}
+
 uintptr_t dprobes_host_write_text(const struct dprobes_patch *patches, uintptr_t count)
 {
-	uintptr_t done;
+	uintptr_t done = 0;
+	uintptr_t more;
 
 	mutex_lock(dprobes_symbols.text_mutex);
-	done = write_patches(patches, count);
-	if (misses_stores()) {
-		dprobes_host_sync_cores();
-		done = write_patches(patches, done);
-	}
+	do {
+		more = done < count ? write_window(patches + done, count - done) : 0;
+		done += more;
+	} while (more);
 	mutex_unlock(dprobes_symbols.text_mutex);
 	return done;
 }
@@ -131,20 +139,6 @@ int dprobes_slots_init(void)
 	memset(window, 0xcc, DPROBES_SLOTS_SIZE);
 	vunmap(window);
 	return 0;
-}
-
-static void serialise(void *unused)
-{
-	sync_core();
-}
-
-/*
- * The interrupt that does it is taken with interrupts on, so that it also waits for every trap handler that runs with interrupts
- * off, an NMI's included.
- */
-void dprobes_host_sync_cores(void)
-{
-	on_each_cpu(serialise, NULL, 1);
 }
 
 /*
