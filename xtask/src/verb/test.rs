@@ -76,17 +76,21 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments
 }
 
 fn host(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -> Result<Tally> {
-    let mut tally = Tally::default();
-    for package in workspace.host_packages() {
+    // All packages in one command: cargo would build what they share anew for each, with the features that each asks for.
+    let tests = || {
         let mut cargo = workspace.host_cargo("test");
-        cargo.args(["--no-fail-fast", "--package", &package.name]);
-        if let Some(filter) = filter {
-            cargo.args(["--", filter]);
+        cargo.arg("--no-fail-fast");
+        for package in workspace.host_packages() {
+            cargo.args(["--package", &package.name]);
         }
-        let output = progress.attempt(&format!("host tests of {}", package.name), &mut cargo)?;
-        tally += Tally::of_run(&output.text, output.success);
+        cargo
+    };
+    let built = progress.attempt("building the host tests", tests().arg("--no-run"))?;
+    if !built.success {
+        return Ok(Tally::of_run("", false));
     }
-    Ok(tally)
+    let output = progress.attempt("host tests", tests().arg("--").args(filter))?;
+    Ok(Tally::of_run(&output.text, output.success))
 }
 
 /// The kernels in tests/, each booted by the runner that `.cargo/config.toml` names.
