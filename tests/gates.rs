@@ -7,15 +7,18 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bootimage::trap::{self, Action, TrapFrame};
 use bootimage::{apic, smp};
-use engine::trap::idt::IdtError;
+use engine::trap::idt::{IdtError, PatchedGate};
 use test_support::{VECTORS, engine, idt, patch_gate};
 
-bootimage::test_main! { tests: [
+bootimage::test_main! {
+    requires: "cpus=3",
+    tests: [
     a_gate_is_saved_replaced_and_restored,
-    gates_change_while_every_cpu_takes_the_exception,
+    gates_change_between_the_exceptions_of_other_cpus,
     what_is_not_the_engines_reaches_the_kernels_handler_unchanged,
     a_gate_that_somebody_else_changed_is_left_alone,
-] }
+    ],
+}
 
 /// The gate of a vector, as it is.
 fn gate(vector: u8) -> engine::trap::idt::Gate {
@@ -35,13 +38,13 @@ fn a_gate_is_saved_replaced_and_restored() {
             "only the handler differs"
         );
         // SAFETY: as in `patch_gate`.
-        let twice = unsafe { engine::trap::idt::PatchedGate::install::<test_support::TheEngine>(idt(), *vector) };
+        let twice = unsafe { PatchedGate::install::<test_support::TheEngine>(idt(), *vector) };
         assert_eq!(twice.unwrap_err(), IdtError::Installed { vector: *vector });
         patched.restore().unwrap();
         assert_eq!(gate(*vector), before);
     }
     // SAFETY: as in `patch_gate`.
-    let none = unsafe { engine::trap::idt::PatchedGate::install::<test_support::TheEngine>(idt(), 8) };
+    let none = unsafe { PatchedGate::install::<test_support::TheEngine>(idt(), 8) };
     assert_eq!(none.unwrap_err(), IdtError::NoEntry { vector: 8 });
 }
 
@@ -94,34 +97,69 @@ fn skip_load(_: u8, frame: &mut TrapFrame) -> Action {
     Action::Resume
 }
 
-fn gates_change_while_every_cpu_takes_the_exception() {
-    const ROUNDS: usize = 20_000;
+/// Rounds of patching and restoring in which the other CPUs take the exception.
+const ROUNDS: u64 = 200;
+
+/// Even: take the exception. Odd: do not.
+static PHASE: AtomicU64 = AtomicU64::new(0);
+
+fn gates_change_between_the_exceptions_of_other_cpus() {
     trap::set_handler(
         trap::UD,
         Some(|_, frame| {
+            SEEN.fetch_add(1, Ordering::Relaxed);
             frame.rip += 2;
             Action::Resume
         }),
     );
     trap::set_handler(trap::FIRST_INTERRUPT, Some(|_, _| Action::Resume));
-    let done = AtomicUsize::new(0);
+    SEEN.store(0, Ordering::Relaxed);
+    let (taken, waiting) = (AtomicUsize::new(0), AtomicU64::new(0));
     smp::run_on_all(|cpu| {
         if cpu == 0 {
-            while done.load(Ordering::Acquire) < smp::cpu_count() - 1 {
-                patch_gate(trap::UD).restore().unwrap();
+            let others = smp::cpu_count() as u64 - 1;
+            let mut patched = None;
+            for round in 0..2 * ROUNDS {
+                // Through the gate as it is now.
+                let before = taken.load(Ordering::Relaxed);
+                while taken.load(Ordering::Relaxed) == before {
+                    core::hint::spin_loop();
+                }
+                PHASE.fetch_add(1, Ordering::AcqRel);
+                while waiting.load(Ordering::Acquire) != others * (round + 1) {
+                    core::hint::spin_loop();
+                }
+                match patched.take() {
+                    None => patched = Some(patch_gate(trap::UD)),
+                    Some(gate) => PatchedGate::restore(gate).unwrap(),
+                }
+                PHASE.fetch_add(1, Ordering::AcqRel);
             }
             return;
         }
         apic::start_timer(trap::FIRST_INTERRUPT, 300);
-        for _ in 0..ROUNDS {
-            // SAFETY: the handler skips the instruction.
-            unsafe { asm!("ud2") };
+        for round in 0..2 * ROUNDS {
+            while PHASE.load(Ordering::Acquire) == 2 * round {
+                // SAFETY: the handler skips the instruction.
+                unsafe { asm!("ud2") };
+                taken.fetch_add(1, Ordering::Relaxed);
+            }
+            waiting.fetch_add(1, Ordering::AcqRel);
+            while PHASE.load(Ordering::Acquire) == 2 * round + 1 {
+                core::hint::spin_loop();
+            }
         }
         apic::stop_timer();
-        done.fetch_add(1, Ordering::Release);
     });
     trap::set_handler(trap::FIRST_INTERRUPT, None);
     trap::set_handler(trap::UD, None);
+    let taken = taken.into_inner();
+    assert!(taken > 0);
+    assert_eq!(
+        SEEN.load(Ordering::Relaxed),
+        taken,
+        "every exception reached the kernel's handler once"
+    );
 }
 
 fn a_gate_that_somebody_else_changed_is_left_alone() {

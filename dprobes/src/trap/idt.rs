@@ -1,8 +1,10 @@
 //! Patching the interrupt descriptor table: put an entry of the engine's in front of what is there, and take it away again.
 //!
-//! A gate is 16 bytes (SDM volume 3, 7.14.1). A CPU that takes the exception while a gate is being changed must see the
-//! old or the new one, so that it is replaced by one 16-byte compare-and-exchange: which also notices when somebody else
-//! has changed the gate in between.
+//! A gate is 16 bytes (SDM volume 3, 7.14.1). It is replaced by one 16-byte compare-and-exchange, so that nobody ever sees half a
+//! gate in memory, and a change that somebody else has made in between is noticed. That does not make the *reader* atomic:
+//! nothing promises that a CPU which takes the exception reads a gate at once (SDM volume 3, 9.1.1 promises eight aligned
+//! bytes), and QEMU's translator reads it in pieces of four bytes. So the other CPUs must not take the exception
+//! meanwhile.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -135,7 +137,8 @@ impl PatchedGate {
     /// 1. `idt` is a writable mapping of the interrupt descriptor table of every CPU that will take the exception, and stays so
     ///    as long as this exists.
     /// 2. The gate's handler follows the CPU's own conventions: it expects on its stack what the CPU pushes.
-    /// 3. Kernel code that this exception can interrupt does not use the 128 bytes below its stack pointer.
+    /// 3. No other CPU takes the exception during the call, nor during [`restore`](Self::restore).
+    /// 4. Kernel code that this exception can interrupt does not use the 128 bytes below its stack pointer.
     pub unsafe fn install<E: EngineRef>(idt: *mut Gate, vector: u8) -> Result<Self, IdtError> {
         if !has_cmpxchg16b() {
             return Err(IdtError::NoCmpxchg16b);
@@ -173,7 +176,7 @@ impl PatchedGate {
         })
     }
 
-    /// Puts the original gate back. CPUs may still be in the entry, so that its code must stay until they have all passed
+    /// Puts the original gate back, while no other CPU takes the exception. CPUs may still be in the entry, so that its code must stay until they have all passed
     /// a point where no exception is being handled.
     ///
     /// # Errors
