@@ -423,7 +423,7 @@ struct dprobes_reply {
     /*
      0, or a negative errno. Never positive.
      */
-    int32_t errno;
+    int32_t error;
     /*
      Why: a [`Reason`] as a number; 0 on success.
      */

@@ -61,7 +61,7 @@ static void __exit dprobes_module_exit(void)
 	 */
 	while (dprobes_control_remove_all(&reply)) {
 		pr_warn_ratelimited("unloading waits: the breakpoint at %px cannot be removed (%d)\n",
-				    (void *)reply.address, reply.errno);
+				    (void *)reply.address, reply.error);
 		msleep(100);
 	}
 	dprobes_traps_exit();

@@ -208,9 +208,9 @@ impl StatusBuffer {
 }
 
 /// The answer to a request that did not reach the engine.
-fn failure(errno: i32) -> Reply {
+fn failure(error: i32) -> Reply {
     Reply {
-        errno,
+        error,
         point: u32::MAX,
         ..Reply::default()
     }
@@ -227,8 +227,8 @@ unsafe fn answer(result: Result<(), Reply>, reply: *mut Reply) -> i32 {
             ..Reply::default()
         },
         // A refusal is never a success, whatever it carries.
-        Err(refusal) if refusal.errno >= 0 => Reply {
-            errno: EINVAL,
+        Err(refusal) if refusal.error >= 0 => Reply {
+            error: EINVAL,
             ..refusal
         },
         Err(refusal) => refusal,
@@ -237,5 +237,5 @@ unsafe fn answer(result: Result<(), Reply>, reply: *mut Reply) -> i32 {
         // SAFETY: by this function's contract.
         unsafe { ptr::write(reply, answer) };
     }
-    answer.errno
+    answer.error
 }

@@ -181,9 +181,9 @@ impl Device {
     fn outcome(&self, done: Result<(), Errno>, reply: Reply, doing: &'static str) -> Result<(), RequestError> {
         match done {
             _ if reply.reason != 0 => Err(RequestError::Refused(reply)),
-            Ok(()) if reply.errno == 0 => Ok(()),
+            Ok(()) if reply.error == 0 => Ok(()),
             Ok(()) => Err(self
-                .error(Errno::from_raw_os_error(reply.errno.saturating_neg()), doing)
+                .error(Errno::from_raw_os_error(reply.error.saturating_neg()), doing)
                 .into()),
             Err(error) => Err(self.error(error, doing).into()),
         }
@@ -229,7 +229,7 @@ const NOTHING: RemoveRequest = RemoveRequest {
     count: 0,
     reserved: 0,
     reply: Reply {
-        errno: 0,
+        error: 0,
         reason: 0,
         point: 0,
         detail: 0,

@@ -41,13 +41,13 @@ pub fn explain(reply: &Reply, request: Request<'_>) -> Report {
                 "the module refuses for a reason this command does not know (number {})",
                 reply.reason
             ))
-            .note(format!("it says errno {}, address {:#x}", reply.errno, reply.address))
+            .note(format!("it says errno {}, address {:#x}", reply.error, reply.address))
             .help("use the command that was built with the module");
     };
     match reason {
         Reason::None => subject.report(format!(
             "the module failed with errno {} and gave no reason",
-            reply.errno
+            reply.error
         )),
         Reason::Object => subject
             .report(format!(
@@ -456,7 +456,7 @@ minor   = 1
     /// A reply about the only point of the program.
     fn reply(reason: Reason, detail: u32, facts: [u64; 2]) -> Reply {
         Reply {
-            errno: reason.errno(),
+            error: reason.errno(),
             reason: reason as u32,
             point: 0,
             detail,

@@ -12,7 +12,7 @@ pub const INTERFACE_VERSION: u32 = 1;
 #[repr(C)]
 pub struct Reply {
     /// 0, or a negative errno. Never positive.
-    pub errno: i32,
+    pub error: i32,
     /// Why: a [`Reason`] as a number; 0 on success.
     pub reason: u32,
     /// Which point of the program, counted from 0; `u32::MAX` when it is not about one.

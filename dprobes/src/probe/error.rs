@@ -144,7 +144,7 @@ impl PointError {
 
 fn refuse(reason: Reason, fact: u64) -> Reply {
     Reply {
-        errno: reason.errno(),
+        error: reason.errno(),
         reason: reason as u32,
         point: u32::MAX,
         facts: [fact, 0],

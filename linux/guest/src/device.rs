@@ -78,7 +78,7 @@ impl Device {
         };
         // SAFETY: the kernel reads the object and writes the reply.
         match unsafe { self.request::<IOCTL_INSERT, _>(&mut request) } {
-            Ok(()) if request.reply.errno == 0 => Ok(()),
+            Ok(()) if request.reply.error == 0 => Ok(()),
             result => Err(Refused {
                 errno: result.err().unwrap_or(Errno::INVAL),
                 reply: request.reply,
