@@ -76,8 +76,10 @@ impl<H: Host> Engine<H> {
             }
         }
         let armed = self.rearm([&loaded], Site::is_wanted);
-        // A trap that may be reading the old table has ended after this.
-        self.host().sync_cores();
+        if !old_table.is_empty() {
+            // A trap that may be reading the old table has ended after this.
+            self.host().sync_cores();
+        }
         drop(old_table);
         match armed {
             Ok(()) => {

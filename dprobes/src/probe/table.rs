@@ -75,7 +75,14 @@ pub(crate) struct Table<T> {
 
 /// A table that no new reader can find. It is freed when this is dropped: after a grace period.
 #[must_use = "drop it after a grace period"]
-pub(crate) struct Retired<T>(#[expect(dead_code, reason = "held to be dropped")] Option<Box<Entries<T>>>);
+pub(crate) struct Retired<T>(Option<Box<Entries<T>>>);
+
+impl<T> Retired<T> {
+    /// Is there no table to be freed, so that nothing has to be waited for?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+}
 
 impl<T> Table<T> {
     /// An empty table.
