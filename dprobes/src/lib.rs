@@ -7,6 +7,7 @@
 //! The folders, from the bottom up (each uses only those above it in this list):
 //!
 //! - [`insn`]: decode, classify, relocate and emulate one x86-64 instruction;
+//! - [`aggregate`]: counts, sums and histograms by key, written by hits and read at any time;
 //! - [`rpn`]: programs: instructions, objects, the verifier, the interpreter;
 //! - [`host`]: the seam to the surrounding kernel;
 //! - [`record`]: what a probe leaves behind, and the rings that carry it;
@@ -19,6 +20,7 @@
 
 extern crate alloc;
 
+pub mod aggregate;
 pub mod host;
 pub mod insn;
 mod mem;
