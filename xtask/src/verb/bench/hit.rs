@@ -1,11 +1,10 @@
-//! `bench`: what a hit costs on Linux, beside the kernel's own probes.
+//! `bench hit`: what a hit costs on bare metal, and on Linux beside the kernel's own probes.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 use vmlinux::Kernel;
 
 use crate::linux::guest::Guest;
@@ -17,18 +16,6 @@ use crate::workspace::Workspace;
 /// How many reads linux/bench/bench.sh makes between two marks.
 const MARKED_READS: u64 = 100;
 
-/// Count the instructions and traps of a hit: on bare metal, and on Linux beside kprobes, in one boot
-///
-/// The guests run under `qemu -icount shift=0`, where the time stamp counter counts instructions: the numbers are the same on every
-/// machine. Traps are taken from QEMU's log of exceptions.
-#[derive(Args)]
-#[command(after_help = "Examples:\n  ./x bench\n  ./x bench --json    one object a line")]
-pub struct Arguments {
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
-}
-
 struct Row {
     name: String,
     offset: u64,
@@ -38,8 +25,8 @@ struct Row {
 }
 
 /// Runs the benchmark.
-pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
-    bare_metal(workspace, progress, arguments.json)?;
+pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result<()> {
+    bare_metal(workspace, progress, json)?;
     let meter = build::static_program(workspace, progress, "meter", "meter")?;
     build::tools(workspace, progress)?;
     let kernel = Kernel::newest()?;
@@ -77,7 +64,7 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments
     ))?;
     // Hundreds of megabytes that nobody reads.
     fs::remove_file(&log)?;
-    show(&rows(&ending.report, &traps)?, arguments.json, &kernel)
+    show(&rows(&ending.report, &traps)?, json, &kernel)
 }
 
 /// The test kernel measures by itself; the file benches/hit.rs says what its lines mean.

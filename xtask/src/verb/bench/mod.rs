@@ -1,0 +1,45 @@
+//! `bench`: what things cost.
+
+mod hit;
+mod rpn;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::progress::Progress;
+use crate::workspace::Workspace;
+
+/// Measure what a hit costs, or what a probe program costs
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ./x bench             guest instructions and traps of a hit
+  ./x bench rpn         nanoseconds of five programs, beside rbpf
+  ./x bench rpn --json  one object a line")]
+pub struct Arguments {
+    /// What to measure
+    #[arg(default_value = "hit")]
+    what: What,
+
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    /// A hit: its guest instructions and traps on bare metal, and on Linux beside kprobes in one boot. The guests run under `qemu -icount
+    /// shift=0`, where the time stamp counter counts instructions: the numbers are the same on every machine. Traps are taken from QEMU's
+    /// log of exceptions
+    Hit,
+    /// The interpreter: nanoseconds of five programs on this machine, side by side with the same in eBPF under rbpf's interpreter and JIT.
+    /// All take turns in one run; what they leave behind is compared first
+    Rpn,
+}
+
+/// Runs a benchmark.
+pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
+    match arguments.what {
+        What::Hit => hit::run(workspace, progress, arguments.json),
+        What::Rpn => rpn::run(workspace, progress, arguments.json),
+    }
+}
