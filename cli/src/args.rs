@@ -56,6 +56,7 @@ pub enum Command {
     Log(Log),
     Asm(Asm),
     Check(Check),
+    Fmt(Fmt),
     Disasm(Disasm),
 }
 
@@ -233,6 +234,31 @@ pub struct Check {
     /// Print the summary as JSON, one object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Format the text of programs.
+///
+/// Instructions, items and comments are put in columns; nothing but white space changes, no line becomes another one, and the program
+/// means what it meant. Files are replaced completely or not at all.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes fmt openat.rpn
+  dprobes fmt --check *.rpn          for a build: fails when one is not formatted
+  dprobes fmt < openat.rpn           for an editor: from standard input to standard output
+
+{EXIT_CODES}"))]
+pub struct Fmt {
+    /// The programs' text; none, or `-`: standard input, and the result goes to standard output.
+    pub files: Vec<PathBuf>,
+
+    /// Change nothing; fail if a file is not formatted, and say where.
+    #[arg(long)]
+    pub check: bool,
+
+    /// Print the formatted text, and leave the files as they are.
+    #[arg(long, conflicts_with = "check")]
+    pub stdout: bool,
 }
 
 /// Print an object as text.

@@ -41,6 +41,10 @@ pub enum Error {
     Assembler(Diagnostics),
     /// The object has no text.
     Disassemble { path: PathBuf, error: DisassembleError },
+    /// Text was needed, and the file is an object.
+    ObjectForText { path: PathBuf },
+    /// These files are not formatted.
+    Unformatted(Vec<Report>),
     /// The file is no object, or a damaged one.
     Object { path: PathBuf, error: ObjectError },
     /// The program does not verify.
@@ -95,6 +99,7 @@ impl Error {
                 }
                 all.join("\n\n")
             }
+            Error::Unformatted(reports) => reports.iter().map(Report::render).collect::<Vec<_>>().join("\n\n"),
             other => other.report().render(),
         }
     }
@@ -118,7 +123,9 @@ impl Error {
                 .help("make the object again with `dprobes asm`, with the same version of the command"),
             Error::Disassemble { path, error } => Report::new(format!("{}: {error}", path.display())),
             Error::Verify(report) | Error::Refused(report) => Report::clone(report),
-            Error::Assembler(_) | Error::Symbols { .. } => Report::default(),
+            Error::ObjectForText { path } => Report::new(format!("{} is an object, not text", path.display()))
+                .help("`dprobes disasm` prints its text"),
+            Error::Assembler(_) | Error::Symbols { .. } | Error::Unformatted(_) => Report::default(),
             Error::List { path, error } => list(path, error),
             Error::Device(error) => device(error),
             Error::Signals(error) => Report::new(format!("cannot wait for records: {}", reason(error))),

@@ -1,5 +1,6 @@
 //! One file for each thing the command can be told to do.
 
+mod fmt;
 mod insert;
 mod log;
 mod object;
@@ -18,6 +19,7 @@ pub fn run(command: &Command, global: &Global) -> Result<(), Error> {
         Command::Log(args) => log::run(args, global),
         Command::Asm(args) => object::asm(args),
         Command::Check(args) => object::check(args),
+        Command::Fmt(args) => fmt::run(args),
         Command::Disasm(args) => object::disasm(args),
     }
 }
