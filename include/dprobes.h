@@ -45,7 +45,7 @@
 /*
  The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
  */
-#define DPROBES_HOST_VERSION 1
+#define DPROBES_HOST_VERSION 2
 
 /*
  Why a request was refused. `facts` and `detail` name the fields of [`Reply`].
@@ -286,6 +286,62 @@ struct dprobes_task {
 };
 
 /*
+ The registers of interrupted code, in the order of Linux's `struct pt_regs` (arch/x86/include/asm/ptrace.h).
+
+ One layout for all hosts: the Linux module passes its `pt_regs` as it is, the entry stubs of
+ [`trap::entry`](crate::trap::entry) build it, the in-process host fills one from the signal context.
+ */
+struct dprobes_trap_frame {
+    uint64_t r15;
+    uint64_t r14;
+    uint64_t r13;
+    uint64_t r12;
+    uint64_t rbp;
+    uint64_t rbx;
+    uint64_t r11;
+    uint64_t r10;
+    uint64_t r9;
+    uint64_t r8;
+    uint64_t rax;
+    uint64_t rcx;
+    uint64_t rdx;
+    uint64_t rsi;
+    uint64_t rdi;
+    /*
+     The error code the CPU pushed, or the vector or system call number: whatever the host keeps here.
+     */
+    uint64_t error_code;
+    uint64_t rip;
+    uint64_t cs;
+    uint64_t rflags;
+    uint64_t rsp;
+    uint64_t ss;
+};
+
+/*
+ What a program that ends with `exit_to` asks for. See [`Host::exit_to`].
+ */
+struct dprobes_exit_to {
+    /*
+     Which facility: 1 the debugger, 2 a crash dump, 3 a core dump of the process, 4 the kernel's own trace, 16 to 255 what other modules
+     have registered.
+     */
+    uint32_t facility;
+    /*
+     Major code of the program.
+     */
+    uint16_t major;
+    /*
+     Minor code of the probe.
+     */
+    uint16_t minor;
+    /*
+     Address of the probed instruction.
+     */
+    uint64_t address;
+};
+
+/*
  A place in text that may be probed, as far as the host knows.
  */
 struct dprobes_function {
@@ -362,6 +418,36 @@ struct dprobes_host {
      *Hit.* Fills in the current task.
      */
     void (*task)(struct dprobes_task *task);
+    /*
+     *Hit.* Fills in the user-mode registers of the current task, as it will continue with them. 0, or a negative errno for a
+     task that has no user mode.
+     */
+    int32_t (*user_registers)(struct dprobes_trap_frame *frame);
+    /*
+     *Hit.* Has the current task continue in user mode with these general registers and this `rip`; nothing else of
+     `*frame` is looked at. 0, or a negative errno for a task that has no user mode.
+     */
+    int32_t (*set_user_registers)(const struct dprobes_trap_frame *frame);
+    /*
+     *Hit.* Reads a model-specific register. 0, or a negative errno when the CPU refuses; nobody else notices the fault.
+     */
+    int32_t (*msr)(uint32_t number, uint64_t *value);
+    /*
+     *Hit.* Can the byte at `address` be written, without anything being paged in? The check must not be able to lose what
+     another CPU stores there. CR2 is as it was afterwards.
+     */
+    bool (*writable)(uint64_t address);
+    /*
+     *Hit.* Fills `addresses`, which has room for `capacity`, with the kernel stack of the code with the registers `*frame`,
+     innermost first: the address in `rip`, then return addresses. Returns how many there are, or a negative errno when there is no
+     unwinder: the engine follows frame pointers then.
+     */
+    int64_t (*kernel_stack)(const struct dprobes_trap_frame *frame, uint64_t *addresses, uintptr_t capacity);
+    /*
+     *Hit.* Triggers an exit facility, for a hit on code with the registers `*frame`. 0, or a negative errno when there is
+     no such facility.
+     */
+    int32_t (*exit_to)(const struct dprobes_exit_to *exit, const struct dprobes_trap_frame *frame);
     /*
      *Hit.* Asks that `dprobes_reap` be called soon from a context that may sleep.
      */
@@ -514,39 +600,6 @@ struct dprobes_probe_status {
      The module; zero-padded UTF-8.
      */
     uint8_t module[64];
-};
-
-/*
- The registers of interrupted code, in the order of Linux's `struct pt_regs` (arch/x86/include/asm/ptrace.h).
-
- One layout for all hosts: the Linux module passes its `pt_regs` as it is, the entry stubs of
- [`trap::entry`](crate::trap) build it, the in-process host fills one from the signal context.
- */
-struct dprobes_trap_frame {
-    uint64_t r15;
-    uint64_t r14;
-    uint64_t r13;
-    uint64_t r12;
-    uint64_t rbp;
-    uint64_t rbx;
-    uint64_t r11;
-    uint64_t r10;
-    uint64_t r9;
-    uint64_t r8;
-    uint64_t rax;
-    uint64_t rcx;
-    uint64_t rdx;
-    uint64_t rsi;
-    uint64_t rdi;
-    /*
-     The error code the CPU pushed, or the vector or system call number: whatever the host keeps here.
-     */
-    uint64_t error_code;
-    uint64_t rip;
-    uint64_t cs;
-    uint64_t rflags;
-    uint64_t rsp;
-    uint64_t ss;
 };
 
 /*

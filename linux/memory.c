@@ -2,6 +2,8 @@
 /*
  * Memory: reading and writing the probed system's during a hit, and the engine's own at insert.
  */
+#include <asm/asm.h>
+#include <asm/smap.h>
 #include <asm/special_insns.h>
 #include <linux/kprobes.h>
 #include <linux/mm.h>
@@ -134,6 +136,48 @@ int dprobes_host_write(u64 address, const u8 *buffer, uintptr_t length, u64 *bad
 	return err;
 }
 NOKPROBE_SYMBOL(dprobes_host_write);
+
+/*
+ * A locked or with zero: it faults where a store would, and loses no store of another CPU. User space is accessed as raw_copy_to_user()
+ * does it.
+ */
+static __always_inline bool or_zero(u8 *byte)
+{
+	bool ok = false;
+
+	asm volatile("1:	lock orb $0, %[byte]\n"
+		     "	movb $1, %[ok]\n"
+		     "2:\n"
+		     _ASM_EXTABLE_UA(1b, 2b)
+		     : [ok] "+q" (ok), [byte] "+m" (*byte));
+	return ok;
+}
+
+bool dprobes_host_writable(u64 address)
+{
+	unsigned long cr2 = read_cr2();
+	bool ok = false;
+
+	switch (half_of(address)) {
+	case USER:
+		if (dprobes_symbols.nmi_uaccess_okay()) {
+			pagefault_disable();
+			stac();
+			ok = or_zero((u8 *)address);
+			clac();
+			pagefault_enable();
+		}
+		break;
+	case KERNEL:
+		ok = or_zero((u8 *)address);
+		break;
+	case NEITHER:
+		break;
+	}
+	restore_cr2(cr2);
+	return ok;
+}
+NOKPROBE_SYMBOL(dprobes_host_writable);
 
 /* kvmalloc() aligns to the size when that is a power of two, and to a page when it is large. */
 u8 *dprobes_host_alloc(uintptr_t size, uintptr_t align)

@@ -85,8 +85,17 @@ void dprobes_host_grace_period(void);
 /* memory.c */
 int dprobes_host_read(u64 address, u8 *buffer, uintptr_t length, u64 *bad);		/* hit */
 int dprobes_host_write(u64 address, const u8 *buffer, uintptr_t length, u64 *bad);	/* hit */
+bool dprobes_host_writable(u64 address);						/* hit */
 u8 *dprobes_host_alloc(uintptr_t size, uintptr_t align);
 void dprobes_host_free(u8 *memory, uintptr_t size, uintptr_t align);
+
+/* registers.c */
+int dprobes_host_user_registers(struct dprobes_trap_frame *frame);			/* hit */
+int dprobes_host_set_user_registers(const struct dprobes_trap_frame *frame);		/* hit */
+int dprobes_host_msr(u32 number, u64 *value);						/* hit */
+
+/* stack.c */
+s64 dprobes_host_kernel_stack(const struct dprobes_trap_frame *frame, u64 *addresses, uintptr_t capacity); /* hit */
 
 /* host.c */
 extern const struct dprobes_host dprobes_linux_host;

@@ -3,12 +3,12 @@
 use core::ffi::c_char;
 use core::ops::Range;
 
-use engine::host::{BadAddress, Function, Host, Patch, Prohibited, Task, WriteTextError};
+use engine::host::{BadAddress, ExitTo, Function, Host, Patch, Prohibited, Task, TrapFrame, WriteTextError};
 
 use crate::instance;
 
 /// The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
-pub const DPROBES_HOST_VERSION: u32 = 1;
+pub const DPROBES_HOST_VERSION: u32 = 2;
 
 /// What the surrounding kernel provides. Every function must be given.
 ///
@@ -34,6 +34,25 @@ pub struct dprobes_host {
     pub now: Option<unsafe extern "C" fn() -> u64>,
     /// *Hit.* Fills in the current task.
     pub task: Option<unsafe extern "C" fn(task: *mut Task)>,
+    /// *Hit.* Fills in the user-mode registers of the current task, as it will continue with them. 0, or a negative errno for a
+    /// task that has no user mode.
+    pub user_registers: Option<unsafe extern "C" fn(frame: *mut TrapFrame) -> i32>,
+    /// *Hit.* Has the current task continue in user mode with these general registers and this `rip`; nothing else of
+    /// `*frame` is looked at. 0, or a negative errno for a task that has no user mode.
+    pub set_user_registers: Option<unsafe extern "C" fn(frame: *const TrapFrame) -> i32>,
+    /// *Hit.* Reads a model-specific register. 0, or a negative errno when the CPU refuses; nobody else notices the fault.
+    pub msr: Option<unsafe extern "C" fn(number: u32, value: *mut u64) -> i32>,
+    /// *Hit.* Can the byte at `address` be written, without anything being paged in? The check must not be able to lose what
+    /// another CPU stores there. CR2 is as it was afterwards.
+    pub writable: Option<unsafe extern "C" fn(address: u64) -> bool>,
+    /// *Hit.* Fills `addresses`, which has room for `capacity`, with the kernel stack of the code with the registers `*frame`,
+    /// innermost first: the address in `rip`, then return addresses. Returns how many there are, or a negative errno when there is no
+    /// unwinder: the engine follows frame pointers then.
+    pub kernel_stack:
+        Option<unsafe extern "C" fn(frame: *const TrapFrame, addresses: *mut u64, capacity: usize) -> i64>,
+    /// *Hit.* Triggers an exit facility, for a hit on code with the registers `*frame`. 0, or a negative errno when there is
+    /// no such facility.
+    pub exit_to: Option<unsafe extern "C" fn(exit: *const ExitTo, frame: *const TrapFrame) -> i32>,
     /// *Hit.* Asks that `dprobes_reap` be called soon from a context that may sleep.
     pub request_reap: Option<unsafe extern "C" fn()>,
     /// How many CPUs there may ever be; constant.
@@ -74,6 +93,12 @@ pub(crate) struct Table {
     write: unsafe extern "C" fn(u64, *const u8, usize, *mut u64) -> i32,
     now: unsafe extern "C" fn() -> u64,
     task: unsafe extern "C" fn(*mut Task),
+    user_registers: unsafe extern "C" fn(*mut TrapFrame) -> i32,
+    set_user_registers: unsafe extern "C" fn(*const TrapFrame) -> i32,
+    msr: unsafe extern "C" fn(u32, *mut u64) -> i32,
+    writable: unsafe extern "C" fn(u64) -> bool,
+    kernel_stack: unsafe extern "C" fn(*const TrapFrame, *mut u64, usize) -> i64,
+    exit_to: unsafe extern "C" fn(*const ExitTo, *const TrapFrame) -> i32,
     request_reap: unsafe extern "C" fn(),
     cpu_count: unsafe extern "C" fn() -> u32,
     slot_area: unsafe extern "C" fn(*mut u64, *mut u64),
@@ -102,6 +127,12 @@ impl Table {
             write: host.write?,
             now: host.now?,
             task: host.task?,
+            user_registers: host.user_registers?,
+            set_user_registers: host.set_user_registers?,
+            msr: host.msr?,
+            writable: host.writable?,
+            kernel_stack: host.kernel_stack?,
+            exit_to: host.exit_to?,
             request_reap: host.request_reap?,
             cpu_count: host.cpu_count?,
             slot_area: host.slot_area?,
@@ -173,6 +204,42 @@ impl Host for CHost {
         // SAFETY: by `Table::check`; `task` outlives the call, and any bytes make a valid `Task`.
         unsafe { (self.table.task)(&raw mut task) };
         task
+    }
+
+    fn user_registers(&self) -> Option<TrapFrame> {
+        let mut frame = TrapFrame::default();
+        // SAFETY: by `Table::check`; `frame` outlives the call, and any bytes make a valid `TrapFrame`.
+        let result = unsafe { (self.table.user_registers)(&raw mut frame) };
+        (result == 0).then_some(frame)
+    }
+
+    fn set_user_registers(&self, frame: &TrapFrame) -> bool {
+        // SAFETY: by `Table::check`; `frame` may be read.
+        unsafe { (self.table.set_user_registers)(frame) == 0 }
+    }
+
+    fn msr(&self, number: u32) -> Option<u64> {
+        let mut value = 0;
+        // SAFETY: by `Table::check`; `value` outlives the call.
+        let result = unsafe { (self.table.msr)(number, &raw mut value) };
+        (result == 0).then_some(value)
+    }
+
+    fn writable(&self, address: u64) -> bool {
+        // SAFETY: by `Table::check`.
+        unsafe { (self.table.writable)(address) }
+    }
+
+    fn kernel_stack(&self, frame: &TrapFrame, addresses: &mut [u64]) -> Option<usize> {
+        // SAFETY: by `Table::check`; `frame` may be read, and `addresses` written for its length.
+        let count = unsafe { (self.table.kernel_stack)(frame, addresses.as_mut_ptr(), addresses.len()) };
+        // More than there is room for would be the host's mistake, which must not become ours.
+        usize::try_from(count).ok().map(|count| count.min(addresses.len()))
+    }
+
+    fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame) -> bool {
+        // SAFETY: by `Table::check`; both may be read.
+        unsafe { (self.table.exit_to)(exit, frame) == 0 }
     }
 
     fn request_reap(&self) {

@@ -1,4 +1,4 @@
-//! Reading and writing memory that may not be there.
+//! Reading and writing memory, and reading registers, that may not be there.
 
 use x86_64::registers::control::Cr2;
 
@@ -15,6 +15,8 @@ struct FixUp {
 
 unsafe extern "C" {
     fn fault_copy(to: *mut u8, from: *const u8, len: usize) -> usize;
+    fn fault_or_zero(byte: *mut u8) -> bool;
+    fn fault_rdmsr(number: u32, value: *mut u64) -> bool;
     static __ex_table_start: FixUp;
     static __ex_table_end: FixUp;
 }
@@ -101,4 +103,23 @@ pub unsafe fn probe_write(to: u64, bytes: &[u8]) -> Result<(), Fault> {
             to,
         )
     }
+}
+
+/// Can the byte at this address be written? Works in a trap, and cannot lose what another CPU stores there. CR2 is left as it was.
+pub fn probe_writable(address: u64) -> bool {
+    let cr2 = Cr2::read_raw();
+    // SAFETY: a fault continues at the fix-up, and a locked `or` with zero changes no memory.
+    let writable = unsafe { fault_or_zero(core::ptr::with_exposed_provenance_mut(address as usize)) };
+    if !writable {
+        // SAFETY: CR2 has no effect but to be read.
+        unsafe { core::arch::asm!("mov cr2, {}", in(reg) cr2, options(nomem, nostack, preserves_flags)) };
+    }
+    writable
+}
+
+/// Reads a model-specific register; `None` when the CPU does not have it. Works in a trap.
+pub fn probe_msr(number: u32) -> Option<u64> {
+    let mut value = 0;
+    // SAFETY: a fault continues at the fix-up; reading a register that is there has no effect on memory.
+    unsafe { fault_rdmsr(number, &raw mut value) }.then_some(value)
 }

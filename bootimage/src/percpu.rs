@@ -1,13 +1,15 @@
 //! Per-CPU data, found through GS base, and the stacks of each CPU.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 
 use crate::segments::Tables;
 use crate::smp::Mailbox;
+use crate::trap::TrapFrame;
 
 /// The most CPUs this kernel uses; further ones stay off.
 pub const MAX_CPUS: usize = 8;
@@ -90,6 +92,8 @@ pub(crate) struct PerCpu {
     pub(crate) no_alloc: AtomicU32,
     /// How many traps and interrupts this CPU is inside of.
     pub(crate) trap_depth: AtomicU32,
+    /// The registers that ring 3 was left with, while this CPU is inside a trap from there.
+    pub(crate) user_frame: AtomicPtr<TrapFrame>,
     /// Local APIC id, valid once the CPU is known.
     pub(crate) apic_id: AtomicU32,
     pub(crate) mailbox: Mailbox,
@@ -102,6 +106,7 @@ static CPUS: [PerCpu; MAX_CPUS] = {
             id,
             no_alloc: AtomicU32::new(0),
             trap_depth: AtomicU32::new(0),
+            user_frame: AtomicPtr::new(ptr::null_mut()),
             apic_id: AtomicU32::new(u32::MAX),
             mailbox: Mailbox::new(),
             tables: Tables::new(),

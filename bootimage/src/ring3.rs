@@ -1,7 +1,11 @@
 //! Ring 3: running code with user rights, in memory mapped with [`crate::memory::Rights::USER`].
 
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
 use x86_64::VirtAddr;
 
+use crate::percpu;
 use crate::segments::{KERNEL_CS, KERNEL_DS, USER_CS, USER_DS, ring0_stack_slot};
 use crate::trap::{FIRST_OWN_VECTOR, TrapFrame};
 
@@ -46,6 +50,13 @@ pub fn leave(frame: &mut TrapFrame, value: u64) {
     frame.rsp = unsafe { ring0_stack_slot().read_unaligned() }.as_u64();
     frame.ss = KERNEL_DS.0.into();
     frame.rax = value;
+}
+
+/// The registers that ring 3 was left with, and will be returned to with, while this CPU handles a trap from there.
+///
+/// The trap's handler has a reference to them: use the pointer only inside of a trap that interrupts it.
+pub fn frame() -> Option<NonNull<TrapFrame>> {
+    NonNull::new(percpu::current().user_frame.load(Ordering::Relaxed))
 }
 
 /// Handles [`LEAVE_VECTOR`]; false for all others.

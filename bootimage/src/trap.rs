@@ -149,6 +149,10 @@ extern "C" fn trap_dispatch(vector: u32, frame: &mut TrapFrame) {
     let vector = vector as u8;
     let cpu = percpu::current();
     let depth = cpu.trap_depth.fetch_add(1, Ordering::Relaxed) + 1;
+    let from_user = frame.cs & 3 == 3;
+    if from_user {
+        cpu.user_frame.store(frame, Ordering::Relaxed);
+    }
     let action = match as_handler(HANDLERS[usize::from(vector)].load(Ordering::Acquire)) {
         Some(handler) => handler(vector, frame),
         None => Action::Pass,
@@ -158,6 +162,9 @@ extern "C" fn trap_dispatch(vector: u32, frame: &mut TrapFrame) {
     }
     if vector >= FIRST_INTERRUPT {
         apic::end_of_interrupt(vector);
+    }
+    if from_user {
+        cpu.user_frame.store(core::ptr::null_mut(), Ordering::Relaxed);
     }
     cpu.trap_depth.fetch_sub(1, Ordering::Relaxed);
 }

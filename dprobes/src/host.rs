@@ -5,8 +5,7 @@
 //!
 //! The methods fall into two groups, and the difference is the safety of the product:
 //!
-//! - **On the path of a hit** ([`cpu`](Host::cpu), [`read`](Host::read), [`write`](Host::write), [`now`](Host::now),
-//!   [`task`](Host::task), [`request_reap`](Host::request_reap)): called from a trap, with interrupts off, possibly inside
+//! - **On the path of a hit** (the first part of the trait): called from a trap, with interrupts off, possibly inside
 //!   the page-fault handler or an NMI. They must not sleep, allocate, page in, panic or take a lock that interrupted code
 //!   may hold.
 //! - **Control** (all others): called from the caller of [`Engine::insert`](crate::probe::Engine::insert) and its
@@ -14,6 +13,7 @@
 
 use core::ops::Range;
 
+pub use crate::frame::TrapFrame;
 pub use crate::rpn::BadAddress;
 
 /// Who was running when a probe fired.
@@ -138,6 +138,21 @@ impl Prohibited {
     }
 }
 
+/// What a program that ends with `exit_to` asks for. See [`Host::exit_to`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct ExitTo {
+    /// Which facility: 1 the debugger, 2 a crash dump, 3 a core dump of the process, 4 the kernel's own trace, 16 to 255 what other modules
+    /// have registered.
+    pub facility: u32,
+    /// Major code of the program.
+    pub major: u16,
+    /// Minor code of the probe.
+    pub minor: u16,
+    /// Address of the probed instruction.
+    pub address: u64,
+}
+
 /// Text could not be written. Nothing of the failing [`Host::write_text`] call after `index` was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteTextError {
@@ -169,6 +184,28 @@ pub trait Host: Sync + 'static {
 
     /// The current task.
     fn task(&self) -> Task;
+
+    /// The user-mode registers of the current task, as it will continue with them. `None` for a task that has no user mode.
+    fn user_registers(&self) -> Option<TrapFrame>;
+
+    /// Has the current task continue in user mode with these general registers and this `rip`; nothing else of `frame` is
+    /// looked at. False for a task that has no user mode.
+    fn set_user_registers(&self, frame: &TrapFrame) -> bool;
+
+    /// Reads a model-specific register. `None` when the CPU refuses, by a fault that nobody else notices.
+    fn msr(&self, number: u32) -> Option<u64>;
+
+    /// Can the byte at `address` be written, without anything being paged in? The check must not be able to lose what
+    /// another CPU stores there: a locked `or` with zero, not a load and a store. CR2 is as it was afterwards.
+    fn writable(&self, address: u64) -> bool;
+
+    /// Fills `addresses` with the kernel stack of the code with these registers, innermost first, and says how many there are: the
+    /// address in `frame.rip`, then return addresses. `None` when the host has no unwinder: the engine follows frame pointers then.
+    fn kernel_stack(&self, frame: &TrapFrame, addresses: &mut [u64]) -> Option<usize>;
+
+    /// Triggers an exit facility: the program of a hit on code with the registers `frame` has asked for it, and its record
+    /// has been written. False when there is no such facility.
+    fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame) -> bool;
 
     /// Asks that [`Engine::reap`](crate::probe::Engine::reap) be called soon from a context that may sleep.
     fn request_reap(&self);

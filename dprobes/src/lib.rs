@@ -9,6 +9,7 @@
 //! - [`insn`]: decode, classify, relocate and emulate one x86-64 instruction;
 //! - [`aggregate`]: counts, sums and histograms by key, written by hits and read at any time;
 //! - [`rpn`]: programs: instructions, objects, the verifier, the interpreter;
+//! - `frame`: the registers of interrupted code: [`trap::TrapFrame`];
 //! - [`host`]: the seam to the surrounding kernel;
 //! - [`record`]: what a probe leaves behind, and the rings that carry it;
 //! - `text`: transactions that patch code, and slots for copies of instructions;
@@ -21,6 +22,7 @@
 extern crate alloc;
 
 pub mod aggregate;
+mod frame;
 pub mod host;
 pub mod insn;
 mod mem;

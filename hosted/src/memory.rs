@@ -30,6 +30,30 @@ pub(crate) fn write(address: u64, bytes: &[u8]) -> Result<(), BadAddress> {
     })
 }
 
+/// Can the byte at `address` be written? May be called in a signal handler, whose `errno` it changes.
+///
+/// The kernel does an atomic `or` with zero on the word that the byte is in, at the other address of FUTEX_WAKE_OP (futex(2)), and says
+/// EFAULT where it cannot. No store of another thread is lost, and nobody is woken but for a waiter on the word itself, which every
+/// waiter must expect.
+pub(crate) fn writable(address: u64) -> bool {
+    // From the kernel's include/uapi/linux/futex.h: FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, 0).
+    const OR_ZERO: u32 = 2 << 28;
+    let nobody_waits_here = 0_u32;
+    // SAFETY: the kernel looks at the first address as a name only, and changes nothing at the other.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            &raw const nobody_waits_here,
+            libc::FUTEX_WAKE_OP | libc::FUTEX_PRIVATE_FLAG,
+            0,
+            0_usize,
+            address & !3,
+            OR_ZERO,
+        )
+    };
+    result >= 0
+}
+
 /// The kernel copies up to the page that is bad, so that what it did copy says which byte that is.
 fn copy(
     address: u64,
@@ -128,6 +152,52 @@ mod tests {
         let mut buf = [0; 2 * PAGE];
         assert_eq!(read(bad, &mut buf[..1]), Err(BadAddress { addr: bad }));
         assert_eq!(read(bad + 5, &mut buf), Err(BadAddress { addr: bad + 5 }));
+    }
+
+    #[test]
+    fn what_can_be_written_is_known_without_writing() {
+        let pages = Pages::new();
+        for (offset, expected) in [
+            (0, true),
+            (5, true),
+            (PAGE - 1, true),
+            (PAGE, false),
+            (2 * PAGE - 1, false),
+        ] {
+            assert_eq!(writable(pages.0 as u64 + offset as u64), expected, "{offset}");
+        }
+        // SAFETY: the page belongs to the mapping, and nobody else looks at it.
+        unsafe {
+            pages.0.write_bytes(0xa5, PAGE);
+            assert!(writable(pages.0 as u64 + 9));
+            assert_eq!(pages.0.add(9).read_volatile(), 0xa5);
+            assert_eq!(libc::mprotect(pages.0.cast(), PAGE, libc::PROT_READ), 0);
+            assert!(!writable(pages.0 as u64 + 9));
+            assert_eq!(
+                libc::mprotect(pages.0.cast(), PAGE, libc::PROT_READ | libc::PROT_WRITE),
+                0
+            );
+        }
+        for address in [0, 1, 0x8000_0000_0000, u64::MAX] {
+            assert!(!writable(address), "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn no_store_is_lost_by_asking() {
+        let word = std::sync::atomic::AtomicU32::new(0);
+        let address = word.as_ptr() as u64;
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| (0..200_000).all(|_| writable(address)));
+            let mut expected = 0;
+            while !asking.is_finished() {
+                expected += 1;
+                // A plain store and a load: a rewrite of an older value between the two would show.
+                word.store(expected, std::sync::atomic::Ordering::Relaxed);
+                assert_eq!(word.load(std::sync::atomic::Ordering::Relaxed), expected);
+            }
+            assert!(asking.join().unwrap());
+        });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dprobes::host::{BadAddress, Function, Host, Patch, Prohibited, Task, WriteTextError};
+use dprobes::host::{BadAddress, ExitTo, Function, Host, Patch, Prohibited, Task, TrapFrame, WriteTextError};
 
 use crate::code::{CodeBuffer, CodeError};
 use crate::image::{Image, ImageError};
@@ -205,6 +205,32 @@ impl Host for Process {
             cookie: tid as u64,
             name,
         }
+    }
+
+    fn user_registers(&self) -> Option<TrapFrame> {
+        // What a trap interrupts here is user mode itself: the engine has the registers already.
+        None
+    }
+
+    fn set_user_registers(&self, _: &TrapFrame) -> bool {
+        false
+    }
+
+    fn msr(&self, _: u32) -> Option<u64> {
+        // RDMSR is for ring 0 (SDM volume 2, RDMSR).
+        None
+    }
+
+    fn writable(&self, address: u64) -> bool {
+        memory::writable(address)
+    }
+
+    fn kernel_stack(&self, _: &TrapFrame, _: &mut [u64]) -> Option<usize> {
+        None
+    }
+
+    fn exit_to(&self, _: &ExitTo, _: &TrapFrame) -> bool {
+        false
     }
 
     fn request_reap(&self) {

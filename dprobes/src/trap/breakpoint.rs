@@ -2,7 +2,7 @@
 
 use super::Verdict;
 use super::environment::Environment;
-use super::frame::{RFLAGS_TF, TrapFrame};
+use crate::frame::{RFLAGS_TF, TrapFrame};
 use crate::host::Host;
 use crate::probe::{Cpu, Engine, Hit, Probe, Resumption, Site, Turn, count};
 use crate::record::header::{Header, RecordState};

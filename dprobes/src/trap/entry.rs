@@ -10,8 +10,8 @@
 use core::arch::naked_asm;
 
 use super::Verdict;
-use super::frame::TrapFrame;
 use super::idt::CHAIN;
+use crate::frame::TrapFrame;
 use crate::host::Host;
 use crate::probe::Engine;
 

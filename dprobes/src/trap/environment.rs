@@ -1,6 +1,6 @@
 //! The interrupted code, as programs and emulated instructions see it.
 
-use super::frame::TrapFrame;
+use crate::frame::TrapFrame;
 use crate::host::{BadAddress, Host};
 use crate::insn::{self, Gpr, Segment};
 use crate::rpn::interp::Env;

@@ -1,6 +1,6 @@
 //! A fault in a slot must look as if the original instruction had faulted.
 
-use super::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
+use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
 use crate::host::Host;
 use crate::probe::{Cpu, Engine, Site};
 

@@ -8,11 +8,10 @@ mod breakpoint;
 pub mod entry;
 mod environment;
 mod fault;
-mod frame;
 pub mod idt;
 mod step;
 
-pub use frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
+pub use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
 
 /// What a trap handler of the engine says to its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! #DB: the single step of a copy in its slot, and what it leaves to be corrected.
 
 use super::Verdict;
-use super::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
+use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
 use crate::host::Host;
 use crate::insn::StepKind;
 use crate::probe::{Cpu, Engine, Resumption, Site, Step};

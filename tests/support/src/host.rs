@@ -1,11 +1,11 @@
 //! The test kernel as a host of the engine.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bootimage::memory::{self, ExecMemory};
-use bootimage::{clock, fault, smp, symbols};
-use dprobes::host::{BadAddress, Function, Host, Patch, Prohibited, Task, WriteTextError};
+use bootimage::{clock, fault, ring3, smp, symbols};
+use dprobes::host::{BadAddress, ExitTo, Function, Host, Patch, Prohibited, Task, TrapFrame, WriteTextError};
 
 /// Functions whose names begin with this may be probed. All others are what a trap may run, or might be.
 pub const TARGET: &str = "target_";
@@ -17,13 +17,20 @@ const SLOT_BYTES: usize = 1 << 20;
 pub struct Kernel {
     slots: ExecMemory,
     reap: AtomicBool,
+    exits: AtomicU64,
+    last_exit: [AtomicU64; 3],
 }
+
+/// The one exit facility that this kernel has: it remembers what it was asked for.
+pub const FACILITY: u32 = 16;
 
 impl Kernel {
     pub(crate) fn new() -> Self {
         Kernel {
             slots: memory::alloc_exec(SLOT_BYTES).expect("memory for slots"),
             reap: AtomicBool::new(false),
+            exits: AtomicU64::new(0),
+            last_exit: [const { AtomicU64::new(0) }; 3],
         }
     }
 
@@ -31,7 +38,17 @@ impl Kernel {
     pub fn take_reap_request(&self) -> bool {
         self.reap.swap(false, Ordering::AcqRel)
     }
+
+    /// How often [`FACILITY`] was triggered, and the last time by which codes (major above minor), at which address, with
+    /// which value in RDI.
+    pub fn exits(&self) -> (u64, [u64; 3]) {
+        let last = self.last_exit.each_ref().map(|fact| fact.load(Ordering::Acquire));
+        (self.exits.load(Ordering::Acquire), last)
+    }
 }
+
+/// The engine's frame and the runtime's are both Linux's `struct pt_regs`.
+const _: () = assert!(size_of::<TrapFrame>() == size_of::<bootimage::trap::TrapFrame>());
 
 impl Host for Kernel {
     fn cpu(&self) -> usize {
@@ -63,6 +80,50 @@ impl Host for Kernel {
             name,
             ..Task::default()
         }
+    }
+
+    fn user_registers(&self) -> Option<TrapFrame> {
+        // SAFETY: the registers are on this CPU's stack until the trap from ring 3 returns, which this is inside of, and the
+        // layouts are the same.
+        ring3::frame().map(|frame| unsafe { frame.cast().read() })
+    }
+
+    fn set_user_registers(&self, new: &TrapFrame) -> bool {
+        let Some(frame) = ring3::frame() else { return false };
+        // SAFETY: as above; the code that this has interrupted is not looking at the registers at the moment.
+        let frame: &mut TrapFrame = unsafe { frame.cast().as_mut() };
+        *frame = TrapFrame {
+            error_code: frame.error_code,
+            cs: frame.cs,
+            rflags: frame.rflags,
+            ss: frame.ss,
+            ..*new
+        };
+        true
+    }
+
+    fn msr(&self, number: u32) -> Option<u64> {
+        fault::probe_msr(number)
+    }
+
+    fn writable(&self, address: u64) -> bool {
+        fault::probe_writable(address)
+    }
+
+    fn kernel_stack(&self, _: &TrapFrame, _: &mut [u64]) -> Option<usize> {
+        None
+    }
+
+    fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame) -> bool {
+        if exit.facility != FACILITY {
+            return false;
+        }
+        let codes = u64::from(exit.major) << 16 | u64::from(exit.minor);
+        for (to, fact) in self.last_exit.iter().zip([codes, exit.address, frame.rdi]) {
+            to.store(fact, Ordering::Release);
+        }
+        self.exits.fetch_add(1, Ordering::AcqRel);
+        true
     }
 
     fn request_reap(&self) {

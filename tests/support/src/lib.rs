@@ -21,7 +21,7 @@ use spin::Once;
 
 mod host;
 
-pub use host::{Kernel, TARGET};
+pub use host::{FACILITY, Kernel, TARGET};
 
 /// The engine of this kernel.
 pub static ENGINE: Once<Engine<Kernel>> = Once::new();

@@ -3,7 +3,7 @@
 /// The registers of interrupted code, in the order of Linux's `struct pt_regs` (arch/x86/include/asm/ptrace.h).
 ///
 /// One layout for all hosts: the Linux module passes its `pt_regs` as it is, the entry stubs of
-/// [`trap::entry`](crate::trap) build it, the in-process host fills one from the signal context.
+/// [`trap::entry`](crate::trap::entry) build it, the in-process host fills one from the signal context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 #[expect(missing_docs, reason = "the fields are the registers of the same name")]
