@@ -20,6 +20,8 @@
 #define DPROBES_IOCTL_INSERT _IOWR('D', 1, struct dprobes_insert_request)
 #define DPROBES_IOCTL_REMOVE _IOWR('D', 2, struct dprobes_remove_request)
 #define DPROBES_IOCTL_QUERY _IOWR('D', 3, struct dprobes_query_request)
+#define DPROBES_IOCTL_MAPS _IOWR('D', 4, struct dprobes_maps_request)
+#define DPROBES_IOCTL_READ_MAP _IOWR('D', 5, struct dprobes_read_map_request)
 
 
 /*
@@ -46,6 +48,11 @@
  The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
  */
 #define DPROBES_HOST_VERSION 2
+
+/*
+ Words of a key, at most.
+ */
+#define DPROBES_MAP_KEYS_MAX 4
 
 /*
  Why a request was refused. `facts` and `detail` name the fields of [`Reply`].
@@ -603,6 +610,132 @@ struct dprobes_probe_status {
 };
 
 /*
+ One map of an inserted program, as a list shows it.
+ */
+struct dprobes_map_status {
+    /*
+     What it is read by. No other map ever has the same number, also when its program is removed and inserted again.
+     */
+    uint64_t id;
+    /*
+     Major code of its program.
+     */
+    uint16_t major;
+    /*
+     Its place among the maps of its program, from 0.
+     */
+    uint16_t index;
+    /*
+     What it does with values: 1 count, 2 sum, 3 min, 4 max, 5 avg, 6 log2, 7 linear.
+     */
+    uint32_t kind;
+    /*
+     Words of a key: 0 to 4.
+     */
+    uint32_t keys;
+    /*
+     How many different keys the table of a CPU has room for.
+     */
+    uint32_t entries;
+    /*
+     For a linear histogram the first value of the first range, else 0.
+     */
+    int64_t min;
+    /*
+     For a linear histogram the value after the last of the last range, else 0.
+     */
+    int64_t max;
+    /*
+     For a linear histogram the number of values in a range, else 0.
+     */
+    uint64_t step;
+    /*
+     Bytes that it takes on all CPUs together.
+     */
+    uint64_t bytes;
+    /*
+     Updates that did not fit, because the table of their CPU had an entry for other keys in each of its places.
+     */
+    uint64_t dropped;
+    /*
+     Bytes of an entry, as [`ReadMapRequest`] describes it.
+     */
+    uint32_t entry_bytes;
+    /*
+     0.
+     */
+    uint32_t reserved;
+    /*
+     What it is called in the program; zero-padded UTF-8, cut if longer.
+     */
+    uint8_t name[64];
+    /*
+     The module; zero-padded UTF-8.
+     */
+    uint8_t module[64];
+};
+
+/*
+ `ioctl` argument: the entries of a map, those of all CPUs merged, in ascending order of their keys as words without sign.
+
+ An entry is its keys and its value, in words of eight bytes, little-endian. The value is, by kind of the map:
+
+ - count: how many updates there were;
+ - sum: the sum, signed, which wraps around at 64 bits;
+ - min, max: the value, signed;
+ - avg: how many values there were, and their exact sum, signed, of 128 bits, low half first;
+ - log2: 65 counts: of values below 0, of 0, of 1, of 2 to 3, of 4 to 7, and so on up to 2^62 to 2^63-1;
+ - linear: counts: of values below `min`, in each range, and from `max` on.
+
+ Each entry is as it was at some moment of the call, and probes go on meanwhile. Where not all entries fit, the call tells how many are
+ left, and is repeated with the keys of the last in `after`: keys that come in between the calls are found if they are
+ greater. The kernel may write fewer entries than there is room for.
+ */
+struct dprobes_read_map_request {
+    /*
+     The map: [`MapStatus::id`].
+     */
+    uint64_t id;
+    /*
+     Address of the entries in the caller's memory.
+     */
+    uint64_t buffer;
+    /*
+     How many bytes there are for them.
+     */
+    uint64_t length;
+    /*
+     Where to go on: only entries with greater keys are written, if `resume` is 1. As many words count as the map has keys; the others
+     must be 0.
+     */
+    uint64_t after[4];
+    /*
+     1 to go on after `after`, 0 to begin; then `after` must be 0 throughout.
+     */
+    uint32_t resume;
+    /*
+     Written by the kernel: bytes of each entry; also when none fits.
+     */
+    uint32_t entry_bytes;
+    /*
+     Written by the kernel: how many entries are in the buffer.
+     */
+    uint64_t count;
+    /*
+     Written by the kernel: how many there are after those. The buffer has been long enough if it is 0.
+     */
+    uint64_t left;
+    /*
+     Written by the kernel: updates that did not fit into the map; not less than when the entries were read.
+     */
+    uint64_t dropped;
+    /*
+     Must be zero.
+     */
+    uint64_t reserved;
+};
+
+/*
  `ioctl` argument: insert a program.
  */
 struct dprobes_insert_request {
@@ -683,6 +816,24 @@ struct dprobes_query_request {
      Must be zero.
      */
     uint32_t reserved;
+};
+
+/*
+ `ioctl` argument: all maps of all programs.
+ */
+struct dprobes_maps_request {
+    /*
+     Address of an array of [`MapStatus`] in the caller's memory.
+     */
+    uint64_t buffer;
+    /*
+     How many fit.
+     */
+    uint32_t capacity;
+    /*
+     Written by the kernel: how many there are, which may be more than fit.
+     */
+    uint32_t count;
 };
 
 /*
@@ -830,6 +981,31 @@ void dprobes_reap(void);
  text must still be there.
  */
 void dprobes_module_going(uint64_t start, uint64_t end);
+
+/*
+ Writes the state of the first `capacity` maps to `buffer`, and returns how many there are, which may be more, or a negative errno.
+
+ # Safety
+ `buffer` can be written for `capacity` elements, or `capacity` is 0.
+ */
+int64_t dprobes_maps(struct dprobes_map_status *buffer,
+                     uintptr_t capacity);
+
+/*
+ Writes entries of a map to `buffer`, as `dprobes_read_map_request` describes them. What is asked for is in `*request`: `id`, `resume`
+ and `after`; its `buffer` and `length` are of no account. What was found is written there: `entry_bytes`, `count`, `left` and
+ `dropped`.
+
+ Returns 0, or a negative errno: -ENOENT when no map has this number; -EINVAL when the request is not as it should be; -ENOMEM;
+ -EAGAIN when an entry changed all the time, and the call is best repeated. `*request` is not changed then.
+
+ # Safety
+ 1. `request` is null or can be read and written.
+ 2. `buffer` can be written for `length` bytes, or `length` is 0. It overlaps nothing else that is being used.
+ */
+int32_t dprobes_read_map(struct dprobes_read_map_request *request,
+                         uint8_t *buffer,
+                         uintptr_t length);
 
 /*
  Moves final records of one CPU to `buffer`, as many whole ones as fit, and returns how many bytes that are, or a negative

@@ -73,6 +73,26 @@ s64 dprobes_control_query(struct dprobes_probe_status *buffer, size_t capacity)
 	return count;
 }
 
+s64 dprobes_control_maps(struct dprobes_map_status *buffer, size_t capacity)
+{
+	s64 count;
+
+	mutex_lock(&control_mutex);
+	count = dprobes_maps(buffer, capacity);
+	mutex_unlock(&control_mutex);
+	return count;
+}
+
+int dprobes_control_read_map(struct dprobes_read_map_request *request, u8 *buffer, size_t length)
+{
+	int err;
+
+	mutex_lock(&control_mutex);
+	err = dprobes_read_map(request, buffer, length);
+	mutex_unlock(&control_mutex);
+	return err;
+}
+
 /* A probe is used up: its breakpoint is taken out by a worker, because the hit that noticed cannot sleep. */
 static void reap(struct work_struct *work)
 {

@@ -266,6 +266,10 @@ static long device_ioctl(struct file *file, unsigned int command, unsigned long 
 		return remove((void __user *)argument);
 	case DPROBES_IOCTL_QUERY:
 		return query((void __user *)argument);
+	case DPROBES_IOCTL_MAPS:
+		return dprobes_maps_list((void __user *)argument);
+	case DPROBES_IOCTL_READ_MAP:
+		return dprobes_maps_read((void __user *)argument);
 	default:
 		return -ENOTTY;
 	}

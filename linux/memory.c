@@ -179,12 +179,14 @@ bool dprobes_host_writable(u64 address)
 }
 NOKPROBE_SYMBOL(dprobes_host_writable);
 
-/* kvmalloc() aligns to the size when that is a power of two, and to a page when it is large. */
+/* kvmalloc() aligns to the size when that is a power of two, and to a page when it is too large for a slab. */
 u8 *dprobes_host_alloc(uintptr_t size, uintptr_t align)
 {
 	if (align > PAGE_SIZE || WARN_ON_ONCE(in_nmi() || irqs_disabled()))
 		return NULL;
-	return kvmalloc(align > ARCH_KMALLOC_MINALIGN ? max(roundup_pow_of_two(size), align) : size, GFP_KERNEL);
+	if (align > ARCH_KMALLOC_MINALIGN && size <= KMALLOC_MAX_CACHE_SIZE)
+		size = max(roundup_pow_of_two(size), align);
+	return kvmalloc(size, GFP_KERNEL);
 }
 
 void dprobes_host_free(u8 *memory, uintptr_t size, uintptr_t align)

@@ -113,6 +113,12 @@ int dprobes_control_remove(const char *module, u16 major, struct dprobes_probe_s
 			   uintptr_t *count, struct dprobes_reply *reply);
 int dprobes_control_remove_all(struct dprobes_reply *reply);
 s64 dprobes_control_query(struct dprobes_probe_status *buffer, size_t capacity);
+s64 dprobes_control_maps(struct dprobes_map_status *buffer, size_t capacity);
+int dprobes_control_read_map(struct dprobes_read_map_request *request, u8 *buffer, size_t length);
+
+/* maps.c */
+long dprobes_maps_list(struct dprobes_maps_request __user *argument);
+long dprobes_maps_read(struct dprobes_read_map_request __user *argument);
 
 /* device.c */
 int dprobes_device_init(void);

@@ -2,6 +2,10 @@
 
 /// No engine: [`dprobes_init`](crate::dprobes_init) has not succeeded, or [`dprobes_exit`](crate::dprobes_exit) was called.
 pub(crate) const ENODEV: i32 = -19;
+/// No such map.
+pub(crate) const ENOENT: i32 = -2;
+/// What is asked for changes all the time; it may be asked for again.
+pub(crate) const EAGAIN: i32 = -11;
 /// A pointer is null, a length is out of range, or the host table is not one that this library understands.
 pub(crate) const EINVAL: i32 = -22;
 /// There is an engine already.

@@ -20,6 +20,7 @@ mod control;
 mod errno;
 mod host;
 mod instance;
+mod maps;
 mod memory;
 mod panic;
 mod records;
@@ -30,5 +31,6 @@ pub use control::{
     dprobes_remove_all,
 };
 pub use host::dprobes_host;
+pub use maps::{dprobes_maps, dprobes_read_map};
 pub use records::{dprobes_has_provisional, dprobes_read, dprobes_settle};
 pub use traps::{dprobes_on_breakpoint, dprobes_on_debug, dprobes_on_fault};

@@ -197,8 +197,45 @@ pub struct ProbeStatus {
     pub module: [u8; 64],
 }
 
+/// One map of an inserted program, as a list shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct MapStatus {
+    /// What it is read by. No other map ever has the same number, also when its program is removed and inserted again.
+    pub id: u64,
+    /// Major code of its program.
+    pub major: u16,
+    /// Its place among the maps of its program, from 0.
+    pub index: u16,
+    /// What it does with values: 1 count, 2 sum, 3 min, 4 max, 5 avg, 6 log2, 7 linear.
+    pub kind: u32,
+    /// Words of a key: 0 to 4.
+    pub keys: u32,
+    /// How many different keys the table of a CPU has room for.
+    pub entries: u32,
+    /// For a linear histogram the first value of the first range, else 0.
+    pub min: i64,
+    /// For a linear histogram the value after the last of the last range, else 0.
+    pub max: i64,
+    /// For a linear histogram the number of values in a range, else 0.
+    pub step: u64,
+    /// Bytes that it takes on all CPUs together.
+    pub bytes: u64,
+    /// Updates that did not fit, because the table of their CPU had an entry for other keys in each of its places.
+    pub dropped: u64,
+    /// Bytes of an entry, as [`ReadMapRequest`] describes it.
+    pub entry_bytes: u32,
+    /// 0.
+    pub reserved: u32,
+    /// What it is called in the program; zero-padded UTF-8, cut if longer.
+    pub name: [u8; 64],
+    /// The module; zero-padded UTF-8.
+    pub module: [u8; 64],
+}
+
 const _: () = assert!(size_of::<Reply>() == 40);
 const _: () = assert!(size_of::<ProbeStatus>() == 216);
+const _: () = assert!(size_of::<MapStatus>() == 200);
 
 /// `ioctl` argument: insert a program.
 #[derive(Debug, Clone, Copy, Default)]
@@ -251,6 +288,61 @@ pub struct QueryRequest {
     pub reserved: u32,
 }
 
+/// `ioctl` argument: all maps of all programs.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct MapsRequest {
+    /// Address of an array of [`MapStatus`] in the caller's memory.
+    pub buffer: u64,
+    /// How many fit.
+    pub capacity: u32,
+    /// Written by the kernel: how many there are, which may be more than fit.
+    pub count: u32,
+}
+
+/// `ioctl` argument: the entries of a map, those of all CPUs merged, in ascending order of their keys as words without sign.
+///
+/// An entry is its keys and its value, in words of eight bytes, little-endian. The value is, by kind of the map:
+///
+/// - count: how many updates there were;
+/// - sum: the sum, signed, which wraps around at 64 bits;
+/// - min, max: the value, signed;
+/// - avg: how many values there were, and their exact sum, signed, of 128 bits, low half first;
+/// - log2: 65 counts: of values below 0, of 0, of 1, of 2 to 3, of 4 to 7, and so on up to 2^62 to 2^63-1;
+/// - linear: counts: of values below `min`, in each range, and from `max` on.
+///
+/// Each entry is as it was at some moment of the call, and probes go on meanwhile. Where not all entries fit, the call tells how many are
+/// left, and is repeated with the keys of the last in `after`: keys that come in between the calls are found if they are
+/// greater. The kernel may write fewer entries than there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct ReadMapRequest {
+    /// The map: [`MapStatus::id`].
+    pub id: u64,
+    /// Address of the entries in the caller's memory.
+    pub buffer: u64,
+    /// How many bytes there are for them.
+    pub length: u64,
+    /// Where to go on: only entries with greater keys are written, if `resume` is 1. As many words count as the map has keys; the others
+    /// must be 0.
+    pub after: [u64; 4],
+    /// 1 to go on after `after`, 0 to begin; then `after` must be 0 throughout.
+    pub resume: u32,
+    /// Written by the kernel: bytes of each entry; also when none fits.
+    pub entry_bytes: u32,
+    /// Written by the kernel: how many entries are in the buffer.
+    pub count: u64,
+    /// Written by the kernel: how many there are after those. The buffer has been long enough if it is 0.
+    pub left: u64,
+    /// Written by the kernel: updates that did not fit into the map; not less than when the entries were read.
+    pub dropped: u64,
+    /// Must be zero.
+    pub reserved: u64,
+}
+
+const _: () = assert!(size_of::<MapsRequest>() == 16);
+const _: () = assert!(size_of::<ReadMapRequest>() == 96);
+
 const fn iowr(number: u32, size: usize) -> u32 {
     // Linux's include/uapi/asm-generic/ioctl.h: direction (read and write) 30..31, size 16..29, type 8..15, number 0..7.
     3 << 30 | (size as u32) << 16 | (b'D' as u32) << 8 | number
@@ -262,3 +354,7 @@ pub const IOCTL_INSERT: u32 = iowr(1, size_of::<InsertRequest>());
 pub const IOCTL_REMOVE: u32 = iowr(2, size_of::<RemoveRequest>());
 /// `ioctl` on `/dev/dprobes` with a [`QueryRequest`].
 pub const IOCTL_QUERY: u32 = iowr(3, size_of::<QueryRequest>());
+/// `ioctl` on `/dev/dprobes` with a [`MapsRequest`].
+pub const IOCTL_MAPS: u32 = iowr(4, size_of::<MapsRequest>());
+/// `ioctl` on `/dev/dprobes` with a [`ReadMapRequest`].
+pub const IOCTL_READ_MAP: u32 = iowr(5, size_of::<ReadMapRequest>());

@@ -109,13 +109,13 @@ impl Linear {
     /// Ranges of `step` values each, from `min` on and below `max`; what is outside is counted in two more buckets.
     ///
     /// # Errors
-    /// [`SpecError::Range`] unless `min < max` and `step > 0`, [`SpecError::Uneven`] unless `max - min` is a multiple of `step`,
+    /// [`SpecError::Range`] unless `min < max` and `step != 0`, [`SpecError::Uneven`] unless `max - min` is a multiple of `step`,
     /// [`SpecError::Buckets`] if that are more than [`BUCKETS_MAX`] ranges.
-    pub const fn new(min: i64, max: i64, step: i64) -> Result<Self, SpecError> {
-        if min >= max || step <= 0 {
+    pub const fn new(min: i64, max: i64, step: u64) -> Result<Self, SpecError> {
+        if min >= max || step == 0 {
             return Err(SpecError::Range { min, max, step });
         }
-        let (width, step) = (max.wrapping_sub(min).cast_unsigned(), step.cast_unsigned());
+        let width = max.wrapping_sub(min).cast_unsigned();
         if !width.is_multiple_of(step) {
             return Err(SpecError::Uneven { width, step });
         }
@@ -145,8 +145,8 @@ impl Linear {
 
     /// Values in a range.
     #[must_use]
-    pub const fn step(self) -> i64 {
-        self.step.cast_signed()
+    pub const fn step(self) -> u64 {
+        self.step
     }
 
     /// How many ranges there are.
@@ -224,7 +224,7 @@ pub enum SpecError {
         /// The value after the last.
         max: i64,
         /// Values in a range.
-        step: i64,
+        step: u64,
     },
     /// The last range is cut.
     Uneven {
@@ -270,12 +270,17 @@ impl Spec {
         })
     }
 
-    /// A map from numbers as objects have them: the kind by its [`code`](Kind::code), and `[min, max, step]` of a linear histogram, which
-    /// must be zero for the other kinds.
+    /// A map from numbers as they cross a boundary: the kind by its [`code`](Kind::code), and the ranges of a linear histogram, which must be
+    /// zero for the other kinds.
     ///
     /// # Errors
     /// [`SpecError`].
-    pub const fn from_parts(kind: u8, keys: u32, entries: u32, [min, max, step]: [i64; 3]) -> Result<Self, SpecError> {
+    pub const fn from_parts(
+        kind: u8,
+        keys: u32,
+        entries: u32,
+        (min, max, step): (i64, i64, u64),
+    ) -> Result<Self, SpecError> {
         let kind = match kind {
             1 => Kind::Count,
             2 => Kind::Sum,

@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 use spin::{Mutex, MutexGuard};
 
 use super::cpu::Cpu;
+use super::maps::MapNumbers;
 use super::program::{Loaded, Probe};
 use super::site::Site;
 use super::table::Table;
@@ -25,6 +26,7 @@ pub struct Engine<H: Host> {
     pub(crate) cpus: Box<[Cpu]>,
     pub(crate) table: Table<Site>,
     pub(crate) slots: SlotArea<Site>,
+    pub(crate) map_numbers: MapNumbers,
     control: Mutex<Control>,
 }
 
@@ -64,6 +66,7 @@ impl<H: Host> Engine<H> {
             cpus: cpus.into_boxed_slice(),
             table: Table::new()?,
             slots,
+            map_numbers: MapNumbers::default(),
             control,
         })
     }

@@ -204,6 +204,8 @@ impl<H: Host> Engine<H> {
             major: object.major(),
             module: program::label(object.name().as_bytes()),
             locals: mem::boxed_slice(object.locals().len(), |_| AtomicU64::new(0))?,
+            // Objects declare none yet.
+            maps: self.new_maps(&[])?,
             probes: probes.into_boxed_slice(),
         })?;
         for probe in &loaded.probes {

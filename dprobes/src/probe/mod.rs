@@ -4,6 +4,7 @@ mod cpu;
 mod engine;
 mod error;
 mod insert;
+mod maps;
 mod place;
 mod program;
 mod remove;
@@ -12,6 +13,7 @@ mod table;
 
 pub use engine::Engine;
 pub use error::{InsertError, PointError, RemoveError};
+pub use maps::{MapError, MapReading};
 
 pub(crate) use cpu::{Cpu, Hit, Step};
 pub(crate) use program::{Probe, Turn, count};

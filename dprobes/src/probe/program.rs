@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use super::maps::NamedMap;
 use super::site::Site;
 use crate::rpn::Program;
 use crate::rpn::object::Point;
@@ -15,6 +16,7 @@ pub(crate) struct Loaded {
     pub(crate) major: u16,
     pub(crate) module: Label,
     pub(crate) locals: Box<[AtomicU64]>,
+    pub(crate) maps: Box<[NamedMap]>,
     pub(crate) probes: Box<[Probe]>,
 }
 
