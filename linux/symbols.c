@@ -2,23 +2,19 @@
 /*
  * What the kernel has but does not export to modules.
  *
- * A kprobe, set once at load and removed at once, says where kallsyms_lookup_name() is; that finds the rest. The module
- * does not load when one of them is missing, and says which: each stands for a check or a lock that probing would be unsafe without.
+ * The module does not load when one of them is missing, and says which: each stands for a check or a lock that probing would be unsafe without.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+#include <linux/cache.h>
+#include <linux/init.h>
+#include <linux/kernel.h>
 
-#include <linux/kallsyms.h>
-#include <linux/kprobes.h>
-#include <linux/module.h>
-
+#include "lookup.h"
 #include "shim.h"
+#include "text_alias.h"
 
 struct dprobes_symbols dprobes_symbols __ro_after_init;
 
-static const struct {
-	const char *name;
-	void **place;
-} wanted[] __initconst = {
+static const struct lookup_wanted wanted[] __initconst = {
 #define WANTED(symbol) { #symbol, (void **)&dprobes_symbols.symbol }
 	WANTED(core_kernel_text),
 	WANTED(__module_text_address),
@@ -46,38 +42,12 @@ static const struct {
 #undef WANTED
 };
 
-static unsigned long __init lookup_name_address(void)
-{
-	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
-	unsigned long address;
-	int err;
-
-	err = register_kprobe(&probe);
-	if (err) {
-		pr_err("cannot find kallsyms_lookup_name: register_kprobe says %d; is the kernel built without CONFIG_KPROBES, or locked down?\n",
-		       err);
-		return 0;
-	}
-	address = (unsigned long)probe.addr;
-	unregister_kprobe(&probe);
-	return address;
-}
-
 int __init dprobes_symbols_find(void)
 {
-	unsigned long (*lookup)(const char *name);
-	size_t i;
-	int err = 0;
+	int err;
 
-	lookup = (void *)lookup_name_address();
-	if (!lookup)
-		return -ENOENT;
-	for (i = 0; i < ARRAY_SIZE(wanted); i++) {
-		*wanted[i].place = (void *)lookup(wanted[i].name);
-		if (!*wanted[i].place) {
-			pr_err("this kernel has no %s, which is needed; it is not supported\n", wanted[i].name);
-			err = -ENOENT;
-		}
-	}
+	err = lookup_symbols(wanted, ARRAY_SIZE(wanted));
+	if (!err)
+		text_alias_init(dprobes_symbols.text_mutex, dprobes_symbols.core_kernel_text);
 	return err;
 }

@@ -1,4 +1,4 @@
-//! Building the Linux module: the engine as one relocatable object, then Kbuild.
+//! Building the Linux modules: a library of ours as one relocatable object, then Kbuild.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,34 +17,73 @@ use crate::workspace::{BARE_METAL, Workspace};
 const CODE_GENERATION: &str = "-Zcf-protection=branch -Zretpoline-external-thunk -Zfunction-return=thunk-extern \
     -Cforce-unwind-tables=no";
 
-/// The symbols that the C side of the module uses; all others become local, so that nothing of ours can clash with the kernel.
-const EXPORTED: &str = "dprobes_";
-
-/// Builds the module for a kernel and returns the file to load.
-pub fn build(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
-    let linux = workspace.target.join("linux");
-    let folder = linux.join(&kernel.release);
-    stage(&workspace.root.join("linux"), &folder)?;
-    let core = core_object(workspace, progress, &linux)?;
-    // Kbuild makes core.o of it, with what objtool adds.
-    replace_if_different(&folder.join("core.o_shipped"), &fs::read(core)?)?;
-    let include = assignment("DPROBES_INCLUDE", &workspace.root.join("include"));
-    kbuild(progress, kernel, &folder, &[include], "module")?;
-    Ok(folder.join("dprobes.ko"))
+/// A module with a library of ours inside.
+struct Module {
+    /// The module's name.
+    name: &'static str,
+    /// The folder of its C side.
+    folder: &'static str,
+    /// The package that makes lib`name`.a.
+    package: &'static str,
+    /// How the symbols begin that its C side uses; all others become local, so that nothing of ours can clash with the kernel.
+    exported: &'static str,
 }
 
-/// Builds another module of one C file, in a folder of linux/, and returns the file to load.
-pub fn build_other(
+const DPROBES: Module = Module {
+    name: "dprobes",
+    folder: "linux",
+    package: "dprobes-capi",
+    exported: "dprobes_",
+};
+
+/// Builds the module with the engine for a kernel and returns the file to load.
+pub fn build(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
+    build_with_core(workspace, progress, kernel, &DPROBES)
+}
+
+fn build_with_core(
+    workspace: &Workspace,
+    progress: &mut Progress,
+    kernel: &Kernel,
+    module: &Module,
+) -> Result<PathBuf> {
+    let folder = staged(workspace, module.name, kernel);
+    stage(&workspace.root.join(module.folder), &folder)?;
+    stage(&workspace.root.join("linux/shared"), &folder)?;
+    let core = core_object(workspace, progress, module)?;
+    // Kbuild makes core.o of it, with what objtool adds.
+    replace_if_different(&folder.join("core.o_shipped"), &fs::read(core)?)?;
+    kbuild(progress, kernel, &folder, &[include(workspace)], module.name)?;
+    Ok(folder.join(module.name).with_extension("ko"))
+}
+
+/// Builds the modules of C files alone that are in a folder of linux/, and returns the folder where they are built. They may use
+/// what the modules `after` export, which have been built before.
+pub fn build_others(
     workspace: &Workspace,
     progress: &mut Progress,
     kernel: &Kernel,
     folder: &str,
-    name: &str,
+    after: &[&Path],
 ) -> Result<PathBuf> {
-    let staged = workspace.target.join("linux").join(folder).join(&kernel.release);
-    stage(&workspace.root.join("linux").join(folder), &staged)?;
-    kbuild(progress, kernel, &staged, &[], name)?;
-    Ok(staged.join(name).with_extension("ko"))
+    let to = staged(workspace, &folder.replace('/', "-"), kernel);
+    stage(&workspace.root.join("linux").join(folder), &to)?;
+    let exports: Vec<String> = after
+        .iter()
+        .filter_map(|module| Some(module.parent()?.join("Module.symvers").display().to_string()))
+        .collect();
+    let exports = format!("KBUILD_EXTRA_SYMBOLS={}", exports.join(" "));
+    kbuild(progress, kernel, &to, &[include(workspace), exports], folder)?;
+    Ok(to)
+}
+
+/// Where the sources of a module for a kernel are copied to and built.
+fn staged(workspace: &Workspace, name: &str, kernel: &Kernel) -> PathBuf {
+    workspace.target.join("linux").join(&kernel.release).join(name)
+}
+
+fn include(workspace: &Workspace) -> String {
+    assignment("DPROBES_INCLUDE", &workspace.root.join("include"))
 }
 
 /// Runs a kernel's own build system on a folder.
@@ -69,32 +108,33 @@ fn kbuild(progress: &mut Progress, kernel: &Kernel, folder: &Path, arguments: &[
     Ok(())
 }
 
-/// libdprobes.a, compiled as a kernel asks for, as one relocatable object.
-fn core_object(workspace: &Workspace, progress: &mut Progress, linux: &Path) -> Result<PathBuf> {
+/// The library, compiled as a kernel asks for, as one relocatable object.
+fn core_object(workspace: &Workspace, progress: &mut Progress, module: &Module) -> Result<PathBuf> {
     // Other flags make another core library: a folder of their own keeps them apart.
-    let target = linux.join("core");
+    let target = workspace.target.join("linux/core");
     let mut cargo = workspace.bare_metal_cargo("build");
     cargo
-        .args(["--release", "--package", "dprobes-capi", "--target-dir"])
+        .args(["--release", "--package", module.package, "--target-dir"])
         .arg(&target);
-    progress.step("engine for Linux", cargo.env("RUSTFLAGS", CODE_GENERATION))?;
-    let library = target.join(BARE_METAL).join("release/libdprobes.a");
+    let library = format!("lib{}.a", module.name);
+    progress.step(&format!("{library} for Linux"), cargo.env("RUSTFLAGS", CODE_GENERATION))?;
+    let library = target.join(BARE_METAL).join("release").join(library);
     let graph = Graph::of_archive(&fs::read(&library).with_context(|| format!("cannot read {}", library.display()))?)?;
 
-    let object = target.join("core.o");
+    let object = target.join(module.name).with_extension("o");
     let mut link = Command::new("ld");
     link.args(["--relocatable", "--gc-sections", "--strip-debug"])
         .arg("--script")
-        .arg(workspace.root.join("linux/core.lds"))
+        .arg(workspace.root.join("linux/shared/core.lds"))
         .arg("-o")
         .arg(&object);
     // The exported functions are what must stay; with them, what they refer to.
-    for symbol in graph.symbols().filter(|symbol| symbol.starts_with(EXPORTED)) {
+    for symbol in graph.symbols().filter(|symbol| symbol.starts_with(module.exported)) {
         link.arg(format!("--undefined={symbol}"));
     }
     progress.step("core.o", link.arg(&library))?;
     let mut hide = Command::new("objcopy");
-    hide.args(["--wildcard", &format!("--keep-global-symbol={EXPORTED}*")])
+    hide.args(["--wildcard", &format!("--keep-global-symbol={}*", module.exported)])
         .arg(&object);
     progress.step("core.o, hiding symbols", &mut hide)?;
     Ok(object)

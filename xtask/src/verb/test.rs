@@ -109,7 +109,7 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
     build::tools(workspace, progress)?;
     let kernel = Kernel::newest()?;
     let module = module::build(workspace, progress, &kernel)?;
-    let target = module::build_other(workspace, progress, &kernel, "testmod", "dprobes_target")?;
+    let target = module::build_others(workspace, progress, &kernel, "testmod", &[])?.join("dprobes_target.ko");
     let requests = build::static_program(workspace, progress, "linux-guest", "linux-tests")?;
     let folder = workspace.root.join("linux/tests");
     let harness = read(&folder.join(HARNESS))?;

@@ -31,7 +31,7 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result
     build::tools(workspace, progress)?;
     let kernel = Kernel::newest()?;
     let module = module::build(workspace, progress, &kernel)?;
-    let kprobe = module::build_other(workspace, progress, &kernel, "bench", "empty_kprobe")?;
+    let kprobe = module::build_others(workspace, progress, &kernel, "bench", &[])?.join("empty_kprobe.ko");
 
     let folder = workspace.target.join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
