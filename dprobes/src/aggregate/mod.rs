@@ -34,7 +34,7 @@ pub use spec::{
     BUCKETS_MAX, BYTES_MAX, ENTRIES_MAX, KEYS_MAX, Kind, LOG2_BUCKETS, Linear, MAPS_MAX, Spec, SpecError, bytes_of_all,
 };
 
-/// What [`average`] needs; its file is tried out with other atomics too.
+/// What [`average`] needs; its file is tried out with other atomics too, in tests/aggregate_interleavings.rs.
 mod sync {
     pub(super) use core::sync::atomic::{AtomicU64, Ordering, fence};
 }
