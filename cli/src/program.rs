@@ -196,7 +196,7 @@ impl Program {
         let object = self.parse()?;
         let mut bytes = self.bytes.clone();
         let (mut reports, mut more) = (Vec::new(), 0);
-        let done = object::resolve(&mut bytes, |index, location| {
+        let find = |index, location: object::Location<'_>| {
             let address = resolve::address(&object, location, symbols).unwrap_or_else(|error| {
                 if reports.len() < MOST_EXPLAINED {
                     reports.push(error.explain(symbols).at(self.place_of_point(index)));
@@ -206,7 +206,9 @@ impl Program {
                 0
             });
             Ok::<_, std::convert::Infallible>(object::Place::Absolute(address))
-        });
+        };
+        // No source has symbols in its code so far.
+        let done = object::resolve(&mut bytes, find, |_| Ok(0));
         match done {
             Ok(()) if reports.is_empty() => Ok(bytes),
             Ok(()) => Err(Error::Symbols { reports, more }),
@@ -214,7 +216,9 @@ impl Program {
                 path: self.file.clone(),
                 error,
             }),
-            Err(object::ResolveError::Location { error, .. }) => match error {},
+            Err(object::ResolveError::Location { error, .. } | object::ResolveError::Symbol { error, .. }) => {
+                match error {}
+            }
         }
     }
 

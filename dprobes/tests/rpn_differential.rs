@@ -4,7 +4,7 @@ mod rpn;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dprobes::rpn::interp::{self, End, Workspace};
+use dprobes::rpn::interp::{self, End, Variables, Workspace};
 use dprobes::rpn::object::Object;
 use dprobes::rpn::verify::verify;
 use rpn::env::Machine;
@@ -31,6 +31,7 @@ fn outcome(outcome: interp::Outcome, ws: &Workspace) -> naive::Outcome {
         End::Exit => naive::End::Exit,
         End::Abort => naive::End::Abort,
         End::Remove => naive::End::Remove,
+        End::ExitTo(_) => unreachable!("not generated"),
         End::Exception { exception: e, offset } => naive::End::Exception {
             code: e.code,
             parm1: e.parm1,
@@ -75,7 +76,7 @@ fn random_programs_agree() {
         let mut values: Vec<u64> = (0..program.locals()).map(|_| rng.below(100)).collect();
         let locals: Vec<AtomicU64> = values.iter().map(|value| AtomicU64::new(*value)).collect();
         let (mut ours, mut theirs) = (before.clone(), before);
-        let result = interp::run(&program, 0, &mut ws, &mut ours, &locals);
+        let result = interp::run(&program, 0, &mut ws, &mut ours, &Variables::of_locals(&locals));
         let result = outcome(result, &ws);
         let expected = naive::run(&object, &mut theirs, &mut values);
         let locals: Vec<u64> = locals.iter().map(|local| local.load(Ordering::Relaxed)).collect();

@@ -7,7 +7,7 @@ mod rpn;
 use std::sync::atomic::AtomicU64;
 
 use dprobes::record::element::Elements;
-use dprobes::rpn::interp::{End, Workspace, run};
+use dprobes::rpn::interp::{End, Variables, Workspace, run};
 use dprobes::rpn::object::{Object, seal};
 use dprobes::rpn::op::Op;
 use dprobes::rpn::verify::verify;
@@ -60,7 +60,7 @@ impl Victim {
                 point,
                 &mut self.ws,
                 &mut self.env,
-                &self.locals[..program.locals()],
+                &Variables::of_locals(&self.locals[..program.locals()]),
             );
             // The budget, as seen from outside: one access is charged eight, and the straight run is the handler's length.
             let handler = object.point(point as u32).unwrap().code().len() as u64;

@@ -4,16 +4,18 @@ mod rpn;
 
 use dprobes::rpn::exception::{DEFAULT_MASK, MASK_BITS};
 use dprobes::rpn::limits;
-use dprobes::rpn::object::layout::{self, kind};
-use dprobes::rpn::object::{Field, Location, ModType, Object, ObjectError, Place, ResolveError, resolve, seal};
-use rpn::build::Builder;
+use dprobes::rpn::object::layout::{self, kind, map_kind};
+use dprobes::rpn::object::{
+    Field, Location, Map, MapKind, ModType, Object, ObjectError, Place, Relocation, ResolveError, resolve, seal,
+};
+use rpn::build::{Builder, assemble};
 
 const HEADER: usize = size_of::<layout::Header>();
 const POINT: usize = size_of::<layout::Point>();
 
 /// An object that uses everything.
 fn rich() -> Builder {
-    let mut builder = Builder::text("nop; exit; abort", 2);
+    let mut builder = Builder::text("nop; exit; push 0; push 0; abort", 2).heap(100);
     builder.header.id.set(7);
     builder.header.source = builder.string("opens.rpn");
     builder.locals[0] = builder.string("opens");
@@ -21,7 +23,7 @@ fn rich() -> Builder {
     builder.globals.push(global);
     builder.points[0].code_end.set(2);
     let symbol = builder.string("do_sys_openat2");
-    let point = builder.point(2, 3);
+    let point = builder.point(2, 21);
     point.kind = kind::SYMBOL;
     point.symbol = symbol;
     point.value.set(-3_i64 as u64);
@@ -34,6 +36,22 @@ fn rich() -> Builder {
     point.max_hits.set(6);
     point.flags.set(layout::LOG_ON_FAULT);
     point.line.set(12);
+    point.heap.set(50);
+    builder = builder.map(map_kind::AVG, 1, 1).map(map_kind::LINEAR, 0, 3);
+    let name = builder.string("sizes");
+    let linear = &mut builder.maps[1];
+    linear.name = name;
+    linear.min.set(-100);
+    linear.max.set(300);
+    linear.step.set(10);
+    for (offset, addend) in [(3, 8), (12, -1)] {
+        let symbol = builder.string("jiffies");
+        builder.relocations.push(layout::Relocation {
+            offset: offset.into(),
+            symbol,
+            addend: addend.into(),
+        });
+    }
     builder.lines.push(layout::Line {
         offset: 0.into(),
         line: 4.into(),
@@ -64,7 +82,33 @@ fn everything_is_read_back() {
         [0, 1, 2, 99].map(|offset| object.line_at(offset)),
         [Some(4), Some(4), Some(13), Some(13)]
     );
-    assert_eq!(object.code(), [0x00, 0x0d, 0x0b]);
+    assert_eq!(object.code(), assemble("nop; exit; push 0; push 0; abort"));
+    assert_eq!((object.heapmax(), object.auto_stack_trace()), (100, false));
+    let avg = Map {
+        name: "map0",
+        kind: MapKind::Avg,
+        keys: 1,
+        entries: 1,
+    };
+    let linear = Map {
+        name: "sizes",
+        kind: MapKind::Linear {
+            min: -100,
+            max: 300,
+            step: 10,
+        },
+        keys: 0,
+        entries: 3,
+    };
+    assert!(object.maps().eq([avg, linear]));
+    assert_eq!((avg.operands(), avg.bytes()), (2, 5 * 8));
+    assert_eq!((linear.operands(), linear.bytes()), (1, (1 + 42) * 8 * 3));
+    let relocation = |offset, addend| Relocation {
+        offset,
+        symbol: "jiffies",
+        addend,
+    };
+    assert!(object.relocations().eq([relocation(3, 8), relocation(12, -1)]));
     let [first, second] = [0, 1].map(|index| object.point(index).unwrap());
     assert!(object.point(2).is_none());
     assert_eq!(object.points().len(), 2);
@@ -89,8 +133,9 @@ fn everything_is_read_back() {
         (9, 3, 4, 12)
     );
     assert_eq!((second.pass_count(), second.max_hits()), (5, 6));
-    assert!(second.log_on_fault());
-    assert_eq!(second.code(), 2..3);
+    assert!(second.log_on_fault() && !second.suspended());
+    assert_eq!(second.code(), 2..21);
+    assert_eq!((first.heap(), second.heap()), (100, 50));
 }
 
 #[test]
@@ -112,20 +157,24 @@ fn what_is_wrong_is_refused_by_name() {
     };
     let second = HEADER + POINT;
     let tables = HEADER + 2 * POINT;
+    let maps = tables + 3 * 8;
+    let relocations = maps + 2 * 40;
+    let lines = relocations + 2 * 20;
+    let strings = lines + 2 * 8 + 21;
     type Case = (fn(&mut Builder), ObjectError);
     #[rustfmt::skip]
     let cases: Vec<Case> = vec![
         (|b| b.header.magic[0] = b'd', ObjectError::Magic { found: *b"dPROBES\x1a" }),
-        (|b| b.header.version.set(2), value(8, F::Version, 2)),
+        (|b| b.header.version.set(1), value(8, F::Version, 1)),
         (|b| b.header.header_len.set(97), value(10, F::HeaderLength, 97)),
         (|b| b.header.modtype = 3, value(20, F::ModuleType, 3)),
-        (|b| b.header.reserved0 = 1, value(21, F::Reserved, 1)),
+        (|b| b.header.flags = 2, value(21, F::HeaderFlags, 2)),
         (|b| b.header.major.set(0), value(22, F::Major, 0)),
         (|b| b.header.logmax.set(1025), limit(28, F::LogMax, 1025, 1024)),
         (|b| b.header.ex_logmax.set(1025), limit(30, F::ExLogMax, 1025, 1024)),
         (|b| b.locals.resize(257, b.locals[0]), limit(34, F::Locals, 257, 256)),
         (|b| b.globals.resize(257, b.globals[0]), limit(36, F::Globals, 257, 256)),
-        (|b| b.header.reserved1.set(0x100), value(39, F::Reserved, 1)),
+        (|b| b.header.heapmax.set(16_385), limit(38, F::HeapMax, 16_385, 16_384)),
         (|b| b.header.name.len.set(0), value(40, F::Name, 0)),
         (|b| b.header.name.len.set(4096), limit(40, F::Name, 4096, 4095)),
         (|b| b.header.name.offset.set(u32::MAX),
@@ -137,7 +186,7 @@ fn what_is_wrong_is_refused_by_name() {
             ObjectError::StringRange { offset: tables + 16, field: F::GlobalName, start: 38, len: 3 }),
         (|b| b.points.clear(), value(56, F::Points, 0)),
         (|b| b.code.resize(1 << 21, 0), limit(64, F::Code, 1 << 21, 1 << 20)),
-        (|b| b.header.reserved2[23] = 9, value(95, F::Reserved, 9)),
+        (|b| b.header.reserved[17] = 9, value(95, F::Reserved, 9)),
         (|b| b.points[1].kind = 4, value(second, F::LocationKind, 4)),
         (|b| b.points[1].kind = kind::ABSOLUTE, value(second + 24, F::Symbol, 14)),
         (|b| b.points[0].kind = kind::SYMBOL, value(HEADER + 24, F::Symbol, 0)),
@@ -146,22 +195,56 @@ fn what_is_wrong_is_refused_by_name() {
             limit(second + 16, F::LineNumber, -3_i64 as u64, u64::from(u32::MAX))),
         (|b| b.points[1].opcode_len = 16, limit(second + 1, F::OpcodeLength, 16, 15)),
         (|b| b.points[1].opcode_len = 1, value(second + 65, F::Reserved, 0x1f)),
-        (|b| b.points[1].flags.set(2), value(second + 2, F::Flags, 2)),
+        (|b| b.points[1].flags.set(4), value(second + 2, F::Flags, 4)),
         (|b| b.points[1].ex_mask.set(0x4000), value(second + 10, F::ExMask, 0x4000)),
-        (|b| b.points[1].reserved = 1, value(second + 79, F::Reserved, 1)),
+        (|b| b.points[1].reserved0 = 1, value(second + 79, F::Reserved, 1)),
+        (|b| b.points[1].heap.set(101), limit(second + 80, F::Heap, 101, 100)),
+        (|b| b.points[1].reserved[5] = 1, value(second + 87, F::Reserved, 1)),
+        (|b| b.globals[0].len.set(0), value(tables + 16, F::GlobalName, 0)),
+        (|b| b.maps.resize(65, b.maps[0]), limit(76, F::Maps, 65, 64)),
+        (|b| b.maps[0].kind = 7, value(maps, F::MapKind, 7)),
+        (|b| b.maps[0].keys = 5, limit(maps + 1, F::MapKeys, 5, 4)),
+        (|b| b.maps[0].reserved.set(0x100), value(maps + 3, F::Reserved, 1)),
+        (|b| b.maps[0].entries.set(0), value(maps + 4, F::MapEntries, 0)),
+        (|b| b.maps[0].entries.set(65_537), limit(maps + 4, F::MapEntries, 65_537, 65_536)),
+        (|b| b.maps[0].min.set(1), value(maps + 8, F::Reserved, 1)),
+        (|b| b.maps[0].max.set(-1), value(maps + 16, F::Reserved, 0xff)),
+        (|b| b.maps[0].step.set(1), value(maps + 24, F::Reserved, 1)),
+        (|b| b.maps[0].name.len.set(0), value(maps + 32, F::MapName, 0)),
+        (|b| b.maps[0].name.len.set(256), limit(maps + 32, F::MapName, 256, 255)),
+        (|b| b.maps[1].name = b.maps[0].name, value(maps + 40 + 32, F::MapName, 4)),
+        (|b| b.maps[1].min.set(300), value(maps + 40 + 8, F::MapRange, 300)),
+        (|b| b.maps[1].step.set(0), value(maps + 40 + 24, F::MapStep, 0)),
+        (|b| b.maps[1].step.set(7), value(maps + 40 + 24, F::MapStep, 7)),
+        (|b| { b.maps[1].max.set(-100 + 1025); b.maps[1].step.set(1); },
+            limit(maps + 40 + 24, F::MapBuckets, 1025, 1024)),
+        // The range is counted as it is, not as a signed number.
+        (|b| { b.maps[1].min.set(i64::MIN); b.maps[1].max.set(i64::MAX); b.maps[1].step.set(1); },
+            limit(maps + 40 + 24, F::MapBuckets, u64::MAX, 1024)),
+        // 65,536 entries of a word of bookkeeping, two keys and forty and two steps.
+        (|b| { b.maps[1].entries.set(65_536); b.maps[1].keys = 2; },
+            limit(maps + 40 + 4, F::MapBytes, 5 * 8 + (3 + 42) * 8 * 65_536, 16 << 20)),
+        (|b| b.relocations.resize(200_000, b.relocations[0]), limit(72, F::Relocations, 200_000, (1 << 20) / 9)),
+        (|b| b.relocations[0].offset.set(0), value(relocations, F::RelocationOffset, 0)),
+        (|b| b.relocations[0].offset.set(4), value(relocations, F::RelocationOffset, 4)),
+        (|b| b.relocations[1].offset.set(3), value(relocations + 20, F::RelocationOffset, 3)),
+        (|b| b.relocations[1].offset.set(u32::MAX), value(relocations + 20, F::RelocationOffset, u64::from(u32::MAX))),
+        (|b| { b.code.truncate(19); b.points[1].code_end.set(19); }, value(relocations + 20, F::RelocationOffset, 12)),
+        (|b| b.relocations[0].symbol.len.set(1024), limit(relocations + 4, F::Symbol, 1024, 1023)),
+        (|b| b.relocations[0].symbol.len.set(0), value(relocations + 12, F::RelocationAddend, 8)),
         (|b| b.points[1].display.len.set(1024), limit(second + 32, F::Display, 1024, 1023)),
         (|b| b.points[1].symbol.len.set(1024), limit(second + 24, F::Symbol, 1024, 1023)),
-        (|b| b.points[1].code_end.set(4), limit(second + 60, F::CodeEnd, 4, 3)),
-        (|b| b.points[1].code_start.set(3), value(second + 56, F::CodeStart, 3)),
+        (|b| b.points[1].code_end.set(22), limit(second + 60, F::CodeEnd, 22, 21)),
+        (|b| b.points[1].code_start.set(21), value(second + 56, F::CodeStart, 21)),
         (|b| { b.code.resize(65_538, 0); b.points[1].code_end.set(65_538); },
             limit(second + 56, F::Handler, 65_536, 65_535)),
         (|b| b.locals[1].len.set(256), limit(tables + 8, F::LocalName, 256, 255)),
-        (|b| b.lines[1].offset.set(0), value(tables + 32, F::LineOffset, 0)),
-        (|b| b.lines[1].offset.set(3), value(tables + 32, F::LineOffset, 3)),
-        (|b| b.lines[0].line.set(0), value(tables + 28, F::LineNumber, 0)),
-        (|b| b.strings[1] = 0xff, ObjectError::Text { offset: tables + 40 + 3 + 1 }),
-        (|b| b.strings[2] = b'\n', ObjectError::Text { offset: tables + 40 + 3 + 2 }),
-        (|b| b.strings[2] = 0, ObjectError::Text { offset: tables + 40 + 3 + 2 }),
+        (|b| b.lines[1].offset.set(0), value(lines + 8, F::LineOffset, 0)),
+        (|b| b.lines[1].offset.set(21), value(lines + 8, F::LineOffset, 21)),
+        (|b| b.lines[0].line.set(0), value(lines + 4, F::LineNumber, 0)),
+        (|b| b.strings[1] = 0xff, ObjectError::Text { offset: strings + 1 }),
+        (|b| b.strings[2] = b'\n', ObjectError::Text { offset: strings + 2 }),
+        (|b| b.strings[2] = 0, ObjectError::Text { offset: strings + 2 }),
     ];
     for (number, (change, error)) in cases.into_iter().enumerate() {
         let mut builder = rich();
@@ -175,9 +258,8 @@ fn what_is_wrong_is_refused_by_name() {
 #[test]
 fn limits_themselves_are_fine() {
     let mut builder = Builder::new(vec![0x0d; limits::HANDLER_MAX as usize], limits::LOCALS_MAX);
-    builder
-        .globals
-        .resize(usize::from(limits::GLOBALS_MAX), Default::default());
+    let name = builder.string("one");
+    builder.globals.resize(usize::from(limits::GLOBALS_MAX), name);
     builder.points[0].ex_mask.set(MASK_BITS);
     builder.points[0].opcode_len = 15;
     builder.points[0].opcode = [0x90; 15];
@@ -198,9 +280,9 @@ fn limits_themselves_are_fine() {
 /// Counts that would overflow or reach far outside are limits or lengths, found before they are used.
 #[test]
 fn absurd_counts_are_refused() {
-    for at in [34, 36, 56, 60, 64, 68] {
+    for at in [34, 36, 56, 60, 64, 68, 72, 76] {
         let mut bytes = rich().bytes();
-        let width = if at < 40 { 2 } else { 4 };
+        let width = if at < 40 || at == 76 { 2 } else { 4 };
         bytes[at..at + width].fill(0xff);
         assert!(matches!(Object::parse(&bytes), Err(ObjectError::Limit { offset, .. }) if offset == at));
         bytes[at..at + width].fill(0);
@@ -255,12 +337,13 @@ fn the_total_length_must_be_right() {
 fn symbols_are_resolved_in_place() {
     let mut builder = rich();
     let file = builder.string("open.c");
-    let point = builder.point(2, 3);
+    let point = builder.point(2, 21);
     (point.kind, point.symbol) = (kind::SOURCE, file);
     point.value.set(77);
     let mut bytes = builder.bytes();
     let mut asked = Vec::new();
-    resolve(&mut bytes, |index, location| {
+    let mut symbols = Vec::new();
+    let find = |index, location: Location<'_>| {
         asked.push(match location {
             Location::Symbol { name, addend } => format!("{index} {name} {addend}"),
             Location::Source { file, line } => format!("{index} {file}:{line}"),
@@ -271,8 +354,13 @@ fn symbols_are_resolved_in_place() {
         } else {
             Place::ModuleOffset(0x56)
         })
-    })
-    .unwrap();
+    };
+    let find_symbol = |relocation: Relocation<'_>| {
+        symbols.push(format!("{} {}", relocation.symbol, relocation.addend));
+        Ok(0x1000)
+    };
+    resolve(&mut bytes, find, find_symbol).unwrap();
+    assert_eq!(symbols, ["jiffies 8", "jiffies -1"]);
     assert_eq!(asked, ["1 do_sys_openat2 -3", "2 open.c:77"]);
     let object = Object::parse(&bytes).unwrap();
     let places: Vec<_> = object.points().map(|point| point.location()).collect();
@@ -280,16 +368,18 @@ fn symbols_are_resolved_in_place() {
     assert_eq!(places[2], Location::Place(Place::ModuleOffset(0x56)));
     // The words for people stay.
     assert_eq!(object.point(1).unwrap().display(), "do_sys_openat2+0x0");
+    assert_eq!(object.code(), assemble("nop; exit; push 0x1008; push 0xfff; abort"));
+    assert_eq!(object.relocations().count(), 0);
     // There is nothing left to do.
     let before = bytes.clone();
-    resolve(&mut bytes, |_, _| Err(())).unwrap();
+    resolve(&mut bytes, |_, _| Err(()), |_| Err(())).unwrap();
     assert_eq!(bytes, before);
 }
 
 #[test]
 fn a_symbol_that_is_not_found_names_its_point() {
     let mut bytes = rich().bytes();
-    let error = resolve(&mut bytes, |_, _| Err("no such symbol")).unwrap_err();
+    let error = resolve(&mut bytes, |_, _| Err("no such symbol"), |_| Ok(0)).unwrap_err();
     assert_eq!(
         error,
         ResolveError::Location {
@@ -297,6 +387,15 @@ fn a_symbol_that_is_not_found_names_its_point() {
             error: "no such symbol"
         }
     );
-    let error = resolve(&mut bytes[1..], |_, _| Err("unused")).unwrap_err();
+    let place = Place::Absolute(0);
+    let error = resolve(&mut bytes, |_, _| Ok(place), |_| Err("no such symbol")).unwrap_err();
+    assert_eq!(
+        error,
+        ResolveError::Symbol {
+            offset: 3,
+            error: "no such symbol"
+        }
+    );
+    let error = resolve(&mut bytes[1..], |_, _| Err("unused"), |_| Err("unused")).unwrap_err();
     assert!(matches!(error, ResolveError::Object(ObjectError::Magic { .. })));
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dprobes::record::element::{Element, Elements};
 use dprobes::rpn::exception;
-use dprobes::rpn::interp::{End, Outcome, Workspace, run};
+use dprobes::rpn::interp::{End, Outcome, Variables, Workspace, run};
 use dprobes::rpn::limits::INSTRUCTION_BUDGET;
 use dprobes::rpn::verify::Fault;
 use rpn::build::Builder;
@@ -16,7 +16,7 @@ use rpn::random::Rng;
 fn run_in(ws: &mut Workspace, builder: &Builder, locals: &[AtomicU64]) -> Outcome {
     let program = builder.verify().unwrap();
     let mut machine = Machine::new().with(0x1000, b"a long string, longer than the log\0");
-    run(&program, 0, ws, &mut machine, locals)
+    run(&program, 0, ws, &mut machine, &Variables::of_locals(locals))
 }
 
 fn words(ws: &Workspace) -> Vec<u64> {
@@ -46,7 +46,7 @@ fn q1_the_log_never_exceeds_its_limit() {
             rng: Rng(u64::from(logmax)),
             asked: 0,
         };
-        let outcome = run(&program, 0, &mut ws, &mut env, &[]);
+        let outcome = run(&program, 0, &mut ws, &mut env, &Variables::default());
         assert!(ws.log().len() <= usize::from(logmax));
         assert!(Elements::new(ws.log()).all(|element| element.is_ok()));
         assert!(outcome.log_overflow);
@@ -267,7 +267,13 @@ fn increments_are_atomic() {
             scope.spawn(|| {
                 let mut ws = Box::new(Workspace::new());
                 for _ in 0..100_000 {
-                    run(&program, 0, &mut ws, &mut Machine::new(), &locals);
+                    run(
+                        &program,
+                        0,
+                        &mut ws,
+                        &mut Machine::new(),
+                        &Variables::of_locals(&locals),
+                    );
                 }
             });
         }

@@ -2,7 +2,7 @@
 
 mod rpn;
 
-use dprobes::rpn::interp::{self, End, Workspace};
+use dprobes::rpn::interp::{self, End, Variables, Workspace};
 use dprobes::rpn::object::layout;
 use dprobes::rpn::op::{Flow, Op, Operand};
 use dprobes::rpn::reg::Reg;
@@ -50,14 +50,17 @@ fn every_instruction_cut_short_is_refused() {
 #[test]
 fn every_register_number_is_checked() {
     for number in 0..=u16::MAX {
-        for op in [Op::PushR, Op::PopR] {
+        for op in [Op::PushR, Op::PopR, Op::PushU, Op::PopU] {
             let mut code = assemble("push 1");
             code.extend([op.byte(), number as u8, (number >> 8) as u8, Op::Exit.byte()]);
             let verified = Builder::new(code, 0).verify();
             match Reg::from_number(number) {
                 None => assert_eq!(verified.unwrap_err().fault, Fault::Register { found: number }),
-                Some(reg) if op == Op::PopR && !reg.is_writable() => {
+                Some(reg) if matches!(op, Op::PopR | Op::PopU) && !reg.is_writable() => {
                     assert_eq!(verified.unwrap_err().fault, Fault::ReadOnly { reg });
+                }
+                Some(reg) if op == Op::PushU && !reg.is_saved() => {
+                    assert_eq!(verified.unwrap_err().fault, Fault::NotUser { reg });
                 }
                 Some(_) => assert!(verified.is_ok()),
             }
@@ -138,6 +141,9 @@ fn jumps_into_another_handler_are_refused() {
 fn a_handler_ends_with_an_end() {
     for op in Op::ALL.iter().copied() {
         let mut code = assemble("push 1; push 1; push 1; push 1");
+        if matches!(op, Op::PushSbp | Op::PopSbp | Op::CopySbp) {
+            code = assemble("push 1; push 1; push 1; push 3; restore sbp; push 1");
+        }
         let at = code.len() as u32;
         code.push(op.byte());
         // Branches go to themselves; other operands are 1.
@@ -146,7 +152,8 @@ fn a_handler_ends_with_an_end() {
             Operand::Reg => code.extend(Reg::Rax.number().to_le_bytes()),
             operand => code.extend(&1_u64.to_le_bytes()[..operand.size()]),
         }
-        let verified = Builder::new(code, 2).verify();
+        let builder = Builder::new(code, 2).globals(2).map(0, 0, 1).map(0, 0, 1).group(1);
+        let verified = builder.verify();
         let ends = matches!(op.info().flow, Flow::Jump | Flow::Return | Flow::Raise | Flow::End);
         match verified {
             Ok(_) => assert!(ends, "{op}"),
@@ -263,12 +270,12 @@ fn points_that_share_a_handler_keep_their_own_masks() {
     assert_eq!(program.points(), 3);
     let mut ws = Box::new(Workspace::new());
     for point in 0..3 {
-        let outcome = interp::run(&program, point, &mut ws, &mut Machine::new(), &[]);
+        let outcome = interp::run(&program, point, &mut ws, &mut Machine::new(), &Variables::default());
         assert!(matches!(outcome.end, End::Exception { offset: 9, .. }));
     }
     // A point that is not there does nothing.
     assert_eq!(
-        interp::run(&program, 3, &mut ws, &mut Machine::new(), &[]).end,
+        interp::run(&program, 3, &mut ws, &mut Machine::new(), &Variables::default()).end,
         End::Abort
     );
 }
@@ -299,6 +306,12 @@ fn large_programs_verify() {
         builder.point(start, start + 65_535);
     }
     let program = builder.verify().unwrap();
-    let outcome = interp::run(&program, 1999, &mut Workspace::new(), &mut Machine::new(), &[]);
+    let outcome = interp::run(
+        &program,
+        1999,
+        &mut Workspace::new(),
+        &mut Machine::new(),
+        &Variables::default(),
+    );
     assert_eq!(outcome.end, End::Exit);
 }

@@ -119,7 +119,9 @@ fn header(object: &Object<'_>, text: &mut Text) {
     text.item_unless("ex_logmax", object.ex_logmax(), limits::EX_LOG_MAX);
     text.item_unless("jmpmax", object.jmpmax(), limits::JMP_MAX);
     variables("vars", object.locals(), text);
-    variables("globals", object.globals(), text);
+    // A global variable whose name is its number was written without one.
+    let unnumbered = |(number, name)| if u16::to_string(&number) == name { "" } else { name };
+    variables("globals", (0..).zip(object.globals()).map(unnumbered), text);
 }
 
 /// A name that reads back as itself: not as a macro that is always there.
@@ -127,7 +129,7 @@ fn plain(name: &str) -> bool {
     is_name(name) && name != "_" && !["__LINE__", "__FILE__", "__COUNTER__"].contains(&name)
 }
 
-fn variables<'a>(item: &str, names: impl ExactSizeIterator<Item = &'a str>, text: &mut Text) {
+fn variables<'a>(item: &str, names: impl Iterator<Item = &'a str>, text: &mut Text) {
     let names: Vec<_> = names.map(|n| if plain(n) { n } else { "_" }).collect();
     if names.is_empty() {
     } else if names.iter().all(|n| *n == "_") {
@@ -243,6 +245,7 @@ fn handler(
         *label = format!("L{}", n + 1);
     }
     let locals: Vec<_> = object.locals().collect();
+    let globals: Vec<_> = object.globals().collect();
     for i in &code {
         let label = labels
             .get(&i64::from(i.offset))
@@ -250,11 +253,17 @@ fn handler(
             .unwrap_or_default();
         let operand = match i.op.info().operand {
             Operand::None => None,
-            Operand::U8 | Operand::U16 => Some(i.value.to_string()),
+            Operand::U8 | Operand::U16 | Operand::Map | Operand::Group | Operand::Facility => Some(i.value.to_string()),
+            Operand::S16 => Some((i.value as u16).cast_signed().to_string()),
             Operand::Word => Some(number(i.value)),
             Operand::Branch => i.target().and_then(|t| labels.get(&t).cloned()),
-            Operand::Local => {
-                let name = usize::try_from(i.value).ok().and_then(|n| locals.get(n));
+            Operand::Local | Operand::Global => {
+                let names = if i.op.info().operand == Operand::Local {
+                    &locals
+                } else {
+                    &globals
+                };
+                let name = usize::try_from(i.value).ok().and_then(|n| names.get(n));
                 Some(match name {
                     Some(name) if plain(name) => (*name).to_owned(),
                     _ => i.value.to_string(),

@@ -31,7 +31,14 @@ pub(crate) fn encode(
     let name = strings.put(header.name.as_deref().unwrap_or(""));
     let source = strings.put(session.map.debug_name(source));
     let locals: Vec<_> = header.locals.names.iter().map(|n| strings.put(&n.value)).collect();
-    let globals: Vec<_> = header.globals.names.iter().map(|n| strings.put(&n.value)).collect();
+    // What is shared is shared by name: a variable without one has its number for a name.
+    let globals: Vec<_> = (0..)
+        .zip(&header.globals.names)
+        .map(|(number, n)| match n.value.as_str() {
+            "" => strings.put(&u16::to_string(&number)),
+            name => strings.put(name),
+        })
+        .collect();
     for probe in probes {
         for l in &probe.labels {
             code.labels.entry(l.name.as_str()).or_insert(l.span);
@@ -60,7 +67,7 @@ pub(crate) fn encode(
         total_len: 0.into(),
         checksum: 0.into(),
         modtype: header.modtype.unwrap_or(ModType::Kernel) as u8,
-        reserved0: 0,
+        flags: 0,
         major: header.major.unwrap_or(0).into(),
         id: header.id.into(),
         logmax: header.logmax().into(),
@@ -68,14 +75,16 @@ pub(crate) fn encode(
         jmpmax: header.jmpmax().into(),
         locals: short(locals.len()),
         globals: short(globals.len()),
-        reserved1: 0.into(),
+        heapmax: 0.into(),
         name,
         source,
         points: count(points.len()),
         lines: count(lines.len()),
         code_len: count(code.bytes.len()),
         strings_len: count(strings.text.len()),
-        reserved2: [0; 24],
+        relocations: 0.into(),
+        maps: 0.into(),
+        reserved: [0; 18],
     };
     let mut bytes = Vec::new();
     for section in [
@@ -135,7 +144,9 @@ fn point(probe: &Probe, range: std::ops::Range<u32>, strings: &mut Strings, sess
         code_start: range.start.into(),
         code_end: range.end.into(),
         opcode,
-        reserved: 0,
+        reserved0: 0,
+        heap: 0.into(),
+        reserved: [0; 6],
     }
 }
 

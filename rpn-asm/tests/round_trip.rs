@@ -137,7 +137,7 @@ fn resolved_objects_have_text_too() {
         .unwrap()
         .object;
     let place = object::Place::Absolute(0xffff_ffff_8120_001f);
-    object::resolve(&mut object, |_, _| Ok::<_, std::convert::Infallible>(place)).unwrap();
+    object::resolve(&mut object, |_, _| Ok::<_, std::convert::Infallible>(place), |_| Ok(0)).unwrap();
     let text = identity(&object);
     assert!(text.contains("address    = 0xffffffff8120001f"), "{text}");
     assert!(text.contains("display    = \"do_sys_openat2+0x1f\""), "{text}");
@@ -146,7 +146,9 @@ fn resolved_objects_have_text_too() {
 /// An instruction of the table with an operand in its range; branches as an index into the instructions.
 fn instruction() -> impl Strategy<Value = (Op, u64)> {
     let value = prop_oneof![any::<u64>(), 0u64..300, any::<i8>().prop_map(|n| i64::from(n) as u64)];
-    (prop::sample::select(Op::ALL), value)
+    let with_text = |op: &Op| !matches!(op.byte(), 0x0e..=0x10 | 0x1c..=0x28 | 0x48 | 0x49 | 0x5d..=0x61 | 0x70..=0x89 | 0x8c..=0x98 | 0x9d..);
+    let all: Vec<Op> = Op::ALL.iter().copied().filter(with_text).collect();
+    (prop::sample::select(all), value)
 }
 
 /// A program made of bytes, not of text.
@@ -380,10 +382,10 @@ proptest! {
 }
 
 #[test]
-fn points_are_80_bytes_here_too() {
+fn points_are_88_bytes_here_too() {
     // The offsets above are those of this version of the format.
     assert_eq!(
         (size_of::<Header>(), size_of::<layout::Point>(), layout::VERSION),
-        (96, 80, 1)
+        (96, 88, 2)
     );
 }

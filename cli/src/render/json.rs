@@ -128,7 +128,18 @@ fn record<'a>(header: &'a Header, elements: &'a [u8]) -> Line<'a> {
                     length: bytes.len(),
                     bytes: hex(bytes),
                 },
-                Ok(Element::Words(list)) => Item::Words { words: words(list) },
+                Ok(
+                    Element::Words(list)
+                    | Element::Positions(list)
+                    | Element::KernelStack(list)
+                    | Element::UserStack(list),
+                ) => Item::Words { words: words(list) },
+                Ok(Element::Trace { code, parm1, parm2, .. }) => Item::Words {
+                    words: [code, parm1, parm2].map(|word| format!("{word:#x}")).to_vec(),
+                },
+                Ok(Element::Frame { called, .. }) => Item::Words {
+                    words: vec![format!("{called:#x}")],
+                },
                 Ok(Element::Locals(list)) => Item::Locals { words: words(list) },
                 Ok(Element::Globals(list)) => Item::Globals { words: words(list) },
                 Ok(Element::Fault(address)) => Item::Fault {
@@ -231,7 +242,7 @@ mod tests {
             samples::words(6, &[3]),
             samples::memory(&[0, 0xab]),
             samples::fault(0x10),
-            vec![9, 9, 9],
+            vec![10, 9, 9],
         ];
         assert_eq!(
             parse(&entry(&Entry::Record(samples::header(), &elements.concat()))),
@@ -254,7 +265,7 @@ mod tests {
                     {"type": "globals", "words": ["0x3"]},
                     {"type": "memory", "length": 2, "bytes": "00ab"},
                     {"type": "fault", "address": "0x10"},
-                    {"type": "damaged", "error": "unknown element 0x09 at byte 77"},
+                    {"type": "damaged", "error": "unknown element 0x0a at byte 77"},
                 ],
             })
         );

@@ -40,7 +40,19 @@ fn record(header: &Header, elements: &[u8], charset: Charset) -> String {
         out.push(' ');
         match element {
             Ok(Element::String(bytes)) => out.push_str(&quoted(bytes, charset)),
-            Ok(Element::Words(words)) => out.push_str(&join(words)),
+            Ok(Element::Words(words) | Element::Positions(words)) => out.push_str(&join(words)),
+            Ok(Element::KernelStack(words)) => {
+                let _ = write!(out, "kernel[{}]", join(words));
+            }
+            Ok(Element::UserStack(words)) => {
+                let _ = write!(out, "user[{}]", join(words));
+            }
+            Ok(Element::Trace { code, parm1, parm2, .. }) => {
+                let _ = write!(out, "trace[{code:#x} {parm1:#x} {parm2:#x}]");
+            }
+            Ok(Element::Frame { called, .. }) => {
+                let _ = write!(out, "routine[{called:#x}]");
+            }
             Ok(Element::Locals(words)) => {
                 let _ = write!(out, "locals[{}]", join(words));
             }
@@ -103,6 +115,7 @@ pub fn damage(error: ElementError) -> String {
         ElementError::Truncated { offset, needed, left } => {
             format!("the element at byte {offset} has {left} of its {needed} bytes")
         }
+        ElementError::TraceLength { offset, found, .. } => format!("the trace at byte {offset} has {found} words"),
         ElementError::FaultLength { offset, found } => format!("the fault at byte {offset} has {found} bytes"),
     }
 }
@@ -189,9 +202,9 @@ mod tests {
 
     #[test]
     fn damage_is_said_after_what_is_good() {
-        let line = show(&[samples::string(b"ok"), vec![9, 0, 0]].concat());
+        let line = show(&[samples::string(b"ok"), vec![10, 0, 0]].concat());
         assert!(
-            line.ends_with(" \"ok\" <damaged record: unknown element 0x09 at byte 5>\n"),
+            line.ends_with(" \"ok\" <damaged record: unknown element 0x0a at byte 5>\n"),
             "{line}"
         );
         let line = show(&[1, 5, 0, b'x']);

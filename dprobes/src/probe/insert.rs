@@ -13,7 +13,7 @@ use super::site::Site;
 use crate::host::{Host, Patch, Prohibited};
 use crate::mem;
 use crate::rpn::Program;
-use crate::rpn::object::{Location, ModType, Object, Place as At};
+use crate::rpn::object::{Location, ModType, Object, Place as At, Point};
 use crate::rpn::verify::verify;
 use crate::text::transaction::CommitError;
 
@@ -34,6 +34,14 @@ impl<H: Host> Engine<H> {
     pub fn insert(&self, object: &[u8]) -> Result<(), InsertError> {
         let object = Object::parse(object)?;
         let program = verify(&object).map_err(InsertError::Verify)?;
+        if let Some(relocation) = object.relocations().next() {
+            let handler = |point: Point<'_>| point.code().contains(&relocation.offset);
+            return Err(InsertError::Point {
+                point: object.points().position(handler).unwrap_or(0),
+                address: 0,
+                error: PointError::Unresolved,
+            });
+        }
         let mut control = self.lock();
         if control
             .programs

@@ -28,12 +28,12 @@ codes! {
     DIV_BY_ZERO = 0x0020, "Division by zero, or of the most negative number by -1: (0, 0).";
     INVALID_OPERAND = 0x0040, "A word taken as operand is out of range: (one of the classes in [`operand`], the word).";
     INVALID_OPCODE = 0x0080, "Unknown instruction: (opcode, offset). The verifier refuses these, so a verified program never raises it.";
-    HEAP_NOMEM = 0x0100, "The byte heap is exhausted: (size, 0).";
+    HEAP_NOMEM = 0x0100, "The byte heap is exhausted: (size, 0), or there is no variable to allocate: (1, 0).";
     HEAP_INVALID_HANDLE = 0x0200, "Not an allocated block of the byte heap: (handle, offset).";
-    HEAP_INVALID_OFFSET = 0x0400, "Outside its block of the byte heap: (handle, offset).";
+    HEAP_INVALID_OFFSET = 0x0400, "Outside its block of the byte heap: (handle, first offset outside).";
     LOG_OVERFLOW = 0x1000, "The log is full and something was left out: (`logmax`, 0).";
-    RPN_STACK_WRAP = 0x2000, "A word was taken from the empty stack: (0, words missing), or pushed to the full one: (1024, words too many). \
-        The instruction has changed nothing.";
+    RPN_STACK_WRAP = 0x2000, "A word was taken from the empty stack, or from below its bottom: (0, words missing), or pushed to the full one: \
+        (1024, words too many), or named above its top: (1024, words above it). The instruction has changed nothing.";
     USER = 0x8000, "Raised by programs, with `rx`.";
 }
 
@@ -47,10 +47,20 @@ pub mod operand {
     pub const BIT: u64 = 3;
     /// Number of an exit facility.
     pub const EXIT_FACILITY: u64 = 4;
-    /// Number of stack words.
+    /// Number of stack words, or of return addresses.
     pub const COUNT: u64 = 5;
     /// Major or minor code: 16 bits.
     pub const CODE: u64 = 6;
+    /// Number of a register that is not there, or that cannot be read now.
+    pub const REGISTER: u64 = 7;
+    /// Number of an I/O port.
+    pub const PORT: u64 = 8;
+    /// Number of a model-specific register.
+    pub const MSR: u64 = 9;
+    /// Position on the stack, or its depth in words.
+    pub const POSITION: u64 = 10;
+    /// Length of the log or of the stack-trace record.
+    pub const LENGTH: u64 = 11;
 }
 
 /// Every bit an `ex_mask` can have.

@@ -5,6 +5,8 @@ use super::interp::End;
 use super::limits::{GRACE_BUDGET, INSTRUCTION_BUDGET, STACK_WORDS};
 use super::log::Logged;
 use super::program::{Entry, Program};
+use super::rare::Failure;
+use super::variables::Variables;
 use super::workspace::Workspace;
 
 /// The part of the machine's state that an exception changes.
@@ -31,7 +33,10 @@ pub(super) enum Next {
 /// The part of the machine's state that is seldom touched.
 pub(super) struct Hit<'p> {
     pub(super) program: &'p Program,
+    pub(super) variables: &'p Variables<'p>,
     pub(super) entry: Entry,
+    /// The stack base pointer.
+    pub(super) sbp: usize,
     /// Index of the current routine's frame.
     pub(super) frame: usize,
     /// The budget was used up once.
@@ -43,10 +48,53 @@ pub(super) struct Hit<'p> {
     pub(super) log_overflow: bool,
 }
 
-impl Hit<'_> {
+/// The handler that an exception goes to.
+struct Destination {
+    /// Its frame.
+    frame: usize,
+    pc: usize,
+    /// What moving there is charged.
+    cost: i64,
+}
+
+impl<'p> Hit<'p> {
+    pub(super) fn new(program: &'p Program, variables: &'p Variables<'p>, entry: Entry) -> Self {
+        Self {
+            program,
+            variables,
+            entry,
+            sbp: 0,
+            frame: 0,
+            grace: false,
+            last: Exception {
+                code: 0,
+                parm1: 0,
+                parm2: 0,
+            },
+            major: None,
+            minor: None,
+            log_overflow: false,
+        }
+    }
+
+    /// Whether the stack is a ring: wrapping is no exception.
+    pub(super) fn is_ring(&self) -> bool {
+        self.entry.ex_mask & exception::RPN_STACK_WRAP == 0
+    }
+
+    /// An instruction failed.
     #[cold]
     #[inline(never)]
-    pub(super) fn raise(&mut self, ws: &mut Workspace, at: Position, code: u16, parm1: u64, parm2: u64) -> Next {
+    pub(super) fn fail(&mut self, ws: &mut Workspace, at: Position, failure: Failure) -> Next {
+        match failure {
+            Failure::Exception { code, parm1, parm2 } => self.raise(ws, at, code, parm1, parm2),
+            Failure::Exhausted => self.exhausted(ws, at),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn raise(&mut self, ws: &mut Workspace, mut at: Position, code: u16, parm1: u64, parm2: u64) -> Next {
         let exception = Exception {
             code: u64::from(code),
             parm1,
@@ -56,51 +104,82 @@ impl Hit<'_> {
             if exception::NON_MASKABLE & code == 0 {
                 return Next::Ignored;
             }
+            self.trace_exception(ws, &mut at, exception, None);
             return Next::End(self.end(at.pc, exception));
         }
-        let mut sp = at.sp;
-        if !self.entry.whole_stack && sp > STACK_WORDS - 3 {
+        let to = self.destination(ws, at);
+        // Before the stack changes, so that positions are those that the program knows.
+        self.trace_exception(ws, &mut at, exception, to.as_ref().ok().map(|to| to.pc));
+        if !self.entry.whole_stack && at.sp > STACK_WORDS - 3 {
             // No room for the three words: a handler that gets them is worth more than what is on the stack.
-            sp = 0;
+            at.sp = 0;
         }
         for word in [parm2, parm1, exception.code] {
-            ws.stack[sp % STACK_WORDS] = word;
-            sp = sp.wrapping_add(1);
+            ws.stack[at.sp % STACK_WORDS] = word;
+            at.sp = at.sp.wrapping_add(1);
         }
-        self.dispatch(ws, Position { sp, ..at }, exception)
+        self.go(ws, at, exception, to)
     }
 
-    /// Finds the handler of an exception whose words are on the stack.
+    /// An exception whose words are on the stack: the `rx` instruction.
     #[cold]
     #[inline(never)]
-    pub(super) fn dispatch(&mut self, ws: &mut Workspace, at: Position, exception: Exception) -> Next {
-        self.last = exception;
-        loop {
-            let handler = ws
-                .frames
-                .get_mut(self.frame)
-                .map_or(0, |frame| core::mem::take(&mut frame.handler));
-            if handler != 0 {
-                let pc = handler as usize - 1;
-                let budget = at.budget - self.cost(at.pc, pc);
-                if budget < 0 {
-                    // Exceptions in a loop: there is no sense in one more.
-                    return Next::End(self.end(at.pc, EXHAUSTED));
-                }
-                return Next::Handler(Position { pc, budget, ..at });
-            }
-            match self.frame.checked_sub(1) {
-                Some(caller) => self.frame = caller,
-                None => return Next::End(self.end(at.pc, exception)),
-            }
+    pub(super) fn dispatch(&mut self, ws: &mut Workspace, mut at: Position, exception: Exception) -> Next {
+        let to = self.destination(ws, at);
+        self.trace_exception(ws, &mut at, exception, to.as_ref().ok().map(|to| to.pc));
+        self.go(ws, at, exception, to)
+    }
+
+    /// Which handler an exception goes to; or how the run ends, when there is none or the budget does not reach that far.
+    fn destination(&self, ws: &Workspace, at: Position) -> Result<Destination, Option<Exception>> {
+        let frames = ws.frames.iter().enumerate().take(self.frame + 1).rev();
+        let (frame, handler) = frames
+            .map(|(index, frame)| (index, frame.handler as usize))
+            .find(|(_, handler)| *handler != 0)
+            .ok_or(None)?;
+        let pc = handler - 1;
+        let cost = self.cost(at.pc, pc);
+        if at.budget < cost {
+            // Exceptions in a loop: there is no sense in one more.
+            return Err(Some(EXHAUSTED));
         }
+        Ok(Destination { frame, pc, cost })
+    }
+
+    /// Goes to the handler, out of the routines that have none.
+    fn go(
+        &mut self,
+        ws: &mut Workspace,
+        at: Position,
+        exception: Exception,
+        to: Result<Destination, Option<Exception>>,
+    ) -> Next {
+        self.last = exception;
+        let to = match to {
+            Ok(to) => to,
+            Err(instead) => return Next::End(self.end(at.pc, instead.unwrap_or(exception))),
+        };
+        if let Some(left) = ws.frames.get(to.frame + 1).filter(|_| to.frame < self.frame) {
+            self.sbp = usize::from(left.sbp);
+        }
+        self.frame = to.frame;
+        if let Some(frame) = ws.frames.get_mut(to.frame) {
+            // For one exception.
+            frame.handler = 0;
+        }
+        Next::Handler(Position {
+            pc: to.pc,
+            budget: at.budget - to.cost,
+            ..at
+        })
     }
 
     /// The budget is used up.
     #[cold]
     #[inline(never)]
-    pub(super) fn exhausted(&mut self, ws: &mut Workspace, at: Position) -> Next {
+    pub(super) fn exhausted(&mut self, ws: &mut Workspace, mut at: Position) -> Next {
         if self.grace {
+            self.trace_exception(ws, &mut at, EXHAUSTED, None);
             return Next::End(self.end(at.pc, EXHAUSTED));
         }
         self.grace = true;

@@ -4,17 +4,21 @@
 //! depth of the stack were proven by the verifier; stack indices are masked, so that even a mistake there could not
 //! leave the workspace.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
 use super::bits;
 use super::exception::{self, Exception, operand};
+use super::frame;
 use super::hit::{Hit, Next, Position};
 use super::limits::{CALL_DEPTH, INSTRUCTION_BUDGET, MEMORY_COST, STACK_WORDS};
-use super::log::Logged;
-use super::program::{Entry, Insn, Program, Width};
+use super::log::{self, Logged};
+use super::program::{Insn, Program, Width};
+use super::rare::Machine;
 use super::workspace::Frame;
+use crate::record::element::token;
 
-pub use super::env::Env;
+pub use super::env::{Env, PortWidth, TaskValues};
+pub use super::variables::Variables;
 pub use super::workspace::Workspace;
 
 /// How a run ended.
@@ -22,6 +26,8 @@ pub use super::workspace::Workspace;
 pub enum End {
     /// `exit`: publish the record.
     Exit,
+    /// `exit_to`: publish the record, and then ask an exit facility to act; see [`facility`](super::op::facility).
+    ExitTo(u8),
     /// `abort`: publish nothing.
     Abort,
     /// `remove`: publish the record, and remove the probe.
@@ -48,15 +54,24 @@ pub struct Outcome {
     pub log_len: usize,
     /// The log was too small for something the program logged: it is missing or cut short.
     pub log_overflow: bool,
+    /// There is to be a stack-trace record: [`Workspace::trace_record`].
+    pub traced: bool,
+    /// The stack-trace record was too small for a trace: it is missing or cut short.
+    pub trace_overflow: bool,
 }
 
 /// Runs the handler of a point of the program, counted from zero.
 ///
-/// `locals` are the program's local variables, [`Program::locals`] of them, shared by all CPUs. A point that the program
-/// does not have runs as `abort`.
+/// `variables` are what its instructions reach. A point that the program does not have runs as `abort`.
 #[inline]
-pub fn run<E: Env>(program: &Program, point: usize, ws: &mut Workspace, env: &mut E, locals: &[AtomicU64]) -> Outcome {
-    ws.log_len = 0;
+pub fn run<E: Env>(
+    program: &Program,
+    point: usize,
+    ws: &mut Workspace,
+    env: &mut E,
+    variables: &Variables<'_>,
+) -> Outcome {
+    ws.clear();
     let Some(entry) = program.entries.get(point).copied() else {
         return Outcome {
             end: End::Abort,
@@ -64,13 +79,16 @@ pub fn run<E: Env>(program: &Program, point: usize, ws: &mut Workspace, env: &mu
             minor: None,
             log_len: 0,
             log_overflow: false,
+            traced: false,
+            trace_overflow: false,
         };
     };
+    let hit = Hit::new(program, variables, entry);
     if entry.whole_stack {
         ws.stack = [0; STACK_WORDS];
-        execute::<E, true>(program, entry, ws, env, locals)
+        execute::<E, true>(hit, ws, env)
     } else {
-        execute::<E, false>(program, entry, ws, env, locals)
+        execute::<E, false>(hit, ws, env)
     }
 }
 
@@ -78,28 +96,10 @@ pub fn run<E: Env>(program: &Program, point: usize, ws: &mut Workspace, env: &mu
 ///
 /// The top word is kept in `tos`, all others are in the workspace; when the stack is empty, `tos` stands for the word
 /// below its bottom, which only a ring has.
-fn execute<E: Env, const WHOLE: bool>(
-    program: &Program,
-    entry: Entry,
-    ws: &mut Workspace,
-    env: &mut E,
-    locals: &[AtomicU64],
-) -> Outcome {
-    let mut hit = Hit {
-        program,
-        entry,
-        frame: 0,
-        grace: false,
-        last: Exception {
-            code: 0,
-            parm1: 0,
-            parm2: 0,
-        },
-        major: None,
-        minor: None,
-        log_overflow: false,
-    };
-    ws.frames[0] = Frame { back: 0, handler: 0 };
+fn execute<E: Env, const WHOLE: bool>(mut hit: Hit<'_>, ws: &mut Workspace, env: &mut E) -> Outcome {
+    let (program, entry) = (hit.program, hit.entry);
+    let locals = hit.variables.locals;
+    ws.frames[0] = Frame::outermost(entry.pc);
     let code = program.code.as_slice();
     let logmax = program.logmax;
     let mut pc = entry.pc as usize;
@@ -186,12 +186,57 @@ fn execute<E: Env, const WHOLE: bool>(
     }
     macro_rules! local {
         ($index:expr) => {{
-            let index: u64 = $index;
-            let local = usize::try_from(index).ok().and_then(|index| locals.get(index));
-            match local {
+            let index = $index;
+            match hit.variables.any_local(index) {
                 Some(local) => local,
                 None => raise!(INVALID_OPERAND, operand::LOCAL, index),
             }
+        }};
+    }
+    macro_rules! declared_local {
+        ($index:expr) => {{
+            let index = $index;
+            match locals.get(usize::from(index)) {
+                Some(local) => local,
+                None => raise!(INVALID_OPERAND, operand::LOCAL, u64::from(index)),
+            }
+        }};
+    }
+    macro_rules! global {
+        ($index:expr) => {{
+            let index = $index;
+            match hit.variables.global(usize::from(index)) {
+                Some(global) => global,
+                None => raise!(INVALID_OPERAND, operand::GLOBAL, u64::from(index)),
+            }
+        }};
+    }
+    // A word of the stack at a position below an index.
+    macro_rules! at {
+        ($base:expr, $position:expr) => {
+            slot!(
+                $base
+                    .wrapping_sub(1)
+                    .wrapping_sub(isize::from($position).cast_unsigned())
+            )
+        };
+    }
+    macro_rules! push_at {
+        ($base:expr, $position:expr) => {{
+            slot!(sp.wrapping_sub(1)) = tos;
+            let word = at!($base, $position);
+            sp = sp.wrapping_add(1);
+            tos = word;
+        }};
+    }
+    macro_rules! pop_at {
+        ($base:expr, $position:expr) => {{
+            if WHOLE {
+                slot!(sp.wrapping_sub(1)) = tos;
+            }
+            sp = sp.wrapping_sub(1);
+            at!($base, $position) = tos;
+            tos = slot!(sp.wrapping_sub(1));
         }};
     }
     macro_rules! bits {
@@ -233,6 +278,7 @@ fn execute<E: Env, const WHOLE: bool>(
     }
     macro_rules! logged {
         ($logged:expr) => {{
+            ws.previous_len = ws.log.len;
             let logged = $logged;
             if logged != Logged::All {
                 match hit.log_failed(logged, logmax) {
@@ -271,6 +317,32 @@ fn execute<E: Env, const WHOLE: bool>(
                     raise!(RPN_STACK_WRAP, STACK_WORDS as u64, (sp - most) as u64);
                 }
             }
+            Insn::CheckSbp { position, takes } => {
+                let left = sp.wrapping_sub(usize::from(takes));
+                if let Err(failure) = frame::place(hit.sbp, i128::from(position), left) {
+                    follow!(hit, fail, failure);
+                }
+            }
+            Insn::Rare(rare) => {
+                slot!(sp.wrapping_sub(1)) = tos;
+                let at = Position {
+                    pc: pc.wrapping_sub(1),
+                    sp,
+                    budget,
+                };
+                let mut machine = Machine {
+                    hit: &mut hit,
+                    ws: &mut *ws,
+                    env: &mut *env,
+                    at,
+                };
+                let result = machine.execute(rare);
+                (sp, budget) = (machine.at.sp, machine.at.budget);
+                tos = slot!(sp.wrapping_sub(1));
+                if let Err(failure) = result {
+                    follow!(hit, fail, failure);
+                }
+            }
             Insn::Nop => {}
             Insn::Jmp(to) => jump!(to, true),
             Insn::Jlt(to) => jump!(to, tos.cast_signed() < 0),
@@ -296,6 +368,9 @@ fn execute<E: Env, const WHOLE: bool>(
                 *frame = Frame {
                     back: pc as u32,
                     handler: 0,
+                    called: to.target,
+                    sbp: hit.sbp as u16,
+                    shows: 0,
                 };
                 hit.frame += 1;
                 pc = to.target as usize;
@@ -304,14 +379,19 @@ fn execute<E: Env, const WHOLE: bool>(
                 let Some(caller) = hit.frame.checked_sub(1) else {
                     raise!(CALL_STACK_OVERFLOW, 0, 0);
                 };
-                let back = ws.frames.get(hit.frame).map_or(0, |frame| frame.back as usize);
+                let (back, sbp) = match ws.frames.get(hit.frame) {
+                    Some(frame) => (frame.back as usize, usize::from(frame.sbp)),
+                    None => break End::Abort,
+                };
                 charge!(hit.cost(pc - 1, back) as u32);
                 hit.frame = caller;
+                hit.sbp = sbp;
                 pc = back;
             }
             Insn::Abort => break End::Abort,
             Insn::Remove => break End::Remove,
             Insn::Exit => break End::Exit,
+            Insn::ExitTo(facility) => break End::ExitTo(facility),
 
             Insn::SetMin(minor) => hit.minor = Some(minor),
             Insn::SetMinS => hit.minor = Some(code16!(0)),
@@ -335,7 +415,7 @@ fn execute<E: Env, const WHOLE: bool>(
                 let from = sp;
                 sp = sp.wrapping_sub(usize::from(count));
                 tos = slot!(sp.wrapping_sub(1));
-                logged!(ws.log_words(logmax, from, usize::from(count)));
+                logged!(ws.log_stack(logmax, from, usize::from(count)));
             }
             Insn::LogS => {
                 if tos > STACK_WORDS as u64 {
@@ -352,53 +432,74 @@ fn execute<E: Env, const WHOLE: bool>(
                 let from = sp;
                 sp = sp.wrapping_sub(count);
                 tos = slot!(sp.wrapping_sub(1));
-                logged!(ws.log_words(logmax, from, count));
+                logged!(ws.log_stack(logmax, from, count));
             }
 
             Insn::LogLv => {
                 let count = pop!();
                 let first = pop!();
                 let all = locals.len() as u64;
-                if count != 0 && (first >= all || count > all - first) {
+                let Some(range) = log::range(first, count, all) else {
                     raise!(INVALID_OPERAND, operand::LOCAL, first.max(all));
-                }
-                let range = locals.get(first as usize..).and_then(|rest| rest.get(..count as usize));
-                logged!(ws.log_locals(logmax, range.unwrap_or(&[])));
+                };
+                let words = range.map(|index| log::local(hit.variables, index));
+                logged!(ws.log_words(logmax, token::LOCALS, words));
             }
 
-            Insn::PushLv(index) => push!(local!(u64::from(index)).load(Relaxed)),
+            Insn::PushLv(index) => push!(declared_local!(index).load(Relaxed)),
             Insn::PushLvS => {
                 let index = pop!();
                 push!(local!(index).load(Relaxed));
             }
             Insn::PopLv(index) => {
                 let value = pop!();
-                local!(u64::from(index)).store(value, Relaxed);
+                declared_local!(index).store(value, Relaxed);
             }
             Insn::PopLvS => {
                 let value = pop!();
                 let index = pop!();
                 local!(index).store(value, Relaxed);
             }
-            Insn::MoveLv(index) => local!(u64::from(index)).store(tos, Relaxed),
+            Insn::MoveLv(index) => declared_local!(index).store(tos, Relaxed),
             Insn::MoveLvS => {
                 let index = pop!();
                 local!(index).store(tos, Relaxed);
             }
             Insn::IncLv(index) => {
-                local!(u64::from(index)).fetch_add(1, Relaxed);
+                declared_local!(index).fetch_add(1, Relaxed);
             }
             Insn::IncLvS => {
                 let index = pop!();
                 local!(index).fetch_add(1, Relaxed);
             }
             Insn::DecLv(index) => {
-                local!(u64::from(index)).fetch_sub(1, Relaxed);
+                declared_local!(index).fetch_sub(1, Relaxed);
             }
             Insn::DecLvS => {
                 let index = pop!();
                 local!(index).fetch_sub(1, Relaxed);
             }
+
+            Insn::PushGv(index) => push!(global!(index).load(Relaxed)),
+            Insn::PopGv(index) => {
+                let value = pop!();
+                global!(index).store(value, Relaxed);
+            }
+            Insn::MoveGv(index) => global!(index).store(tos, Relaxed),
+            Insn::IncGv(index) => {
+                global!(index).fetch_add(1, Relaxed);
+            }
+            Insn::DecGv(index) => {
+                global!(index).fetch_sub(1, Relaxed);
+            }
+
+            // Positions that are proven, or that a check before this has found to be on the stack.
+            Insn::PushSbp(position) => push_at!(hit.sbp, position),
+            Insn::PopSbp(position) => pop_at!(hit.sbp, position),
+            Insn::CopySbp(position) => at!(hit.sbp, position) = tos,
+            Insn::PushTsp(position) => push_at!(sp, position),
+            Insn::PopTsp(position) => pop_at!(sp, position),
+            Insn::CopyTsp(position) => at!(sp.wrapping_sub(1), position) = tos,
 
             Insn::Add => binary!(a, b, a.wrapping_add(b)),
             Insn::Sub => binary!(a, b, a.wrapping_sub(b)),
@@ -547,7 +648,9 @@ fn execute<E: Env, const WHOLE: bool>(
         end,
         major: hit.major,
         minor: hit.minor,
-        log_len: ws.log_len,
+        log_len: ws.log.len,
         log_overflow: hit.log_overflow,
+        traced: ws.trace.len != 0,
+        trace_overflow: ws.traces_cut != 0,
     }
 }

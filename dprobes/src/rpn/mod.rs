@@ -6,8 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod bits;
+mod buffer;
 mod env;
 pub mod exception;
+mod frame;
+mod heap;
 mod hit;
 pub mod interp;
 pub mod limits;
@@ -15,11 +18,15 @@ mod log;
 pub mod object;
 pub mod op;
 mod program;
+mod rare;
 pub mod reg;
+mod system;
+mod trace;
+pub mod variables;
 pub mod verify;
 mod workspace;
 
-pub use program::Program;
+pub use program::{Group, Program};
 
 /// An address of the probed system could not be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::rare::Rare;
 use super::reg::Reg;
 
 /// A program that has been verified. Only [`verify`](super::verify::verify) makes one.
@@ -12,9 +13,23 @@ pub struct Program {
     pub(super) origins: Vec<Origin>,
     /// For each point, its handler.
     pub(super) entries: Vec<Entry>,
+    pub(super) groups: Vec<Group>,
     pub(super) locals: u16,
+    pub(super) globals: u16,
     pub(super) logmax: u16,
+    pub(super) ex_logmax: u16,
     pub(super) jmpmax: u16,
+    pub(super) auto_trace: bool,
+    pub(super) allocates_locals: bool,
+}
+
+/// A group of a program's points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// Its number in the program's text.
+    pub number: u16,
+    /// Whether it is suspended at first.
+    pub suspended: bool,
 }
 
 impl Program {
@@ -26,6 +41,26 @@ impl Program {
     /// Number of local variables its runs need.
     pub fn locals(&self) -> usize {
         usize::from(self.locals)
+    }
+
+    /// Number of global variables it names.
+    pub fn globals(&self) -> usize {
+        usize::from(self.globals)
+    }
+
+    /// Whether its runs need a [`Pool`](super::variables::Pool) of local variables.
+    pub fn allocates_locals(&self) -> bool {
+        self.allocates_locals
+    }
+
+    /// The groups of its points, by ascending number; `suspend` and `resume` name them by their index here.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The group of a point, by its index in [`groups`](Self::groups).
+    pub fn group_of(&self, point: usize) -> Option<u16> {
+        self.entries.get(point).map(|entry| entry.group)
     }
 
     /// Bytes of log elements a hit can write.
@@ -41,6 +76,10 @@ pub(super) struct Entry {
     pub(super) pc: u32,
     /// Exceptions that it handles.
     pub(super) ex_mask: u16,
+    /// Bytes of the byte heap.
+    pub(super) heap: u16,
+    /// Index of the point's group.
+    pub(super) group: u16,
     /// Whether words that were popped can be seen again. Then the stack is zero at first, and kept complete in memory.
     pub(super) whole_stack: bool,
 }
@@ -84,6 +123,14 @@ pub(super) enum Insn {
         pops: u16,
         room: u16,
     },
+    /// Not in the object: raises `RPN_STACK_WRAP` unless a position in relation to SBP is on the stack, the `takes` words on top
+    /// not counted. It stands before an instruction for which the verifier could not prove this.
+    CheckSbp {
+        position: i16,
+        takes: u16,
+    },
+    /// An instruction that is not executed in the interpreter's loop.
+    Rare(Rare),
     Nop,
     Jmp(Jump),
     Jlt(Jump),
@@ -98,6 +145,7 @@ pub(super) enum Insn {
     Abort,
     Remove,
     Exit,
+    ExitTo(u8),
     SetMin(u16),
     SetMinS,
     SetMaj(u16),
@@ -117,6 +165,17 @@ pub(super) enum Insn {
     IncLvS,
     DecLv(u16),
     DecLvS,
+    PushGv(u16),
+    PopGv(u16),
+    MoveGv(u16),
+    IncGv(u16),
+    DecGv(u16),
+    PushSbp(i16),
+    PopSbp(i16),
+    CopySbp(i16),
+    PushTsp(i16),
+    PopTsp(i16),
+    CopyTsp(i16),
     Add,
     Sub,
     Mul,

@@ -6,7 +6,7 @@ use crate::frame::{RFLAGS_TF, TrapFrame};
 use crate::host::Host;
 use crate::probe::{Cpu, Engine, Hit, Probe, Resumption, Site, Turn, count};
 use crate::record::header::{Header, RecordState};
-use crate::rpn::interp::{self, End};
+use crate::rpn::interp::{self, End, Variables};
 use crate::wire::State;
 
 impl<H: Host> Engine<H> {
@@ -65,13 +65,13 @@ impl<H: Host> Engine<H> {
             probe.point,
             workspace,
             &mut environment,
-            &loaded.locals,
+            &Variables::of_locals(&loaded.locals),
         );
         if turn == Turn::RunLast && probe.retire(State::Exhausted) {
             self.host().request_reap();
         }
         match outcome.end {
-            End::Exit => {}
+            End::Exit | End::ExitTo(_) => {}
             End::Abort => return,
             End::Remove => {
                 if !probe.retire(State::RemovedItself) {

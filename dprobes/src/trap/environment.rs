@@ -3,7 +3,7 @@
 use crate::frame::TrapFrame;
 use crate::host::{BadAddress, Host};
 use crate::insn::{self, Gpr, Segment};
-use crate::rpn::interp::Env;
+use crate::rpn::interp::{Env, PortWidth, TaskValues};
 use crate::rpn::reg::Reg;
 
 /// Reads a segment register that no trap saves: it still has the interrupted code's value.
@@ -53,6 +53,8 @@ impl<H: Host> Env for Environment<'_, H> {
             Reg::R13 => frame.r13,
             Reg::R14 => frame.r14,
             Reg::R15 => frame.r15,
+            // For these programs ask `system_reg`.
+            _ => 0,
         }
     }
 
@@ -78,7 +80,7 @@ impl<H: Host> Env for Environment<'_, H> {
             Reg::R14 => &mut frame.r14,
             Reg::R15 => &mut frame.r15,
             // The verifier lets no program write these.
-            Reg::Cs | Reg::Ss | Reg::Ds | Reg::Es | Reg::Fs | Reg::Gs | Reg::Rflags => return,
+            _ => return,
         };
         *place = value;
     }
@@ -92,6 +94,79 @@ impl<H: Host> Env for Environment<'_, H> {
     fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<(), BadAddress> {
         self.host.write(addr, bytes)
     }
+
+    // What follows has no source in this engine yet: it is not available, and says so.
+
+    fn writable(&mut self, _addr: u64) -> bool {
+        false
+    }
+
+    fn user_reg(&mut self, _reg: Reg) -> Option<u64> {
+        None
+    }
+
+    fn set_user_reg(&mut self, _reg: Reg, _value: u64) -> bool {
+        false
+    }
+
+    fn system_reg(&mut self, _reg: Reg, _words: &mut [u64; 8]) -> bool {
+        false
+    }
+
+    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        let result = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+        [result.eax, result.ebx, result.ecx, result.edx]
+    }
+
+    fn msr(&mut self, _number: u32) -> Option<u64> {
+        None
+    }
+
+    fn port_read(&mut self, _port: u16, _width: PortWidth) -> Option<u32> {
+        None
+    }
+
+    fn port_write(&mut self, _port: u16, _width: PortWidth, _value: u32) -> bool {
+        false
+    }
+
+    fn task(&mut self) -> TaskValues {
+        let task = self.host.task();
+        TaskValues {
+            task: task.cookie,
+            pid: task.pid,
+            tid: task.tid,
+            uid: task.uid,
+            name: task.name,
+        }
+    }
+
+    fn cpu(&mut self) -> u32 {
+        self.host.cpu() as u32
+    }
+
+    fn clock(&mut self) -> u64 {
+        self.host.now()
+    }
+
+    fn tsc(&mut self) -> u64 {
+        // SAFETY: reading the counter has no effect. It is not switched off in ring 0.
+        unsafe { core::arch::x86_64::_rdtsc() }
+    }
+
+    fn kernel_stack(&mut self, _addresses: &mut [u64]) -> usize {
+        0
+    }
+
+    fn user_stack(&mut self, _addresses: &mut [u64]) -> usize {
+        0
+    }
+
+    // Nothing is kept of these yet.
+
+    fn aggregate(&mut self, _map: u16, _keys: &[u64], _value: u64) {}
+
+    fn suspend(&mut self, _group: u16, _suspended: bool) {}
 }
 
 impl<H: Host> Environment<'_, H> {

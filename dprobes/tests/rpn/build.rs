@@ -3,7 +3,7 @@
 use dprobes::rpn::exception::DEFAULT_MASK;
 use dprobes::rpn::object::layout::{self, kind};
 use dprobes::rpn::object::{Object, seal};
-use dprobes::rpn::op::{Op, Operand};
+use dprobes::rpn::op::{Op, Operand, facility};
 use dprobes::rpn::reg::Reg;
 use dprobes::rpn::verify::{VerifyError, verify};
 use dprobes::rpn::{Program, limits};
@@ -16,6 +16,8 @@ pub struct Builder {
     pub points: Vec<layout::Point>,
     pub locals: Vec<layout::Str>,
     pub globals: Vec<layout::Str>,
+    pub maps: Vec<layout::Map>,
+    pub relocations: Vec<layout::Relocation>,
     pub lines: Vec<layout::Line>,
     pub code: Vec<u8>,
     pub strings: Vec<u8>,
@@ -38,6 +40,8 @@ impl Builder {
             points: Vec::new(),
             locals: vec![layout::Str::new_zeroed(); usize::from(locals)],
             globals: Vec::new(),
+            maps: Vec::new(),
+            relocations: Vec::new(),
             lines: Vec::new(),
             code,
             strings: Vec::new(),
@@ -77,6 +81,49 @@ impl Builder {
         string
     }
 
+    /// Names this many global variables.
+    pub fn globals(mut self, count: usize) -> Self {
+        self.globals = (0..count).map(|number| self.string(&number.to_string())).collect();
+        self
+    }
+
+    /// Adds a map: its kind, keys and entries.
+    pub fn map(mut self, kind: u8, keys: u8, entries: u32) -> Self {
+        let mut map = layout::Map::new_zeroed();
+        map.kind = kind;
+        map.keys = keys;
+        map.entries.set(entries);
+        map.name = self.string(&format!("map{}", self.maps.len()));
+        self.maps.push(map);
+        self
+    }
+
+    /// Gives the program and its points a byte heap.
+    pub fn heap(mut self, bytes: u16) -> Self {
+        self.header.heapmax.set(bytes);
+        for point in &mut self.points {
+            point.heap.set(bytes);
+        }
+        self
+    }
+
+    pub fn group(mut self, group: u16) -> Self {
+        for point in &mut self.points {
+            point.group.set(group);
+        }
+        self
+    }
+
+    pub fn ex_logmax(mut self, ex_logmax: u16) -> Self {
+        self.header.ex_logmax.set(ex_logmax);
+        self
+    }
+
+    pub fn auto_stack_trace(mut self) -> Self {
+        self.header.flags = layout::AUTO_STACK_TRACE;
+        self
+    }
+
     pub fn ex_mask(mut self, mask: u16) -> Self {
         for point in &mut self.points {
             point.ex_mask.set(mask);
@@ -100,6 +147,8 @@ impl Builder {
         header.points.set(self.points.len() as u32);
         header.locals.set(self.locals.len() as u16);
         header.globals.set(self.globals.len() as u16);
+        header.maps.set(self.maps.len() as u16);
+        header.relocations.set(self.relocations.len() as u32);
         header.lines.set(self.lines.len() as u32);
         header.code_len.set(self.code.len() as u32);
         header.strings_len.set(self.strings.len() as u32);
@@ -108,6 +157,8 @@ impl Builder {
             self.points.as_bytes(),
             self.locals.as_bytes(),
             self.globals.as_bytes(),
+            self.maps.as_bytes(),
+            self.relocations.as_bytes(),
             self.lines.as_bytes(),
             &self.code,
             &self.strings,
@@ -159,6 +210,14 @@ pub fn assemble(text: &str) -> Vec<u8> {
             Operand::Reg => {
                 let reg = Reg::from_name(operand).unwrap_or_else(|| panic!("no register: {item}"));
                 code.extend_from_slice(&reg.number().to_le_bytes());
+            }
+            Operand::Facility if facility::NAMES.iter().any(|(name, _)| *name == operand) => {
+                code.extend(
+                    facility::NAMES
+                        .iter()
+                        .find(|(name, _)| *name == operand)
+                        .map(|(_, n)| *n),
+                );
             }
             other => code.extend_from_slice(&number(operand).to_le_bytes()[..other.size()]),
         }

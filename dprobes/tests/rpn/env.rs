@@ -1,14 +1,26 @@
 //! Machines to probe.
 
 use dprobes::rpn::BadAddress;
-use dprobes::rpn::interp::Env;
+use std::collections::BTreeMap;
+
+use dprobes::rpn::interp::{Env, PortWidth, TaskValues};
 use dprobes::rpn::reg::Reg;
 
-/// Registers, and a few ranges of memory. Everything else is not there.
+/// Registers, a few ranges of memory, and what else a program may ask for. Everything else is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
     pub regs: [u64; 32],
+    /// None: there is no user mode.
+    pub user_regs: Option<[u64; 32]>,
     pub ram: Vec<Range>,
+    /// Bytes by port; there is privilege for these only.
+    pub ports: BTreeMap<u16, u8>,
+    pub kernel_stack: Vec<u64>,
+    pub user_stack: Vec<u64>,
+    /// What was added to maps: map, keys, value.
+    pub added: Vec<(u16, Vec<u64>, u64)>,
+    /// Groups that were suspended or resumed, by index.
+    pub suspended: Vec<(u16, bool)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +34,13 @@ impl Machine {
     pub fn new() -> Self {
         Self {
             regs: std::array::from_fn(|i| 0x1000 + i as u64),
+            user_regs: None,
             ram: Vec::new(),
+            ports: BTreeMap::new(),
+            kernel_stack: Vec::new(),
+            user_stack: Vec::new(),
+            added: Vec::new(),
+            suspended: Vec::new(),
         }
     }
 
@@ -89,6 +107,99 @@ impl Env for Machine {
         }
         Ok(())
     }
+
+    fn writable(&mut self, addr: u64) -> bool {
+        self.byte(addr, true).is_some()
+    }
+
+    fn user_reg(&mut self, reg: Reg) -> Option<u64> {
+        assert!(reg.is_saved());
+        Some(self.user_regs?[usize::from(reg.number())])
+    }
+
+    fn set_user_reg(&mut self, reg: Reg, value: u64) -> bool {
+        assert!(reg.is_writable());
+        let Some(regs) = &mut self.user_regs else { return false };
+        regs[usize::from(reg.number())] = value;
+        true
+    }
+
+    /// Word number `i` of a register has its number in the upper half and `i` in the lower. There is no register with 256 bits or
+    /// more.
+    fn system_reg(&mut self, reg: Reg, words: &mut [u64; 8]) -> bool {
+        assert_eq!(reg.class(), dprobes::rpn::reg::Class::System);
+        *words = std::array::from_fn(|i| u64::from(reg.number()) << 32 | i as u64);
+        reg.words() <= 2
+    }
+
+    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        [leaf, subleaf, 0x6c65_746e, 0xffff_ffff]
+    }
+
+    /// Those below 16 are there.
+    fn msr(&mut self, number: u32) -> Option<u64> {
+        (number < 16).then_some(0xffff_ffff_0000_0000 | u64::from(number))
+    }
+
+    fn port_read(&mut self, port: u16, width: PortWidth) -> Option<u32> {
+        (0..width.bytes()).rev().try_fold(0, |value, i| {
+            let byte = self.ports.get(&port.checked_add(i).expect("a port"))?;
+            Some(value << 8 | u32::from(*byte))
+        })
+    }
+
+    fn port_write(&mut self, port: u16, width: PortWidth, value: u32) -> bool {
+        if self.port_read(port, width).is_none() {
+            return false;
+        }
+        self.ports
+            .extend((port..).zip(value.to_le_bytes()).take(usize::from(width.bytes())));
+        true
+    }
+
+    fn task(&mut self) -> TaskValues {
+        TaskValues {
+            task: 0xffff_8880_0123_4000,
+            pid: 70,
+            tid: 71,
+            uid: 1000,
+            name: *b"kworker/u8:0\0\0\0\0",
+        }
+    }
+
+    fn cpu(&mut self) -> u32 {
+        3
+    }
+
+    fn clock(&mut self) -> u64 {
+        1_000_000_007
+    }
+
+    fn tsc(&mut self) -> u64 {
+        0x1234_5678_9abc
+    }
+
+    fn kernel_stack(&mut self, addresses: &mut [u64]) -> usize {
+        fill(addresses, &self.kernel_stack)
+    }
+
+    fn user_stack(&mut self, addresses: &mut [u64]) -> usize {
+        fill(addresses, &self.user_stack)
+    }
+
+    fn aggregate(&mut self, map: u16, keys: &[u64], value: u64) {
+        self.added.push((map, keys.to_vec(), value));
+    }
+
+    fn suspend(&mut self, group: u16, suspended: bool) {
+        self.suspended.push((group, suspended));
+    }
+}
+
+fn fill(addresses: &mut [u64], stack: &[u64]) -> usize {
+    let count = addresses.len().min(stack.len());
+    addresses[..count].copy_from_slice(&stack[..count]);
+    count
 }
 
 /// A machine that answers anything at all, and counts how often it is asked.
@@ -137,4 +248,79 @@ impl Env for Hostile {
             self.rng.below(buf.len() as u64 + 1) as usize
         })
     }
+
+    fn writable(&mut self, _addr: u64) -> bool {
+        self.rng.one_in(2)
+    }
+
+    fn user_reg(&mut self, reg: Reg) -> Option<u64> {
+        assert!(reg.is_saved());
+        self.rng.one_in(2).then(|| self.rng.next())
+    }
+
+    fn set_user_reg(&mut self, reg: Reg, _value: u64) -> bool {
+        assert!(reg.is_writable());
+        self.rng.one_in(2)
+    }
+
+    fn system_reg(&mut self, _reg: Reg, words: &mut [u64; 8]) -> bool {
+        *words = [self.rng.next(); 8];
+        self.rng.one_in(2)
+    }
+
+    fn cpuid(&mut self, _leaf: u32, _subleaf: u32) -> [u32; 4] {
+        [self.rng.next() as u32; 4]
+    }
+
+    fn msr(&mut self, _number: u32) -> Option<u64> {
+        self.rng.one_in(2).then(|| self.rng.next())
+    }
+
+    fn port_read(&mut self, port: u16, width: PortWidth) -> Option<u32> {
+        assert!(port.checked_add(width.bytes() - 1).is_some());
+        self.rng.one_in(2).then(|| self.rng.next() as u32)
+    }
+
+    fn port_write(&mut self, port: u16, width: PortWidth, _value: u32) -> bool {
+        assert!(port.checked_add(width.bytes() - 1).is_some());
+        self.rng.one_in(2)
+    }
+
+    fn task(&mut self) -> TaskValues {
+        TaskValues {
+            task: self.rng.next(),
+            pid: 1,
+            tid: 2,
+            uid: 3,
+            name: [self.rng.next() as u8; 16],
+        }
+    }
+
+    fn cpu(&mut self) -> u32 {
+        self.rng.next() as u32
+    }
+
+    fn clock(&mut self) -> u64 {
+        self.rng.next()
+    }
+
+    fn tsc(&mut self) -> u64 {
+        self.rng.next()
+    }
+
+    fn kernel_stack(&mut self, addresses: &mut [u64]) -> usize {
+        addresses.fill(self.rng.next());
+        // Even more than were asked for.
+        self.rng.below(200) as usize
+    }
+
+    fn user_stack(&mut self, addresses: &mut [u64]) -> usize {
+        self.kernel_stack(addresses)
+    }
+
+    fn aggregate(&mut self, _map: u16, keys: &[u64], _value: u64) {
+        assert!(keys.len() <= 4);
+    }
+
+    fn suspend(&mut self, _group: u16, _suspended: bool) {}
 }

@@ -389,6 +389,7 @@ impl Naive<'_> {
             // Their counts are looked at when they are known.
             LogS => (1, 0),
             DupS => (2, 0),
+            other => panic!("{other} is not here yet"),
         }
     }
 
@@ -688,6 +689,7 @@ impl Naive<'_> {
                     self.stack.push(word);
                 }
             }
+            other => panic!("{other} is not here yet"),
         }
         Ok(())
     }

@@ -94,8 +94,16 @@ fn words(words: Words, operand: u64) -> i64 {
     match words {
         Words::Fixed(n) => i64::from(n),
         Words::Operand => operand as i64,
+        Words::OperandPlus(n) => operand as i64 + i64::from(n),
         Words::Counted => 1,
+        Words::Register => Reg::from_number(operand as u16).map_or(0, |reg| reg.words() as i64),
+        Words::Map | Words::Any => 0,
     }
+}
+
+/// The instructions that the second interpreter knows.
+fn is_known(op: Op) -> bool {
+    !matches!(op.byte(), 0x0e..=0x10 | 0x1c..=0x28 | 0x48 | 0x49 | 0x5d..=0x61 | 0x70..=0x89 | 0x8c..=0x98 | 0x9d..)
 }
 
 /// A program that the verifier is likely to accept.
@@ -121,6 +129,9 @@ pub fn program(rng: &mut Rng) -> Builder {
     }
     while steps.len() < len {
         let op = rng.pick(Op::ALL);
+        if !is_known(op) {
+            continue;
+        }
         let info = op.info();
         let operand = match info.operand {
             Operand::None => 0,
@@ -132,8 +143,9 @@ pub fn program(rng: &mut Rng) -> Builder {
             Operand::U16 => rng.below(5) + u64::from(op == Op::SetMaj),
             Operand::Word => word(rng),
             Operand::Branch => 0,
-            Operand::Reg => u64::from(rng.pick(Reg::ALL).number()),
+            Operand::Reg => rng.below(24),
             Operand::Local => rng.below(u64::from(locals.max(1))),
+            Operand::Global | Operand::Map | Operand::Group | Operand::Facility | Operand::S16 => 0,
         };
         if info.operand == Operand::Local && locals == 0 && !rng.one_in(50) {
             continue;

@@ -17,8 +17,11 @@ pub(crate) fn form(op: Op) -> String {
         Operand::None => return op.to_string(),
         Operand::Branch => "LABEL",
         Operand::Reg => "REGISTER",
-        Operand::Local => "VARIABLE",
-        Operand::U8 | Operand::U16 | Operand::Word => "NUMBER",
+        Operand::Local | Operand::Global => "VARIABLE",
+        Operand::U8 | Operand::U16 | Operand::S16 | Operand::Word => "NUMBER",
+        Operand::Map => "MAP",
+        Operand::Group => "GROUP",
+        Operand::Facility => "FACILITY",
     };
     let separator = if op.info().selectors.is_empty() { " " } else { ", " };
     format!("{op}{separator}{operand}")
@@ -156,7 +159,12 @@ impl Reader<'_> {
         Ok(match op.info().operand {
             Operand::None => Argument::None,
             Operand::U8 => Argument::Number(self.number(of, cursor, u8::MAX.into())?),
-            Operand::U16 => Argument::Number(self.number(of, cursor, u16::MAX.into())?),
+            Operand::U16 | Operand::Group | Operand::Map => {
+                Argument::Number(self.number(of, cursor, u16::MAX.into())?)
+            }
+            Operand::Facility => Argument::Number(self.number(of, cursor, u8::MAX.into())?),
+            Operand::S16 => Argument::Number(self.word(of, cursor)?.bits),
+            Operand::Global => Argument::Number(self.number(of, cursor, u16::MAX.into())?),
             Operand::Word => Argument::Number(self.word(of, cursor)?.bits),
             Operand::Reg => Argument::Register(self.register(op, of, cursor)?),
             Operand::Local => Argument::Local(self.local(of, cursor)?),

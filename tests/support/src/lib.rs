@@ -86,7 +86,7 @@ pub fn program(name: &str, places: &[u64]) -> Vec<u8> {
         .find(|(known, _)| *known == name)
         .expect("a program of this name");
     let mut object = object.to_vec();
-    resolve(&mut object, |_, location| match location {
+    let find = |_, location: Location<'_>| match location {
         Location::Symbol { name, addend: 0 } => {
             let index: usize = name
                 .strip_prefix("place")
@@ -95,8 +95,8 @@ pub fn program(name: &str, places: &[u64]) -> Vec<u8> {
             places.get(index).copied().map(Place::Absolute).ok_or("no such place")
         }
         _ => Err("not a symbol"),
-    })
-    .expect("an object that can be resolved");
+    };
+    resolve(&mut object, find, |_| Err("a symbol in the code")).expect("an object that can be resolved");
     object
 }
 

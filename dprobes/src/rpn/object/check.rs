@@ -3,7 +3,8 @@
 use core::mem::offset_of;
 
 use super::layout::{self, kind};
-use super::{Field, ModType, Object, ObjectError, find_string};
+use super::{Field, ModType, Object, ObjectError, find_string, map};
+use crate::rpn::op::Op;
 use crate::rpn::{exception, limits};
 
 /// Where in the object a field is.
@@ -13,7 +14,12 @@ macro_rules! at {
     };
 }
 
-fn limit(offset: usize, field: Field, found: impl Into<u64>, limit: impl Into<u64>) -> Result<(), ObjectError> {
+pub(super) fn limit(
+    offset: usize,
+    field: Field,
+    found: impl Into<u64>,
+    limit: impl Into<u64>,
+) -> Result<(), ObjectError> {
     let (found, limit) = (found.into(), limit.into());
     if found > limit {
         Err(ObjectError::Limit {
@@ -27,7 +33,7 @@ fn limit(offset: usize, field: Field, found: impl Into<u64>, limit: impl Into<u6
     }
 }
 
-fn value(good: bool, offset: usize, field: Field, found: impl Into<u64>) -> Result<(), ObjectError> {
+pub(super) fn value(good: bool, offset: usize, field: Field, found: impl Into<u64>) -> Result<(), ObjectError> {
     if good {
         Ok(())
     } else {
@@ -39,7 +45,7 @@ fn value(good: bool, offset: usize, field: Field, found: impl Into<u64>) -> Resu
     }
 }
 
-fn zero(offset: usize, bytes: &[u8]) -> Result<(), ObjectError> {
+pub(super) fn zero(offset: usize, bytes: &[u8]) -> Result<(), ObjectError> {
     match bytes.iter().position(|byte| *byte != 0) {
         Some(at) => value(false, offset + at, Field::Reserved, bytes.get(at).copied().unwrap_or(1)),
         None => Ok(()),
@@ -85,6 +91,13 @@ pub(super) fn header(header: &layout::Header, len: usize) -> Result<u64, ObjectE
         header.globals.get(),
         limits::GLOBALS_MAX,
     )?;
+    limit(at!(0, Header.maps), Field::Maps, header.maps.get(), limits::MAPS_MAX)?;
+    limit(
+        at!(0, Header.relocations),
+        Field::Relocations,
+        header.relocations.get(),
+        limits::RELOCATIONS_MAX,
+    )?;
     limit(
         at!(0, Header.lines),
         Field::Lines,
@@ -107,6 +120,8 @@ pub(super) fn header(header: &layout::Header, len: usize) -> Result<u64, ObjectE
         + u64::from(header.points.get()) * size_of::<layout::Point>() as u64
         + u64::from(header.locals.get()) * size_of::<layout::Str>() as u64
         + u64::from(header.globals.get()) * size_of::<layout::Str>() as u64
+        + u64::from(header.maps.get()) * size_of::<layout::Map>() as u64
+        + u64::from(header.relocations.get()) * size_of::<layout::Relocation>() as u64
         + u64::from(header.lines.get()) * size_of::<layout::Line>() as u64
         + u64::from(header.code_len.get())
         + u64::from(header.strings_len.get());
@@ -139,7 +154,13 @@ pub(super) fn object(object: &Object<'_>, len: usize) -> Result<(), ObjectError>
         Field::ModuleType,
         modtype,
     )?;
-    zero(at!(0, Header.reserved0), &[header.reserved0])?;
+    let flags = header.flags;
+    value(
+        flags & !layout::AUTO_STACK_TRACE == 0,
+        at!(0, Header.flags),
+        Field::HeaderFlags,
+        flags,
+    )?;
     value(header.major.get() != 0, at!(0, Header.major), Field::Major, 0u8)?;
     limit(
         at!(0, Header.logmax),
@@ -153,7 +174,12 @@ pub(super) fn object(object: &Object<'_>, len: usize) -> Result<(), ObjectError>
         header.ex_logmax.get(),
         limits::EX_LOG_MAX,
     )?;
-    zero(at!(0, Header.reserved1), &header.reserved1.get().to_le_bytes())?;
+    limit(
+        at!(0, Header.heapmax),
+        Field::HeapMax,
+        header.heapmax.get(),
+        limits::HEAP_MAX,
+    )?;
     let name_len = header.name.len.get();
     value(name_len != 0, at!(0, Header.name), Field::Name, name_len)?;
     string(object, at!(0, Header.name), Field::Name, header.name, limits::NAME_MAX)?;
@@ -166,7 +192,7 @@ pub(super) fn object(object: &Object<'_>, len: usize) -> Result<(), ObjectError>
     )?;
     let points = header.points.get();
     value(points != 0, at!(0, Header.points), Field::Points, points)?;
-    zero(at!(0, Header.reserved2), &header.reserved2)?;
+    zero(at!(0, Header.reserved), &header.reserved)?;
 
     let mut base = size_of::<layout::Header>();
     for raw in object.points {
@@ -176,9 +202,19 @@ pub(super) fn object(object: &Object<'_>, len: usize) -> Result<(), ObjectError>
     let names = [(object.locals, Field::LocalName), (object.globals, Field::GlobalName)];
     for (names, field) in names {
         for name in names {
+            // What is shared is shared by name.
+            let named = field == Field::LocalName || name.len.get() != 0;
+            value(named, base, field, 0_u8)?;
             string(object, base, field, *name, limits::VARIABLE_NAME_MAX)?;
             base += size_of::<layout::Str>();
         }
+    }
+    base = map::check(object, base)?;
+    let mut next = 1;
+    for raw in object.relocations {
+        relocation(object, base, raw, next)?;
+        next = raw.offset.get() + Op::Push.size() as u32;
+        base += size_of::<layout::Relocation>();
     }
     let mut next = 0;
     for line in object.lines {
@@ -192,7 +228,13 @@ pub(super) fn object(object: &Object<'_>, len: usize) -> Result<(), ObjectError>
     Ok(())
 }
 
-fn string(object: &Object<'_>, at: usize, field: Field, string: layout::Str, max: u32) -> Result<(), ObjectError> {
+pub(super) fn string(
+    object: &Object<'_>,
+    at: usize,
+    field: Field,
+    string: layout::Str,
+    max: u32,
+) -> Result<(), ObjectError> {
     let (start, len) = (string.offset.get(), string.len.get());
     limit(at, field, len, max)?;
     match find_string(object.strings, string) {
@@ -251,7 +293,7 @@ fn point(object: &Object<'_>, base: usize, raw: &layout::Point) -> Result<(), Ob
     zero(at!(base, Point.opcode) + usize::from(opcode_len), beyond)?;
     let flags = raw.flags.get();
     value(
-        flags & !layout::LOG_ON_FAULT == 0,
+        flags & !(layout::LOG_ON_FAULT | layout::SUSPENDED) == 0,
         at!(base, Point.flags),
         Field::Flags,
         flags,
@@ -263,7 +305,14 @@ fn point(object: &Object<'_>, base: usize, raw: &layout::Point) -> Result<(), Ob
         Field::ExMask,
         ex_mask,
     )?;
-    zero(at!(base, Point.reserved), &[raw.reserved])?;
+    zero(at!(base, Point.reserved0), &[raw.reserved0])?;
+    limit(
+        at!(base, Point.heap),
+        Field::Heap,
+        raw.heap.get(),
+        object.header.heapmax.get(),
+    )?;
+    zero(at!(base, Point.reserved), &raw.reserved)?;
 
     let (start, end) = (raw.code_start.get(), raw.code_end.get());
     limit(
@@ -278,5 +327,33 @@ fn point(object: &Object<'_>, base: usize, raw: &layout::Point) -> Result<(), Ob
         Field::Handler,
         end - start,
         limits::HANDLER_MAX,
+    )
+}
+
+/// Checks a relocation whose word may begin at `least` in the code.
+fn relocation(object: &Object<'_>, base: usize, raw: &layout::Relocation, least: u32) -> Result<(), ObjectError> {
+    let at = raw.offset.get();
+    // Whether an instruction begins there is the verifier's business; what is changed is nothing but a word.
+    let opcode = (at as usize).checked_sub(1).and_then(|before| object.code.get(before));
+    let inside = u64::from(at) + 8 <= object.code.len() as u64;
+    value(
+        at >= least && inside && opcode == Some(&Op::Push.byte()),
+        at!(base, Relocation.offset),
+        Field::RelocationOffset,
+        at,
+    )?;
+    string(
+        object,
+        at!(base, Relocation.symbol),
+        Field::Symbol,
+        raw.symbol,
+        limits::SYMBOL_MAX,
+    )?;
+    let addend = raw.addend.get();
+    value(
+        addend == 0 || raw.symbol.len.get() != 0,
+        at!(base, Relocation.addend),
+        Field::RelocationAddend,
+        addend.cast_unsigned(),
     )
 }

@@ -1,13 +1,13 @@
 //! The records an object consists of, byte for byte. All have alignment 1 and no padding; multi-byte fields are little-endian.
 
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// First bytes of every object.
 pub const MAGIC: [u8; 8] = *b"DPROBES\x1a";
 
 /// The version of the format this module reads and describes.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// A string: a range of the string section.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -35,8 +35,8 @@ pub struct Header {
     pub checksum: U32,
     /// 20: 1 user, 2 kernel, 4 kernel module.
     pub modtype: u8,
-    /// 21: Must be zero.
-    pub reserved0: u8,
+    /// 21: Bit 0: a raised exception leaves a trace. The others must be zero.
+    pub flags: u8,
     /// 22: Major code; zero is reserved.
     pub major: U16,
     /// 24: Identification of the program, free for its author.
@@ -51,8 +51,8 @@ pub struct Header {
     pub locals: U16,
     /// 36: Number of global variables, at most 256.
     pub globals: U16,
-    /// 38: Must be zero.
-    pub reserved1: U16,
+    /// 38: Bytes of the byte heap per hit, at most 16384.
+    pub heapmax: U16,
     /// 40: The module: `kernel`, the name of a kernel module, or a path.
     pub name: Str,
     /// 48: The source file, for messages; may be empty.
@@ -65,11 +65,15 @@ pub struct Header {
     pub code_len: U32,
     /// 68: Bytes of strings.
     pub strings_len: U32,
-    /// 72: Must be zero.
-    pub reserved2: [u8; 24],
+    /// 72: Number of relocations; may be 0.
+    pub relocations: U32,
+    /// 76: Number of maps, at most 64.
+    pub maps: U16,
+    /// 78: Must be zero.
+    pub reserved: [u8; 18],
 }
 
-/// A probepoint: 80 bytes.
+/// A probepoint: 88 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Point {
@@ -77,11 +81,12 @@ pub struct Point {
     pub kind: u8,
     /// 1: How many bytes of `opcode` are expected at the location: 0 to 15.
     pub opcode_len: u8,
-    /// 2: Bit 0: publish the record although the probed instruction faults. The others must be zero.
+    /// 2: Bit 0: publish the record although the probed instruction faults. Bit 1: its group is suspended at first. The others must
+    /// be zero.
     pub flags: U16,
     /// 4: Minor code.
     pub minor: U16,
-    /// 6: Group, to select points when inserting.
+    /// 6: Group, to select points when inserting, and to suspend and resume.
     pub group: U16,
     /// 8: Type, to select points when inserting.
     pub type_: U16,
@@ -106,7 +111,11 @@ pub struct Point {
     /// 64: The bytes expected at the location; those beyond `opcode_len` must be zero.
     pub opcode: [u8; 15],
     /// 79: Must be zero.
-    pub reserved: u8,
+    pub reserved0: u8,
+    /// 80: Bytes of the byte heap of its hits, at most the header's `heapmax`.
+    pub heap: U16,
+    /// 82: Must be zero.
+    pub reserved: [u8; 6],
 }
 
 /// Values of [`Point::kind`].
@@ -124,6 +133,64 @@ pub mod kind {
 /// Bit 0 of [`Point::flags`].
 pub const LOG_ON_FAULT: u16 = 1;
 
+/// Bit 1 of [`Point::flags`].
+pub const SUSPENDED: u16 = 2;
+
+/// Bit 0 of [`Header::flags`].
+pub const AUTO_STACK_TRACE: u8 = 1;
+
+/// A map: 40 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Map {
+    /// 0: What it keeps, one of [`map_kind`].
+    pub kind: u8,
+    /// 1: Words that are its key: 0 to 4.
+    pub keys: u8,
+    /// 2: Must be zero.
+    pub reserved: U16,
+    /// 4: Different keys it has room for, on each CPU: 1 to 65,536.
+    pub entries: U32,
+    /// 8: The least value of a linear histogram; zero for other kinds, like the next two.
+    pub min: I64,
+    /// 16: The value behind the greatest of a linear histogram.
+    pub max: I64,
+    /// 24: Values in a bucket of a linear histogram; the range is a multiple of it.
+    pub step: U64,
+    /// 32: Its name: not empty, and no other map's.
+    pub name: Str,
+}
+
+/// Values of [`Map::kind`].
+pub mod map_kind {
+    /// Number of values.
+    pub const COUNT: u8 = 0;
+    /// Sum of values.
+    pub const SUM: u8 = 1;
+    /// Least value.
+    pub const MIN: u8 = 2;
+    /// Greatest value.
+    pub const MAX: u8 = 3;
+    /// Sum and number of values.
+    pub const AVG: u8 = 4;
+    /// Histogram by powers of two.
+    pub const LOG2: u8 = 5;
+    /// Histogram by equal steps.
+    pub const LINEAR: u8 = 6;
+}
+
+/// A word of the code that depends on a symbol: 20 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Relocation {
+    /// 0: Offset in the code of the word, the operand of a `push`.
+    pub offset: U32,
+    /// 4: The symbol; empty once the word has its value.
+    pub symbol: Str,
+    /// 12: What to add to its address; zero once the word has its value.
+    pub addend: I64,
+}
+
 /// An entry of the line table: 8 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -136,7 +203,9 @@ pub struct Line {
 
 const _: () = {
     assert!(size_of::<Header>() == 96);
-    assert!(size_of::<Point>() == 80);
+    assert!(size_of::<Point>() == 88);
+    assert!(size_of::<Map>() == 40);
+    assert!(size_of::<Relocation>() == 20);
     assert!(size_of::<Line>() == 8);
     assert!(size_of::<Str>() == 8);
 };

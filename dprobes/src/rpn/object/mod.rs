@@ -5,15 +5,18 @@
 //! | section | bytes |
 //! |---|---|
 //! | header, [`layout::Header`] | 96 |
-//! | points, [`layout::Point`] | 80 for each point |
+//! | points, [`layout::Point`] | 88 for each point |
 //! | names of the local variables, [`layout::Str`] | 8 for each local variable |
 //! | names of the global variables, [`layout::Str`] | 8 for each global variable |
+//! | maps, [`layout::Map`] | 40 for each map |
+//! | relocations, [`layout::Relocation`], by ascending offset | 20 for each relocation |
 //! | line table, [`layout::Line`], by ascending offset | 8 for each entry |
 //! | code | `code_len` |
 //! | strings: UTF-8 without control characters | `strings_len` |
 //!
 //! There are no section offsets, so sections cannot overlap; the counts in the header must describe the object to the byte.
-//! Multi-byte fields are little-endian. A variable without a name has an empty one. The limits are in
+//! Multi-byte fields are little-endian. A local variable without a name has an
+//! empty one; a global variable always has one, since the system shares it by name. The limits are in
 //! [`limits`](super::limits).
 //!
 //! The object comes from user space, and [`Object::parse`] trusts nothing in it: when it succeeds, every count, range,
@@ -22,9 +25,11 @@
 mod check;
 mod error;
 pub mod layout;
+mod map;
 mod resolve;
 
 pub use error::{Field, ObjectError};
+pub use map::{Map, MapKind};
 pub use resolve::{ResolveError, resolve, seal};
 
 use zerocopy::FromBytes;
@@ -92,6 +97,8 @@ pub struct Object<'a> {
     points: &'a [layout::Point],
     locals: &'a [layout::Str],
     globals: &'a [layout::Str],
+    maps: &'a [layout::Map],
+    relocations: &'a [layout::Relocation],
     lines: &'a [layout::Line],
     code: &'a [u8],
     strings: &'a str,
@@ -130,6 +137,8 @@ impl<'a> Object<'a> {
         let (points, rest) = take(rest, count(header.points.get())?).ok_or(length)?;
         let (locals, rest) = take(rest, usize::from(header.locals.get())).ok_or(length)?;
         let (globals, rest) = take(rest, usize::from(header.globals.get())).ok_or(length)?;
+        let (maps, rest) = take(rest, usize::from(header.maps.get())).ok_or(length)?;
+        let (relocations, rest) = take(rest, count(header.relocations.get())?).ok_or(length)?;
         let (lines, rest) = take(rest, count(header.lines.get())?).ok_or(length)?;
         let (code, strings) = rest.split_at_checked(count(header.code_len.get())?).ok_or(length)?;
         let strings = core::str::from_utf8(strings).map_err(|error| ObjectError::Text {
@@ -140,6 +149,8 @@ impl<'a> Object<'a> {
             points,
             locals,
             globals,
+            maps,
+            relocations,
             lines,
             code,
             strings,
@@ -193,7 +204,34 @@ impl<'a> Object<'a> {
         self.locals.iter().map(move |name| object.string(*name))
     }
 
-    /// Names of the global variables, as many as there are variables; empty where one has none.
+    /// Bytes of the byte heap per hit.
+    pub fn heapmax(&self) -> u16 {
+        self.header.heapmax.get()
+    }
+
+    /// Whether a raised exception leaves a trace.
+    pub fn auto_stack_trace(&self) -> bool {
+        self.header.flags & layout::AUTO_STACK_TRACE != 0
+    }
+
+    /// The maps.
+    pub fn maps(&self) -> impl ExactSizeIterator<Item = Map<'a>> + use<'a> {
+        let object = *self;
+        self.maps.iter().map(move |raw| raw.map(&object))
+    }
+
+    /// The words of the code that depend on symbols and have no value yet.
+    pub fn relocations(&self) -> impl Iterator<Item = Relocation<'a>> + use<'a> {
+        let object = *self;
+        let open = self.relocations.iter().filter(|raw| raw.symbol.len.get() != 0);
+        open.map(move |raw| Relocation {
+            offset: raw.offset.get(),
+            symbol: object.string(raw.symbol),
+            addend: raw.addend.get(),
+        })
+    }
+
+    /// Names of the global variables, as many as there are variables; none is empty.
     pub fn globals(&self) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
         let object = *self;
         self.globals.iter().map(move |name| object.string(*name))
@@ -231,6 +269,17 @@ impl<'a> Object<'a> {
         // Parsing proved that it is one.
         find_string(self.strings, string).unwrap_or("")
     }
+}
+
+/// A word of the code that is the address of a symbol and an addend; to be [resolved](resolve) before insertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relocation<'a> {
+    /// Offset of the word in the code: that of the `push` instruction and one.
+    pub offset: u32,
+    /// The symbol.
+    pub symbol: &'a str,
+    /// What to add to its address.
+    pub addend: i64,
 }
 
 /// The first `count` records of some bytes, and the bytes after them.
@@ -323,6 +372,16 @@ impl<'a> Point<'a> {
     /// Whether the record is published although the probed instruction faults.
     pub fn log_on_fault(&self) -> bool {
         self.raw.flags.get() & layout::LOG_ON_FAULT != 0
+    }
+
+    /// Whether its group is suspended at first.
+    pub fn suspended(&self) -> bool {
+        self.raw.flags.get() & layout::SUSPENDED != 0
+    }
+
+    /// Bytes of the byte heap of its hits.
+    pub fn heap(&self) -> u16 {
+        self.raw.heap.get()
     }
 
     /// Its handler: a range of the code.

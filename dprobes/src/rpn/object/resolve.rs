@@ -1,4 +1,4 @@
-//! Changing an object in place: where its points are.
+//! Changing an object in place: where its points are, and what words of its code are.
 
 use core::fmt;
 use core::mem::offset_of;
@@ -8,7 +8,7 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
 use super::layout::{self, Header, kind};
-use super::{Location, Object, ObjectError, Place};
+use super::{Location, Object, ObjectError, Place, Relocation, find_string};
 
 static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
@@ -60,6 +60,13 @@ pub enum ResolveError<E> {
         /// Why.
         error: E,
     },
+    /// A symbol in the code was not found.
+    Symbol {
+        /// Offset of its word in the code.
+        offset: u32,
+        /// Why.
+        error: E,
+    },
 }
 
 impl<E: fmt::Display> fmt::Display for ResolveError<E> {
@@ -67,6 +74,7 @@ impl<E: fmt::Display> fmt::Display for ResolveError<E> {
         match self {
             Self::Object(error) => error.fmt(f),
             Self::Location { point, error } => write!(f, "point {point}: {error}"),
+            Self::Symbol { offset, error } => write!(f, "byte {offset} of the code: {error}"),
         }
     }
 }
@@ -79,24 +87,28 @@ impl<E> From<ObjectError> for ResolveError<E> {
     }
 }
 
-/// Replaces every location the engine does not understand by the place that `find` knows, in place. `find` gets the
-/// point's index and its location, which is never a [`Location::Place`].
+/// Replaces every location the engine does not understand by the place that `find` knows, and every symbol in the code by the
+/// address that `find_symbol` knows, in place. `find` gets the point's index and its location, which is never a
+/// [`Location::Place`].
 ///
 /// # Errors
-/// When the bytes are not an object, or with the first error of `find`. The bytes are to be discarded then.
+/// When the bytes are not an object, or with the first error of `find` or `find_symbol`. The bytes are to be discarded then.
 pub fn resolve<E>(
     bytes: &mut [u8],
     mut find: impl FnMut(u32, Location<'_>) -> Result<Place, E>,
+    mut find_symbol: impl FnMut(Relocation<'_>) -> Result<u64, E>,
 ) -> Result<(), ResolveError<E>> {
     let object = Object::parse(bytes)?;
-    let (count, strings_len) = (object.points.len(), object.strings.len());
+    let (points_len, relocations_len) = (object.points.len(), object.relocations.len());
+    let (code_len, strings_len) = (object.code.len(), object.strings.len());
+    // Between the points and the relocations.
+    let skipped = (object.locals.len() + object.globals.len()) * size_of::<layout::Str>()
+        + object.maps.len() * size_of::<layout::Map>();
+    let lens = [points_len, skipped, relocations_len, code_len, strings_len];
     // Parsing proved that the bytes can be cut like this.
-    let Some((records, strings)) = bytes.split_at_mut_checked(bytes.len() - strings_len) else {
+    let Some((points, relocations, code, strings)) = cut(bytes, lens) else {
         return Ok(());
     };
-    let strings = core::str::from_utf8(strings).unwrap_or("");
-    let records = records.get_mut(size_of::<Header>()..).unwrap_or(&mut []);
-    let (points, _) = <[layout::Point]>::mut_from_prefix_with_elems(records, count).unwrap_or((&mut [], &mut []));
     for (index, raw) in (0..).zip(points) {
         let location = raw.location(strings);
         if matches!(location, Location::Place(_)) {
@@ -111,5 +123,40 @@ pub fn resolve<E>(
         raw.value.set(value);
         raw.symbol = layout::Str::default();
     }
+    for raw in relocations {
+        if raw.symbol.len.get() == 0 {
+            continue;
+        }
+        let (offset, addend) = (raw.offset.get(), raw.addend.get());
+        let symbol = find_string(strings, raw.symbol).unwrap_or("");
+        let address = find_symbol(Relocation { offset, symbol, addend })
+            .map_err(|error| ResolveError::Symbol { offset, error })?;
+        let word = code.get_mut(offset as usize..).and_then(|rest| rest.first_chunk_mut());
+        if let Some(word) = word {
+            *word = address.wrapping_add_signed(addend).to_le_bytes();
+        }
+        raw.symbol = layout::Str::default();
+        raw.addend.set(0);
+    }
     Ok(seal(bytes)?)
+}
+
+type Parts<'a> = (
+    &'a mut [layout::Point],
+    &'a mut [layout::Relocation],
+    &'a mut [u8],
+    &'a str,
+);
+
+/// The points, relocations, code and strings of an object.
+fn cut(bytes: &mut [u8], [points, skipped, relocations, code, strings]: [usize; 5]) -> Option<Parts<'_>> {
+    let len = bytes.len();
+    let (bytes, strings) = bytes.split_at_mut_checked(len.checked_sub(strings)?)?;
+    let len = bytes.len();
+    let (bytes, code) = bytes.split_at_mut_checked(len.checked_sub(code)?)?;
+    let bytes = bytes.get_mut(size_of::<Header>()..)?;
+    let (points, rest) = <[layout::Point]>::mut_from_prefix_with_elems(bytes, points).ok()?;
+    let rest = rest.get_mut(skipped..)?;
+    let (relocations, _) = <[layout::Relocation]>::mut_from_prefix_with_elems(rest, relocations).ok()?;
+    Some((points, relocations, code, core::str::from_utf8(strings).ok()?))
 }

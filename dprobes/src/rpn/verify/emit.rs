@@ -5,9 +5,32 @@ use alloc::vec::Vec;
 use super::decode::Step;
 use super::depth::Depth;
 use super::{Fault, Handler, Verifier, VerifyError};
+use crate::rpn::env::PortWidth;
+use crate::rpn::frame::{Access, Base, FrameInsn};
+use crate::rpn::heap::HeapInsn;
+use crate::rpn::log::LogInsn;
 use crate::rpn::op::Op;
 use crate::rpn::program::{Entry, Insn, Jump, Origin, Program, Width};
-use crate::rpn::reg::Reg;
+use crate::rpn::rare::Rare;
+use crate::rpn::reg::{Class, Reg};
+use crate::rpn::system::SystemInsn;
+use crate::rpn::trace::TraceInsn;
+use crate::rpn::variables::{Scope, VariableInsn, VariableOp};
+
+/// What must be looked at while the program runs, before a step.
+fn checks(step: &Step, depth: &Depth) -> impl Iterator<Item = Insn> + use<> {
+    let need = step.need();
+    let check = (!depth.proves(need)).then_some(Insn::Check {
+        pops: need.pops,
+        room: need.room,
+    });
+    let position = step
+        .sbp_position()
+        .filter(|position| !depth.proves_position(*position, step.takes));
+    let takes = step.takes;
+    let position = position.map(|position| Insn::CheckSbp { position, takes });
+    check.into_iter().chain(position)
+}
 
 impl Verifier<'_, '_> {
     /// Adds a handler to the program.
@@ -18,43 +41,34 @@ impl Verifier<'_, '_> {
         depths: &[Depth],
         program: &mut Program,
     ) -> Result<Entry, VerifyError> {
-        let unproven = |step: &Step, depth: &Depth| !depth.proves(step.need());
-        // In a ring nothing is checked, but whoever wraps sees what was popped: an unproven instruction, one that takes a
-        // count from the stack, or a handler, since an exception's three words can wrap.
-        let mut unproven_steps = steps
-            .iter()
-            .zip(depths)
-            .filter(|(step, depth)| unproven(step, depth))
-            .count();
-        let wraps = |step: &Step| step.op == Op::Sx || step.is_counted();
-        let whole_stack = handler.ring && (unproven_steps != 0 || steps.iter().any(wraps));
-        if handler.ring {
-            unproven_steps = 0;
-        }
+        // In a ring nothing is checked, but whoever wraps sees what was popped: an unproven instruction, one that looks at the
+        // stack itself, or a handler, since an exception's three words can wrap.
+        let unproven = |(step, depth): &(&Step, &Depth)| checks(step, depth).next().is_some();
+        let wraps = |step: &Step| step.op == Op::Sx || step.looks_itself();
+        let whole_stack =
+            handler.ring && (steps.iter().any(wraps) || steps.iter().zip(depths).any(|pair| unproven(&pair)));
+        let checks = |step, depth| checks(step, depth).filter(|_| !handler.ring);
 
-        // Where each step begins, its check included.
+        // Where each step begins, its checks included.
         let first = program.code.len();
         let mut pcs: Vec<u32> = Vec::new();
         self.reserve(&mut pcs, steps.len())?;
         let mut pc = first as u32;
         for (step, depth) in steps.iter().zip(depths) {
             pcs.push(pc);
-            pc += 1 + u32::from(!handler.ring && unproven(step, depth));
+            pc += 1 + checks(step, depth).count() as u32;
         }
 
-        self.reserve(&mut program.code, steps.len() + unproven_steps)?;
-        self.reserve(&mut program.origins, steps.len() + unproven_steps)?;
+        let added = pc as usize - first;
+        self.reserve(&mut program.code, added)?;
+        self.reserve(&mut program.origins, added)?;
         for (number, (step, depth)) in (0..).zip(steps.iter().zip(depths)) {
             let origin = Origin {
                 offset: step.offset,
                 number,
             };
-            if !handler.ring && unproven(step, depth) {
-                let need = step.need();
-                program.code.push(Insn::Check {
-                    pops: need.pops,
-                    room: need.room,
-                });
+            for check in checks(step, depth) {
+                program.code.push(check);
                 program.origins.push(origin);
             }
             let target = step.target();
@@ -69,6 +83,8 @@ impl Verifier<'_, '_> {
         Ok(Entry {
             pc: first as u32,
             ex_mask: 0,
+            heap: 0,
+            group: 0,
             whole_stack,
         })
     }
@@ -78,6 +94,12 @@ impl Verifier<'_, '_> {
         let half = step.operand as u16;
         // Decoding proved that it is one.
         let reg = || Reg::from_number(half).ok_or_else(|| self.error(step.offset, Fault::Register { found: half }));
+        let position = step.operand.cast_signed() as i16;
+        let rare = |rare| Insn::Rare(rare);
+        let variable = |operation| rare(Rare::Variable(VariableInsn::Global(operation)));
+        let frame = |base, access| rare(Rare::Frame(FrameInsn::Indexed(base, access)));
+        let read = |width| rare(Rare::Heap(HeapInsn::Read { width, count: half }));
+        let write = |width| rare(Rare::Heap(HeapInsn::Write { width, count: half }));
         Ok(match step.op {
             Op::Nop => Insn::Nop,
             Op::Jmp => Insn::Jmp(jump),
@@ -143,7 +165,10 @@ impl Verifier<'_, '_> {
             Op::DupS => Insn::DupS,
             Op::Ros => Insn::Ros(byte),
             Op::Push => Insn::Push(step.operand),
-            Op::PushR => Insn::PushR(reg()?),
+            Op::PushR => match reg()? {
+                reg if reg.class() == Class::System => rare(Rare::System(SystemInsn::PushSystem(reg))),
+                reg => Insn::PushR(reg),
+            },
             Op::PopR => Insn::PopR(reg()?),
             Op::PushMemU8 => Insn::PushMem(Width::U8),
             Op::PushMemU16 => Insn::PushMem(Width::U16),
@@ -160,6 +185,98 @@ impl Verifier<'_, '_> {
             Op::Ux => Insn::Ux,
             Op::Rx => Insn::Rx,
             Op::PushX => Insn::PushX,
+            Op::ExitTo => Insn::ExitTo(byte),
+            Op::Suspend => rare(Rare::System(SystemInsn::Suspend {
+                group: half,
+                suspended: true,
+            })),
+            Op::Resume => rare(Rare::System(SystemInsn::Suspend {
+                group: half,
+                suspended: false,
+            })),
+            Op::PushGv => Insn::PushGv(half),
+            Op::PopGv => Insn::PopGv(half),
+            Op::MoveGv => Insn::MoveGv(half),
+            Op::IncGv => Insn::IncGv(half),
+            Op::DecGv => Insn::DecGv(half),
+            Op::PushGvS => variable(VariableOp::Push),
+            Op::PopGvS => variable(VariableOp::Pop),
+            Op::MoveGvS => variable(VariableOp::Move),
+            Op::IncGvS => variable(VariableOp::Inc),
+            Op::DecGvS => variable(VariableOp::Dec),
+            Op::AllocGv => rare(Rare::Variable(VariableInsn::Alloc(Scope::Global))),
+            Op::FreeGv => rare(Rare::Variable(VariableInsn::Free(Scope::Global))),
+            Op::AllocLv => rare(Rare::Variable(VariableInsn::Alloc(Scope::Local))),
+            Op::FreeLv => rare(Rare::Variable(VariableInsn::Free(Scope::Local))),
+            Op::LogGv => rare(Rare::Log(LogInsn::Globals)),
+            Op::LogKstack => rare(Rare::Log(LogInsn::KernelStack)),
+            Op::LogUstack => rare(Rare::Log(LogInsn::UserStack)),
+            Op::LogName => rare(Rare::Log(LogInsn::Name)),
+            Op::PushLp => rare(Rare::Log(LogInsn::PushLength)),
+            Op::PushPlp => rare(Rare::Log(LogInsn::PushPrevious)),
+            Op::PopLp => rare(Rare::Log(LogInsn::PopLength)),
+            Op::PushSbp => Insn::PushSbp(position),
+            Op::PushSbpS => frame(Base::Sbp, Access::Push),
+            Op::PopSbp => Insn::PopSbp(position),
+            Op::PopSbpS => frame(Base::Sbp, Access::Pop),
+            Op::CopySbp => Insn::CopySbp(position),
+            Op::CopySbpS => frame(Base::Sbp, Access::Copy),
+            Op::PushTsp => Insn::PushTsp(position),
+            Op::PushTspS => frame(Base::Tsp, Access::Push),
+            Op::PopTsp => Insn::PopTsp(position),
+            Op::PopTspS => frame(Base::Tsp, Access::Pop),
+            Op::CopyTsp => Insn::CopyTsp(position),
+            Op::CopyTspS => frame(Base::Tsp, Access::Copy),
+            Op::SaveSbp => rare(Rare::Frame(FrameInsn::SaveSbp)),
+            Op::RestoreSbp => rare(Rare::Frame(FrameInsn::RestoreSbp)),
+            Op::SaveTsp => rare(Rare::Frame(FrameInsn::SaveTsp)),
+            Op::RestoreTsp => rare(Rare::Frame(FrameInsn::RestoreTsp)),
+            Op::PushWid => Insn::Push((-64_i64).cast_unsigned()),
+            Op::PushU => rare(Rare::System(SystemInsn::PushUser(reg()?))),
+            Op::PopU => rare(Rare::System(SystemInsn::PopUser(reg()?))),
+            Op::PushCpuid => rare(Rare::System(SystemInsn::Cpuid)),
+            Op::PushMsr => rare(Rare::System(SystemInsn::Msr)),
+            Op::PushTask => rare(Rare::System(SystemInsn::Task)),
+            Op::PushPid => rare(Rare::System(SystemInsn::Pid)),
+            Op::PushTid => rare(Rare::System(SystemInsn::Tid)),
+            Op::PushUid => rare(Rare::System(SystemInsn::Uid)),
+            Op::PushCpu => rare(Rare::System(SystemInsn::Cpu)),
+            Op::PushClock => rare(Rare::System(SystemInsn::Clock)),
+            Op::PushTsc => rare(Rare::System(SystemInsn::Tsc)),
+            Op::PushName => rare(Rare::System(SystemInsn::Name)),
+            Op::PushIoU8 => rare(Rare::System(SystemInsn::PortRead(PortWidth::U8))),
+            Op::PopIoU8 => rare(Rare::System(SystemInsn::PortWrite(PortWidth::U8))),
+            Op::PushIoU16 => rare(Rare::System(SystemInsn::PortRead(PortWidth::U16))),
+            Op::PopIoU16 => rare(Rare::System(SystemInsn::PortWrite(PortWidth::U16))),
+            Op::PushIoU32 => rare(Rare::System(SystemInsn::PortRead(PortWidth::U32))),
+            Op::PopIoU32 => rare(Rare::System(SystemInsn::PortWrite(PortWidth::U32))),
+            Op::VfyR => rare(Rare::System(SystemInsn::Readable)),
+            Op::VfyRw => rare(Rare::System(SystemInsn::Writable)),
+            Op::Malloc => rare(Rare::Heap(HeapInsn::Malloc)),
+            Op::Free => rare(Rare::Heap(HeapInsn::Free)),
+            Op::PushhU8 => read(1),
+            Op::PophU8 => write(1),
+            Op::PushhU16 => read(2),
+            Op::PophU16 => write(2),
+            Op::PushhU32 => read(4),
+            Op::PophU32 => write(4),
+            Op::PushhU64 => read(8),
+            Op::PophU64 => write(8),
+            Op::Agg => {
+                let map = self.map(half);
+                rare(Rare::System(SystemInsn::Aggregate {
+                    map: half,
+                    keys: map.map_or(0, |map| map.keys),
+                    value: map.is_some_and(|map| map.kind.takes_value()),
+                }))
+            }
+            Op::LogSt => rare(Rare::Trace(TraceInsn::Append)),
+            Op::PurgeSt => rare(Rare::Trace(TraceInsn::Purge)),
+            Op::TraceLv => rare(Rare::Trace(TraceInsn::Locals)),
+            Op::TraceGv => rare(Rare::Trace(TraceInsn::Globals)),
+            Op::TracePv => rare(Rare::Trace(TraceInsn::Positions)),
+            Op::PushStp => rare(Rare::Trace(TraceInsn::PushLength)),
+            Op::PopStp => rare(Rare::Trace(TraceInsn::PopLength)),
         })
     }
 }

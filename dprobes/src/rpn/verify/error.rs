@@ -45,6 +45,47 @@ pub enum Fault {
         /// The register.
         reg: Reg,
     },
+    /// No trap saves the register of user mode.
+    NotUser {
+        /// The register.
+        reg: Reg,
+    },
+    /// The program has no such global variable.
+    Global {
+        /// The index.
+        found: u16,
+        /// How many there are.
+        count: u16,
+    },
+    /// The program has no such map.
+    Map {
+        /// The index.
+        found: u16,
+        /// How many there are.
+        count: u16,
+    },
+    /// No point of the program is in this group.
+    Group {
+        /// Its number.
+        found: u16,
+    },
+    /// Some points of a group are suspended at first, others are not.
+    GroupDisagrees {
+        /// The number of the group.
+        group: u16,
+    },
+    /// No exit facility can have this number.
+    Facility {
+        /// The number.
+        found: u8,
+    },
+    /// A position that is never on the stack.
+    Position {
+        /// The instruction.
+        op: Op,
+        /// The position.
+        position: i16,
+    },
     /// The program has no such local variable.
     Local {
         /// The index.
@@ -135,6 +176,31 @@ impl fmt::Display for Fault {
             }
             Self::Register { found } => write!(f, "there is no register {found:#x}"),
             Self::ReadOnly { reg } => write!(f, "register {reg} cannot be written"),
+            Self::NotUser { reg } => write!(f, "register {reg} is not saved when user mode is left"),
+            Self::Global { found, count: 0 } => {
+                write!(f, "global variable {found}: the program names no global variables")
+            }
+            Self::Global { found, count } => {
+                write!(f, "global variable {found}: the program names {count}, counted from 0")
+            }
+            Self::Map { found, count: 0 } => write!(f, "map {found}: the program has no maps"),
+            Self::Map { found, count } => write!(f, "map {found}: the program has {count}, counted from 0"),
+            Self::Group { found } => write!(f, "no probe of the program is in group {found}"),
+            Self::GroupDisagrees { group } => {
+                write!(
+                    f,
+                    "some probes of group {group} are suspended and others are not: it is suspended as a whole"
+                )
+            }
+            Self::Facility { found } => {
+                write!(
+                    f,
+                    "exit facility {found}: 1 to 4 are the debugger, dump, core and trace, 16 to 255 are for others"
+                )
+            }
+            Self::Position { op, position } => {
+                write!(f, "`{op}`: position {position} is never on the stack here")
+            }
             Self::Local { found, count: 0 } => {
                 write!(f, "local variable {found}: the program has no local variables")
             }

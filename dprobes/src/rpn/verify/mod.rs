@@ -1,8 +1,8 @@
 //! The verifier: from a parsed object to a program that is safe to run.
 //!
 //! For each handler it proves that every byte belongs to an instruction, that operands are in range, that jumps stay
-//! inside and meet instructions, and that control does not leave at the end. It follows the depth of the stack through
-//! all paths; where it cannot prove that the stack suffices, it puts a check in front of
+//! inside and meet instructions, and that control does not leave at the end. It follows the depth of the stack and SBP through
+//! all paths; where it cannot prove that the stack suffices, or that a position is on it, it puts a check in front of
 //! the instruction. It runs in time and memory proportional to the code, on bytes from user space.
 
 mod decode;
@@ -15,15 +15,21 @@ pub use error::{Fault, VerifyError};
 use alloc::vec::Vec;
 
 use super::exception::RPN_STACK_WRAP;
-use super::object::Object;
-use super::program::{Entry, Program};
+use super::object::{Object, Point};
+use super::op::Op;
+use super::program::{Entry, Group, Program};
 
 /// Proves that a program is safe to run, and decodes it.
 ///
 /// # Errors
 /// The first reason found why it is not, with its place; or that there is no memory for it.
 pub fn verify(object: &Object<'_>) -> Result<Program, VerifyError> {
-    Verifier { object, point: 0 }.program()
+    Verifier {
+        object,
+        point: 0,
+        groups: Vec::new(),
+    }
+    .program()
 }
 
 /// A handler, and a point that has it.
@@ -40,22 +46,32 @@ struct Verifier<'o, 'a> {
     object: &'o Object<'a>,
     /// The point whose handler is being looked at.
     point: u32,
+    /// The groups of all points, sorted.
+    groups: Vec<Group>,
 }
 
 impl Verifier<'_, '_> {
     fn program(&mut self) -> Result<Program, VerifyError> {
         let handlers = self.handlers()?;
+        self.groups = self.find_groups()?;
         let mut program = Program {
             code: Vec::new(),
             origins: Vec::new(),
             entries: Vec::new(),
+            groups: Vec::new(),
             locals: self.object.locals().len() as u16,
+            globals: self.object.globals().len() as u16,
             logmax: self.object.logmax(),
+            ex_logmax: self.object.ex_logmax(),
             jmpmax: self.object.jmpmax(),
+            auto_trace: self.object.auto_stack_trace(),
+            allocates_locals: false,
         };
         let placeholder = Entry {
             pc: 0,
             ex_mask: 0,
+            heap: 0,
+            group: 0,
             whole_stack: false,
         };
         self.reserve(&mut program.entries, handlers.len())?;
@@ -75,12 +91,47 @@ impl Verifier<'_, '_> {
                 None => self.handler(handler, &mut program)?,
             };
             before = Some((handler, entry));
-            let ex_mask = self.object.point(handler.point).map_or(0, |point| point.ex_mask());
-            if let Some(slot) = program.entries.get_mut(handler.point as usize) {
-                *slot = Entry { ex_mask, ..entry };
+            let point = self.object.point(handler.point);
+            if let (Some(slot), Some(point)) = (program.entries.get_mut(handler.point as usize), point) {
+                let group = self
+                    .groups
+                    .binary_search_by_key(&point.group(), |group| group.number)
+                    .unwrap_or(0);
+                *slot = Entry {
+                    ex_mask: point.ex_mask(),
+                    heap: point.heap(),
+                    group: group as u16,
+                    ..entry
+                };
             }
         }
+        program.groups = core::mem::take(&mut self.groups);
         Ok(program)
+    }
+
+    /// The groups of all points, sorted, after checking that the points of each agree.
+    fn find_groups(&mut self) -> Result<Vec<Group>, VerifyError> {
+        let mut groups = Vec::new();
+        self.reserve(&mut groups, self.object.points().len())?;
+        groups.extend(self.object.points().map(|point| Group {
+            number: point.group(),
+            suspended: point.suspended(),
+        }));
+        groups.sort_unstable();
+        groups.dedup();
+        for pair in groups.windows(2) {
+            if let [first, second] = pair
+                && first.number == second.number
+            {
+                let disagrees = |point: Point<'_>| point.group() == first.number && point.suspended();
+                let point = self.object.points().position(disagrees).unwrap_or(0);
+                self.point = point as u32;
+                let offset = self.object.point(self.point).map_or(0, |point| point.code().start);
+                return Err(self.error(offset, Fault::GroupDisagrees { group: first.number }));
+            }
+        }
+        groups.shrink_to_fit();
+        Ok(groups)
     }
 
     /// The handlers of all points, sorted, after checking that they are the same or apart, and the code no more than
@@ -123,6 +174,7 @@ impl Verifier<'_, '_> {
     fn handler(&self, handler: Handler, program: &mut Program) -> Result<Entry, VerifyError> {
         let steps = self.decode(handler)?;
         let depths = self.depths(handler, &steps)?;
+        program.allocates_locals |= steps.iter().any(|step| step.op == Op::AllocLv);
         self.emit(handler, &steps, &depths, program)
     }
 
