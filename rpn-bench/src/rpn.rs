@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use anyhow::{Result, anyhow};
 use dprobes::record::element::PREFIX;
-use dprobes::rpn::interp::{self, End, Env, Workspace};
+use dprobes::rpn::interp::{self, End, Env, PortWidth, TaskValues, Variables, Workspace};
 use dprobes::rpn::object::Object;
 use dprobes::rpn::reg::Reg;
 use dprobes::rpn::verify::verify;
@@ -46,7 +46,8 @@ impl Interpreter {
 
     /// Runs it once.
     pub fn observe(&mut self) -> Observed {
-        let outcome = self.once();
+        let locals = Variables::of_locals(&self.variables);
+        let outcome = interp::run(&self.program, 0, &mut self.workspace, &mut self.plain, &locals);
         let mut variables = vec![0; crate::ground::VARIABLES];
         for (to, from) in variables.iter_mut().zip(&self.variables) {
             *to = from.load(Relaxed);
@@ -57,16 +58,14 @@ impl Interpreter {
             variables,
         }
     }
-
-    fn once(&mut self) -> interp::Outcome {
-        interp::run(&self.program, 0, &mut self.workspace, &mut self.plain, &self.variables)
-    }
 }
 
 impl Contender for Interpreter {
     fn run(&mut self, times: u64) {
+        let variables = Variables::of_locals(&self.variables);
         for _ in 0..times {
-            std::hint::black_box(self.once());
+            let outcome = interp::run(&self.program, 0, &mut self.workspace, &mut self.plain, &variables);
+            std::hint::black_box(&outcome);
         }
     }
 }
@@ -106,4 +105,66 @@ impl Env for Plain {
         to.ok_or(BadAddress { addr })?.copy_from_slice(bytes);
         Ok(())
     }
+
+    fn writable(&mut self, addr: u64) -> bool {
+        self.readable(addr)
+    }
+
+    // There is nothing else.
+
+    fn user_reg(&mut self, _reg: Reg) -> Option<u64> {
+        None
+    }
+
+    fn set_user_reg(&mut self, _reg: Reg, _value: u64) -> bool {
+        false
+    }
+
+    fn system_reg(&mut self, _reg: Reg, _words: &mut [u64; 8]) -> bool {
+        false
+    }
+
+    fn cpuid(&mut self, _leaf: u32, _subleaf: u32) -> [u32; 4] {
+        [0; 4]
+    }
+
+    fn msr(&mut self, _number: u32) -> Option<u64> {
+        None
+    }
+
+    fn port_read(&mut self, _port: u16, _width: PortWidth) -> Option<u32> {
+        None
+    }
+
+    fn port_write(&mut self, _port: u16, _width: PortWidth, _value: u32) -> bool {
+        false
+    }
+
+    fn task(&mut self) -> TaskValues {
+        TaskValues::default()
+    }
+
+    fn cpu(&mut self) -> u32 {
+        0
+    }
+
+    fn clock(&mut self) -> u64 {
+        0
+    }
+
+    fn tsc(&mut self) -> u64 {
+        0
+    }
+
+    fn kernel_stack(&mut self, _addresses: &mut [u64]) -> usize {
+        0
+    }
+
+    fn user_stack(&mut self, _addresses: &mut [u64]) -> usize {
+        0
+    }
+
+    fn aggregate(&mut self, _map: u16, _keys: &[u64], _value: u64) {}
+
+    fn suspend(&mut self, _group: u16, _suspended: bool) {}
 }
