@@ -20,6 +20,7 @@ Examples:
   dprobes insert openat.rpn        put its probes in
   dprobes log --follow             see what they log
   dprobes query                    how often has each fired?
+  dprobes maps                     what have they counted?
   dprobes remove 1                 take the program with major code 1 out
 
 ";
@@ -54,6 +55,7 @@ pub enum Command {
     Remove(Remove),
     Query(Query),
     Log(Log),
+    Maps(Maps),
     Asm(Asm),
     Check(Check),
     Fmt(Fmt),
@@ -191,6 +193,48 @@ pub struct Log {
     /// End after this many records.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
+
+    /// Name the kernel's addresses by this list, as for a stream that was saved elsewhere: /proc/kallsyms, or the output of `nm -n`.
+    #[arg(long, value_name = "PATH")]
+    pub kallsyms: Option<PathBuf>,
+}
+
+/// Show what the maps of programs have counted: tables and histograms.
+///
+/// All CPUs are merged, and probes go on meanwhile. The largest values come first. Keys are decimal numbers, or symbols where they are
+/// addresses in the kernel. A range [4, 8) has the values from 4 up to, but without, 8; K is 1024, M is 1024 K, and so on. DROPPED says
+/// how many updates found no room in the table of their CPU: all others are counted.
+///
+/// With --json each map is one line: module, major, name, kind (count, sum, min, max, avg, log2, linear), keys (how many there are), room
+/// (entries on each CPU), bytes, dropped, and entries. An entry has keys (strings of decimal digits), symbols (only if a key has one)
+/// and value; for avg instead of that average, count and sum, the first and the last as strings, and for histograms total and buckets: from,
+/// to (the last value in it) and count. A bucket that is open below has no from, one that is open above no to.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes maps                      all
+  dprobes maps kernel 1             those of program 1 for the kernel
+  dprobes maps kernel 1 latency     one
+  dprobes maps --json | jq 'select(.dropped > 0) | .name'
+
+{EXIT_CODES}"))]
+pub struct Maps {
+    /// Only those of programs for this module.
+    pub module: Option<String>,
+
+    /// Only those of programs with this major code.
+    pub major: Option<u16>,
+
+    /// Only the one of this name.
+    pub name: Option<String>,
+
+    /// Print JSON, one object a line for each map.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where names of addresses come from instead of /proc/kallsyms.
+    #[arg(long, hide = true, value_name = "PATH")]
+    pub kallsyms: Option<PathBuf>,
 }
 
 /// Assemble a program to an object.

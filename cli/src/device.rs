@@ -9,8 +9,8 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use dprobes::wire::{
-    INTERFACE_VERSION, IOCTL_INSERT, IOCTL_QUERY, IOCTL_REMOVE, InsertRequest, ProbeStatus, QueryRequest,
-    RemoveRequest, Reply,
+    INTERFACE_VERSION, IOCTL_INSERT, IOCTL_MAPS, IOCTL_QUERY, IOCTL_READ_MAP, IOCTL_REMOVE, InsertRequest, MapStatus,
+    MapsRequest, ProbeStatus, QueryRequest, ReadMapRequest, RemoveRequest, Reply,
 };
 use rustix::io::Errno;
 use rustix::ioctl::{Updater, ioctl};
@@ -87,7 +87,8 @@ impl Device {
         Ok(device)
     }
 
-    fn is_device(&self) -> bool {
+    /// Is this the module's device, and not a stream that was saved?
+    pub fn is_device(&self) -> bool {
         self.file
             .metadata()
             .is_ok_and(|metadata| metadata.file_type().is_char_device())
@@ -178,6 +179,75 @@ impl Device {
             .map_err(|error| self.error(error, "querying"))
     }
 
+    /// Every map.
+    pub fn maps(&self) -> Result<Vec<MapStatus>, DeviceError> {
+        let mut capacity = 64;
+        loop {
+            let mut maps = vec![NO_MAP; capacity as usize];
+            let mut request = MapsRequest {
+                buffer: maps.as_mut_ptr().expose_provenance() as u64,
+                capacity,
+                count: 0,
+            };
+            // SAFETY: the number is that of a request of this type, which lives until the call ends. The kernel writes the request and at
+            // most `capacity` entries at `buffer`, a vector of that many, exposed and alive until after the call.
+            unsafe { ioctl(&self.file, Updater::<{ IOCTL_MAPS }, _>::new(&mut request)) }
+                .map_err(|error| self.error(error, "listing the maps of"))?;
+            if request.count <= capacity {
+                maps.truncate(request.count as usize);
+                return Ok(maps);
+            }
+            // More may be inserted meanwhile.
+            capacity = request.count.saturating_add(64);
+        }
+    }
+
+    /// The entries of a map, as the module writes them, and how many updates did not fit; `None` when its program is not inserted any
+    /// more.
+    pub fn read_map(&self, map: &MapStatus) -> Result<Option<(Vec<u8>, u64)>, DeviceError> {
+        let size = (map.entry_bytes as usize).max(1);
+        let mut bytes = Vec::new();
+        let mut request = ReadMapRequest {
+            id: map.id,
+            ..ReadMapRequest::default()
+        };
+        // The first call finds out how many there are.
+        let mut room = 0;
+        loop {
+            let start = bytes.len();
+            bytes.resize(start + room * size, 0);
+            let piece = &mut bytes[start..];
+            request.buffer = piece.as_mut_ptr().expose_provenance() as u64;
+            request.length = piece.len() as u64;
+            // SAFETY: the number is that of a request of this type, which lives until the call ends. The kernel writes the request and at
+            // most `length` bytes at `buffer`, which are ours, exposed and alive until after the call.
+            match unsafe { ioctl(&self.file, Updater::<{ IOCTL_READ_MAP }, _>::new(&mut request)) } {
+                Ok(()) => {}
+                Err(Errno::NOENT) => return Ok(None),
+                // An entry changed all the time.
+                Err(Errno::AGAIN) => {
+                    bytes.truncate(start);
+                    continue;
+                }
+                Err(error) => return Err(self.error(error, "reading a map of")),
+            }
+            bytes.truncate(start + request.count as usize * size);
+            if request.left == 0 {
+                return Ok(Some((bytes, request.dropped)));
+            }
+            if let Some(last) = bytes[start..].rchunks_exact(size).next() {
+                let keys = last.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
+                request.resume = 1;
+                request.after = [0; 4];
+                for (after, key) in request.after.iter_mut().zip(keys.take(map.keys as usize)) {
+                    *after = key;
+                }
+            }
+            // More may come meanwhile. One call gives no more than a megabyte.
+            room = (request.left as usize + 64).min((1 << 20) / size + 1);
+        }
+    }
+
     fn outcome(&self, done: Result<(), Errno>, reply: Reply, doing: &'static str) -> Result<(), RequestError> {
         match done {
             _ if reply.reason != 0 => Err(RequestError::Refused(reply)),
@@ -236,6 +306,25 @@ const NOTHING: RemoveRequest = RemoveRequest {
         address: 0,
         facts: [0; 2],
     },
+};
+
+/// What the kernel writes over.
+const NO_MAP: MapStatus = MapStatus {
+    id: 0,
+    major: 0,
+    index: 0,
+    kind: 0,
+    keys: 0,
+    entries: 0,
+    min: 0,
+    max: 0,
+    step: 0,
+    bytes: 0,
+    dropped: 0,
+    entry_bytes: 0,
+    reserved: 0,
+    name: [0; 64],
+    module: [0; 64],
 };
 
 /// What the kernel writes over.

@@ -7,6 +7,7 @@ mod error;
 #[cfg(test)]
 mod golden;
 mod kallsyms;
+mod map;
 mod output;
 mod program;
 mod refusal;

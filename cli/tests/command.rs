@@ -411,7 +411,7 @@ error: openat.rpn is not a list of symbols: see line 1
 #[test]
 fn wrong_usage_ends_with_2() {
     let folder = Folder::new();
-    let wrong: [&[&str]; 8] = [
+    let wrong: [&[&str]; 9] = [
         &[],
         &["frobnicate"],
         &["insert"],
@@ -419,6 +419,7 @@ fn wrong_usage_ends_with_2() {
         &["remove", "1", "--all"],
         &["remove", "65536"],
         &["log", "--count", "0"],
+        &["maps", "kernel", "opens"],
         &["asm", "openat.rpn"],
     ];
     for args in wrong {
@@ -429,7 +430,7 @@ fn wrong_usage_ends_with_2() {
 #[test]
 fn every_command_has_help_with_examples_and_exit_codes() {
     let folder = Folder::new();
-    for command in ["insert", "remove", "query", "log", "asm", "check", "disasm"] {
+    for command in ["insert", "remove", "query", "log", "maps", "asm", "check", "disasm"] {
         let help = folder.dprobes(&[command, "--help"]).code(0).stdout;
         let help = String::from_utf8(help).unwrap();
         for part in ["Examples:", "Exit codes:", &format!("dprobes {command}")] {

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use common::{lost, record};
+use common::{lost, record, record_of};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn log(device: &Path, args: &[&str]) -> Command {
@@ -70,6 +70,33 @@ fn json_is_one_object_a_line() {
     assert_eq!(lines[0]["elements"][0]["text"], "a\u{9b}");
     assert_eq!(lines[1], serde_json::json!({"type": "lost", "cpu": 0, "count": 2}));
     assert!(text.is_ascii());
+}
+
+/// The symbols of the kernel that runs here are not those of the kernel that a saved stream came from.
+#[test]
+fn addresses_in_a_saved_stream_are_named_by_a_list_that_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("symbols");
+    std::fs::write(&list, "ffffffff81200000 T do_sys_openat2\nffffffff81200080 T next\n").unwrap();
+    let stack = [
+        &[8, 2, 0][..],
+        &0xffff_ffff_8120_0009_u64.to_le_bytes(),
+        &0xffff_ffff_8120_0080_u64.to_le_bytes(),
+    ]
+    .concat();
+    let stream = record_of(1, 1, 0, &stack);
+    let (text, _) = log_saved(&stream, &[]);
+    assert!(
+        text.ends_with("\n        ffffffff81200009\n        ffffffff81200080\n"),
+        "{text}"
+    );
+    let (text, _) = log_saved(&stream, &["--kallsyms", list.to_str().unwrap()]);
+    assert!(
+        text.ends_with("\n        ffffffff81200009  do_sys_openat2+0x9\n        ffffffff81200080  do_sys_openat2+0x80\n"),
+        "{text}"
+    );
+    let (_, output) = log_saved(&stream, &["--kallsyms", "/nonexistent"]);
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

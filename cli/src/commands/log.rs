@@ -12,6 +12,7 @@ use crate::args::{Global, Log};
 use crate::device::Device;
 use crate::error::Error;
 use crate::output;
+use crate::render::address::Addresses;
 use crate::render::escape::Charset;
 use crate::render::{json, text};
 use crate::stream::{Entry, Stream};
@@ -26,6 +27,8 @@ pub fn run(args: &Log, global: &Global) -> Result<(), Error> {
     let mut printer = Printer {
         json: args.json,
         charset: Charset::from_env(),
+        // A stream that was saved may be from another kernel.
+        addresses: Addresses::choose(args.kallsyms.as_ref(), device.is_device())?,
         left: args.count.unwrap_or(u64::MAX),
     };
     let mut stream = Stream::default();
@@ -102,6 +105,7 @@ fn wait(device: &Device, signals: &UnixStream, wait: Wait) -> Result<Event, Erro
 struct Printer {
     json: bool,
     charset: Charset,
+    addresses: Addresses,
     /// How many records are still to be printed.
     left: u64,
 }
@@ -119,9 +123,9 @@ impl Printer {
                         Entry::Lost { .. } => (lines.last().map_or(0, |(time, ..)| *time), false),
                     };
                     let line = if self.json {
-                        json::entry(&entry)
+                        json::entry(&entry, &self.addresses)
                     } else {
-                        text::entry(&entry, self.charset)
+                        text::entry(&entry, self.charset, &self.addresses)
                     };
                     lines.push((time, record, line));
                 }

@@ -3,6 +3,7 @@
 mod fmt;
 mod insert;
 mod log;
+mod maps;
 mod object;
 mod query;
 mod remove;
@@ -17,6 +18,7 @@ pub fn run(command: &Command, global: &Global) -> Result<(), Error> {
         Command::Remove(args) => remove::run(args, global),
         Command::Query(args) => query::run(args, global),
         Command::Log(args) => log::run(args, global),
+        Command::Maps(args) => maps::run(args, global),
         Command::Asm(args) => object::asm(args),
         Command::Check(args) => object::check(args),
         Command::Fmt(args) => fmt::run(args),

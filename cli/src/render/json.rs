@@ -7,10 +7,12 @@ use std::io;
 
 use dprobes::record::element::{Element, Elements, Words};
 use dprobes::record::header::Header;
+use dprobes::rpn::exception;
 use dprobes::wire::ProbeStatus;
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter, Serializer};
 
+use super::address::{Addresses, Role};
 use super::escape::trim;
 use super::status::{self, When};
 use super::text::damage;
@@ -46,7 +48,7 @@ struct Name<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
+#[serde(tag = "type", rename_all = "snake_case")]
 enum Item<'a> {
     /// `bytes` is there when the text is not all of it, because they are not UTF-8.
     String {
@@ -67,12 +69,46 @@ enum Item<'a> {
     Globals {
         words: Vec<String>,
     },
+    /// The first frame is where the CPU was, the others are where calls return to. `symbol` is there if there is one.
+    KernelStack {
+        frames: Vec<Frame>,
+    },
+    UserStack {
+        frames: Vec<Frame>,
+    },
+    /// A trace of the RPN machine begins; its routines follow, the innermost first. `name` is there if the code has one; a trace that was
+    /// asked for has code 0. Offsets count bytes in the code of the object.
+    Trace {
+        code: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<&'static str>,
+        parm1: String,
+        parm2: String,
+        offset: u64,
+        handler: Option<u64>,
+    },
+    /// A routine in a trace: the offset of its first instruction, and that of the instruction it returns to.
+    Routine {
+        called: u64,
+        back: Option<u64>,
+    },
+    /// Words from the RPN stack in a trace.
+    RpnStack {
+        words: Vec<String>,
+    },
     Fault {
         address: String,
     },
     Damaged {
         error: String,
     },
+}
+
+#[derive(Serialize)]
+struct Frame {
+    address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    symbol: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -96,9 +132,9 @@ struct Status<'a> {
 }
 
 /// An entry of the stream as one line, with a line feed.
-pub fn entry(entry: &Entry<'_>) -> String {
+pub fn entry(entry: &Entry<'_>, addresses: &Addresses) -> String {
     line(&match entry {
-        Entry::Record(header, elements) => record(header, elements),
+        Entry::Record(header, elements) => record(header, elements, addresses),
         Entry::Lost { cpu, count } => Line::Lost {
             cpu: *cpu,
             count: *count,
@@ -106,7 +142,7 @@ pub fn entry(entry: &Entry<'_>) -> String {
     })
 }
 
-fn record<'a>(header: &'a Header, elements: &'a [u8]) -> Line<'a> {
+fn record<'a>(header: &'a Header, elements: &'a [u8], addresses: &Addresses) -> Line<'a> {
     let (process, process_bytes) = text(trim(&header.name));
     Line::Record {
         major: header.major,
@@ -128,20 +164,31 @@ fn record<'a>(header: &'a Header, elements: &'a [u8]) -> Line<'a> {
                     length: bytes.len(),
                     bytes: hex(bytes),
                 },
-                Ok(
-                    Element::Words(list)
-                    | Element::Positions(list)
-                    | Element::KernelStack(list)
-                    | Element::UserStack(list),
-                ) => Item::Words { words: words(list) },
-                Ok(Element::Trace { code, parm1, parm2, .. }) => Item::Words {
-                    words: [code, parm1, parm2].map(|word| format!("{word:#x}")).to_vec(),
-                },
-                Ok(Element::Frame { called, .. }) => Item::Words {
-                    words: vec![format!("{called:#x}")],
-                },
+                Ok(Element::Words(list)) => Item::Words { words: words(list) },
                 Ok(Element::Locals(list)) => Item::Locals { words: words(list) },
                 Ok(Element::Globals(list)) => Item::Globals { words: words(list) },
+                Ok(Element::KernelStack(list)) => Item::KernelStack {
+                    frames: frames(list, addresses),
+                },
+                Ok(Element::UserStack(list)) => Item::UserStack {
+                    frames: frames(list, addresses),
+                },
+                Ok(Element::Trace {
+                    code,
+                    parm1,
+                    parm2,
+                    offset,
+                    handler,
+                }) => Item::Trace {
+                    code: format!("{code:#x}"),
+                    name: exception::name(code),
+                    parm1: format!("{parm1:#x}"),
+                    parm2: format!("{parm2:#x}"),
+                    offset,
+                    handler,
+                },
+                Ok(Element::Frame { called, back }) => Item::Routine { called, back },
+                Ok(Element::Positions(list)) => Item::RpnStack { words: words(list) },
                 Ok(Element::Fault(address)) => Item::Fault {
                     address: format!("{address:#x}"),
                 },
@@ -186,6 +233,14 @@ fn hex(bytes: &[u8]) -> String {
 
 fn words(words: Words<'_>) -> Vec<String> {
     words.iter().map(|word| format!("{word:#x}")).collect()
+}
+
+fn frames(words: Words<'_>, addresses: &Addresses) -> Vec<Frame> {
+    let frame = |(nth, address)| Frame {
+        address: format!("{address:#x}"),
+        symbol: addresses.name(address, if nth == 0 { Role::Exact } else { Role::Return }),
+    };
+    words.iter().enumerate().map(frame).collect()
 }
 
 /// Any value as one line, with a line feed.
@@ -245,7 +300,10 @@ mod tests {
             vec![10, 9, 9],
         ];
         assert_eq!(
-            parse(&entry(&Entry::Record(samples::header(), &elements.concat()))),
+            parse(&entry(
+                &Entry::Record(samples::header(), &elements.concat()),
+                &Addresses::unnamed()
+            )),
             json!({
                 "type": "record",
                 "major": 1,
@@ -270,7 +328,7 @@ mod tests {
             })
         );
         assert_eq!(
-            parse(&entry(&Entry::Lost { cpu: 1, count: 9 })),
+            parse(&entry(&Entry::Lost { cpu: 1, count: 9 }, &Addresses::unnamed())),
             json!({"type": "lost", "cpu": 1, "count": 9})
         );
     }
@@ -281,7 +339,7 @@ mod tests {
             name: *b"a\xffb\0xxxxxxxxxxxx",
             ..samples::header()
         };
-        let value = parse(&entry(&Entry::Record(header, &[])));
+        let value = parse(&entry(&Entry::Record(header, &[]), &Addresses::unnamed()));
         assert_eq!(
             (&value["process"], &value["process_bytes"]),
             (&json!("a\u{fffd}b"), &json!("61ff62"))
@@ -292,13 +350,13 @@ mod tests {
         #[test]
         fn any_bytes_are_one_line_of_json_in_ascii(elements in samples::any_elements(), name: [u8; 16], words: [u64; 9]) {
             let header = Header { name, ..Header::from_words(&words) };
-            let value = parse(&entry(&Entry::Record(header, &elements)));
+            let value = parse(&entry(&Entry::Record(header, &elements), &Addresses::unnamed()));
             prop_assert_eq!(&value["type"], "record");
         }
 
         #[test]
         fn a_string_comes_back(text: String) {
-            let value = parse(&entry(&Entry::Record(samples::header(), &samples::string(text.as_bytes()))));
+            let value = parse(&entry(&Entry::Record(samples::header(), &samples::string(text.as_bytes())), &Addresses::unnamed()));
             prop_assert_eq!(&value["elements"][0]["text"], text.as_str());
         }
     }

@@ -50,7 +50,7 @@ pub fn any_elements() -> impl Strategy<Value = Vec<u8>> {
         bytes().prop_map(|bytes| string(&bytes)),
         any::<String>().prop_map(|text| string(text.as_bytes())),
         bytes().prop_map(|bytes| memory(&bytes)),
-        (5u8..8, list()).prop_map(|(token, list)| words(token, &list)),
+        (2u8..10, list()).prop_map(|(token, list)| words(token, &list)),
         any::<u64>().prop_map(fault),
         bytes(),
     ];

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use dprobes::record::element::{Element, ElementError, Elements, Words};
 use dprobes::record::header::Header;
 
+use super::address::{Addresses, Role};
 use super::escape::{Charset, escaped, name, quoted};
+use super::trace;
 use super::words::word;
 use crate::stream::Entry;
 
@@ -13,9 +15,9 @@ use crate::stream::Entry;
 const INLINE: usize = 16;
 
 /// The text of an entry, with a line feed at the end.
-pub fn entry(entry: &Entry<'_>, charset: Charset) -> String {
+pub fn entry(entry: &Entry<'_>, charset: Charset, addresses: &Addresses) -> String {
     match entry {
-        Entry::Record(header, elements) => record(header, elements, charset),
+        Entry::Record(header, elements) => record(header, elements, charset, addresses),
         Entry::Lost { cpu, count } => {
             let records = if *count == 1 { "record" } else { "records" };
             format!("LOST {count} {records} on cpu {cpu}: its ring was full\n")
@@ -23,7 +25,7 @@ pub fn entry(entry: &Entry<'_>, charset: Charset) -> String {
     }
 }
 
-fn record(header: &Header, elements: &[u8], charset: Charset) -> String {
+fn record(header: &Header, elements: &[u8], charset: Charset, addresses: &Addresses) -> String {
     let (seconds, micros) = (header.time / 1_000_000_000, header.time / 1000 % 1_000_000);
     let probe = format!("{}.{}", header.major, header.minor);
     let mut out = format!(
@@ -36,29 +38,29 @@ fn record(header: &Header, elements: &[u8], charset: Charset) -> String {
     }
     let _ = write!(out, " {} ", name(&header.name, charset));
     let mut dumps = String::new();
+    if trace::is_trace(header)
+        && let Some(trace) = trace::Trace::parse(elements)
+    {
+        trace.text(&mut out, &mut dumps, charset, addresses);
+        return out + "\n" + &dumps;
+    }
     for element in Elements::new(elements) {
         out.push(' ');
         match element {
             Ok(Element::String(bytes)) => out.push_str(&quoted(bytes, charset)),
-            Ok(Element::Words(words) | Element::Positions(words)) => out.push_str(&join(words)),
-            Ok(Element::KernelStack(words)) => {
-                let _ = write!(out, "kernel[{}]", join(words));
-            }
-            Ok(Element::UserStack(words)) => {
-                let _ = write!(out, "user[{}]", join(words));
-            }
-            Ok(Element::Trace { code, parm1, parm2, .. }) => {
-                let _ = write!(out, "trace[{code:#x} {parm1:#x} {parm2:#x}]");
-            }
-            Ok(Element::Frame { called, .. }) => {
-                let _ = write!(out, "routine[{called:#x}]");
-            }
+            Ok(Element::Words(words)) => out.push_str(&join(words)),
             Ok(Element::Locals(words)) => {
                 let _ = write!(out, "locals[{}]", join(words));
             }
             Ok(Element::Globals(words)) => {
                 let _ = write!(out, "globals[{}]", join(words));
             }
+            Ok(Element::Positions(words)) => {
+                let _ = write!(out, "rpn stack[{}]", join(words));
+            }
+            Ok(Element::Trace { .. } | Element::Frame { .. }) => trace::element(&mut out, element),
+            Ok(Element::KernelStack(words)) => stack(&mut out, &mut dumps, "kernel", words, charset, addresses),
+            Ok(Element::UserStack(words)) => stack(&mut out, &mut dumps, "user", words, charset, addresses),
             Ok(Element::Memory(bytes)) if bytes.len() <= INLINE => {
                 let _ = write!(out, "[{}]", hex(bytes));
             }
@@ -79,7 +81,24 @@ fn record(header: &Header, elements: &[u8], charset: Charset) -> String {
     out
 }
 
-fn join(words: Words<'_>) -> String {
+/// How many return addresses there are, and below the line each of them.
+fn stack(out: &mut String, below: &mut String, whose: &str, words: Words<'_>, charset: Charset, addresses: &Addresses) {
+    if words.is_empty() {
+        let _ = write!(out, "[no {whose} stack]");
+        return;
+    }
+    let _ = write!(out, "[{whose} stack of {}]", words.len());
+    for (nth, address) in words.iter().enumerate() {
+        // The first is where the CPU is, the others are where calls return to.
+        let role = if nth == 0 { Role::Exact } else { Role::Return };
+        let name = addresses
+            .name(address, role)
+            .map_or(String::new(), |name| format!("  {}", plain(&name, charset)));
+        let _ = writeln!(below, "        {address:016x}{name}");
+    }
+}
+
+pub(super) fn join(words: Words<'_>) -> String {
     words.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
@@ -115,8 +134,10 @@ pub fn damage(error: ElementError) -> String {
         ElementError::Truncated { offset, needed, left } => {
             format!("the element at byte {offset} has {left} of its {needed} bytes")
         }
-        ElementError::TraceLength { offset, found, .. } => format!("the trace at byte {offset} has {found} words"),
         ElementError::FaultLength { offset, found } => format!("the fault at byte {offset} has {found} bytes"),
+        ElementError::TraceLength { offset, token, found } => {
+            format!("element {token:#04x} at byte {offset} has {found} words")
+        }
     }
 }
 
@@ -128,11 +149,17 @@ pub fn plain(text: &str, charset: Charset) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::assert_golden;
+    use crate::kallsyms::Kallsyms;
     use crate::render::samples;
     use proptest::prelude::*;
 
     fn show(elements: &[u8]) -> String {
-        entry(&Entry::Record(samples::header(), elements), Charset::Ascii)
+        entry(
+            &Entry::Record(samples::header(), elements),
+            Charset::Ascii,
+            &Addresses::unnamed(),
+        )
     }
 
     #[test]
@@ -151,7 +178,11 @@ mod tests {
             tid: 4243,
             ..samples::header()
         };
-        let line = entry(&Entry::Record(header, &samples::words(7, &[1])), Charset::Ascii);
+        let line = entry(
+            &Entry::Record(header, &samples::words(7, &[1])),
+            Charset::Ascii,
+            &Addresses::unnamed(),
+        );
         assert_eq!(line, "1.1     cpu 1       12.345678  4242/4243 cat  1\n");
     }
 
@@ -180,13 +211,86 @@ mod tests {
         );
     }
 
+    fn addresses() -> Addresses {
+        let list = "ffffffff81200000 T do_sys_openat2\nffffffff81200080 t do_syscall_64\nffffffff81201000 T next\n\
+            ffffffffc0100000 t e1000_probe\t[e1000]\nffffffffc0100080 T e1000_last\t[e1000]\n";
+        Addresses::from_symbols(Kallsyms::parse(list.to_owned()).unwrap())
+    }
+
+    fn traces() -> Vec<u8> {
+        let none = u64::MAX;
+        [
+            samples::string(b"kernel"),
+            samples::words(7, &[0xffff_ffff_8120_0009, 7, 3, 1, 2]),
+            samples::words(2, &[0x40, 1, 300, 23, 40]),
+            samples::words(3, &[12, 30]),
+            samples::words(4, &[1, 2]),
+            samples::words(5, &[3]),
+            samples::words(3, &[0, none]),
+            samples::words(6, &[4]),
+            samples::words(2, &[1, 0x1000, 0, 50, none]),
+            samples::words(3, &[0, none]),
+            samples::words(2, &[0, 0, 0, 60, none]),
+            samples::words(2, &[0x20, 0, 0, 61, none]),
+            samples::words(2, &[0x1234, 5, 6, 62, none]),
+            samples::words(2, &[0x40, 99, 6, 63, none]),
+            samples::words(2, &[0x8000, 5, 6, 64, none]),
+            vec![77],
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn stacks_and_traces_are_golden() {
+        let stacks = [
+            samples::string(b"/etc/passwd"),
+            samples::words(
+                8,
+                &[
+                    0xffff_ffff_8120_0009,
+                    0xffff_ffff_8120_0080,
+                    0xffff_ffff_8120_0123,
+                    0xffff_ffff_c010_0004,
+                    0xffff_8880_0000_0000,
+                ],
+            ),
+            samples::words(9, &[0x7f12_3456_7890, 0x40_1000]),
+            samples::words(7, &[1]),
+        ]
+        .concat();
+        let nothing = [samples::words(8, &[]), samples::words(9, &[])].concat();
+        let header = Header {
+            major: 0,
+            minor: 0,
+            ..samples::header()
+        };
+        let no_trace = samples::words(2, &[1, 2, 3, 4, 5]);
+        let (mut text, mut json) = (String::new(), String::new());
+        for record in [
+            Entry::Record(samples::header(), &stacks),
+            Entry::Record(samples::header(), &nothing),
+            Entry::Record(header, &traces()),
+            // A program may say that its record is one of these.
+            Entry::Record(header, &no_trace),
+        ] {
+            text += &entry(&record, Charset::Ascii, &addresses());
+            json += &crate::render::json::entry(&record, &addresses());
+        }
+        assert_golden("traces.txt", &text);
+        assert_golden("traces.json", &json);
+    }
+
     #[test]
     fn names_and_strings_are_harmless() {
         let header = Header {
             name: *b"\x1b]0;x\x07\0ignored\0\0",
             ..samples::header()
         };
-        let line = entry(&Entry::Record(header, &samples::string(b"a\"\nb\x9b")), Charset::Ascii);
+        let line = entry(
+            &Entry::Record(header, &samples::string(b"a\"\nb\x9b")),
+            Charset::Ascii,
+            &Addresses::unnamed(),
+        );
         assert_eq!(
             line,
             "1.1     cpu 1       12.345678  4242 \\x1b]0;x\\x07  \"a\\\"\\nb\\x9b\"\n"
@@ -195,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_loss_is_said() {
-        let lost = |count| entry(&Entry::Lost { cpu: 3, count }, Charset::Ascii);
+        let lost = |count| entry(&Entry::Lost { cpu: 3, count }, Charset::Ascii, &Addresses::unnamed());
         assert_eq!(lost(1), "LOST 1 record on cpu 3: its ring was full\n");
         assert_eq!(lost(17), "LOST 17 records on cpu 3: its ring was full\n");
     }
@@ -225,10 +329,14 @@ mod tests {
             elements in samples::any_elements(),
             name: [u8; 16],
             words: [u64; 9],
+            trace: bool,
         ) {
-            let header = Header { name, ..Header::from_words(&words) };
+            let mut header = Header { name, ..Header::from_words(&words) };
+            if trace {
+                (header.major, header.minor) = (0, 0);
+            }
             for charset in [Charset::Ascii, Charset::Unicode] {
-                let text = entry(&Entry::Record(header, &elements), charset);
+                let text = entry(&Entry::Record(header, &elements), charset, &Addresses::unnamed());
                 prop_assert!(text.ends_with('\n'));
                 prop_assert!(!text.chars().any(|c| c.is_control() && c != '\n'));
                 // Only lines of a dump follow the first.

@@ -4,7 +4,11 @@ use dprobes::record::header::{Header, RecordState};
 
 /// A record of probe 1.`minor` that logged a string.
 pub fn record(minor: u16, time: u64, cpu: u32, text: &str) -> Vec<u8> {
-    let elements = [&[1, text.len() as u8, 0], text.as_bytes()].concat();
+    record_of(minor, time, cpu, &[&[1, text.len() as u8, 0], text.as_bytes()].concat())
+}
+
+/// A record of probe 1.`minor` with these elements.
+pub fn record_of(minor: u16, time: u64, cpu: u32, elements: &[u8]) -> Vec<u8> {
     let mut name = [0; 16];
     name[..3].copy_from_slice(b"cat");
     let header = Header {
@@ -22,7 +26,7 @@ pub fn record(minor: u16, time: u64, cpu: u32, text: &str) -> Vec<u8> {
         name,
         facts: 0,
     };
-    bytes(&header, &elements)
+    bytes(&header, elements)
 }
 
 /// The record of a loss.
