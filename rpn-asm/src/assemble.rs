@@ -2,11 +2,13 @@
 
 use crate::diag::{Diagnostics, Session};
 use crate::encode::{Encoded, encode};
-use crate::parse::parse;
+use crate::parse::{parse, push_words};
 use crate::preprocess::{Files, IncludeError, Preprocessor, SystemFiles};
-use crate::problem::{PreprocessProblem, ProgramProblem};
-use crate::program::{Argument, Header, Probe};
+use crate::problem::{NameSpace, PreprocessProblem, ProgramProblem};
+use crate::program::{Argument, Header, Probe, Spanned};
 use crate::source::{SourceMap, Span};
+use crate::suggest::nearest;
+use dprobes::rpn::exception;
 use dprobes::rpn::object::Object;
 use dprobes::rpn::verify::verify;
 use std::path::{Path, PathBuf};
@@ -44,6 +46,8 @@ pub struct Assembled {
     pub warnings: Diagnostics,
     code: Vec<(u32, Span)>,
     points: Vec<Span>,
+    /// What a symbol may have been meant to be.
+    names: Vec<String>,
 }
 
 impl Assembled {
@@ -64,6 +68,12 @@ impl Assembled {
     #[must_use]
     pub fn point_span(&self, index: u32) -> Option<Span> {
         self.points.get(index as usize).copied()
+    }
+
+    /// The macro, variable or other name of the program that a symbol was perhaps meant to be, when there is no such symbol.
+    #[must_use]
+    pub fn similar_name(&self, symbol: &str) -> Option<String> {
+        nearest(symbol, self.names.iter().map(String::as_str))
     }
 
     /// Has the engine's own verifier check the object, as the kernel will before it takes it.
@@ -95,7 +105,7 @@ impl Assembled {
 /// Everything that is wrong with it, in the order of the text.
 pub fn assemble(name: &str, text: &str, options: &Options) -> Result<Assembled, Diagnostics> {
     let mut session = Session::default();
-    let encoded = run(name, text, options, &mut session);
+    let (encoded, names) = run(name, text, options, &mut session);
     let diagnostics = session.finish();
     match encoded {
         Some(e) => Ok(Assembled {
@@ -103,6 +113,7 @@ pub fn assemble(name: &str, text: &str, options: &Options) -> Result<Assembled, 
             warnings: diagnostics,
             code: e.code,
             points: e.points,
+            names,
         }),
         None => Err(diagnostics),
     }
@@ -133,7 +144,7 @@ pub fn assemble_file(path: &Path, options: &Options) -> Result<Assembled, Diagno
     Err(session.finish())
 }
 
-fn run(name: &str, text: &str, options: &Options, session: &mut Session) -> Option<Encoded> {
+fn run(name: &str, text: &str, options: &Options, session: &mut Session) -> (Option<Encoded>, Vec<String>) {
     let file = session.map.add(name.to_owned(), text.to_owned(), None);
     let mut preprocessor = Preprocessor::new(session, options.files.as_ref(), &options.include_paths);
     for definition in &options.defines {
@@ -143,31 +154,48 @@ fn run(name: &str, text: &str, options: &Options, session: &mut Session) -> Opti
     let (header, probes) = parse(&tokens, &macros, session);
     let encoded = encode(&header, &probes, file, session);
     if !session.has_errors() {
-        unused_variables(&header, &probes, session);
+        unused_names(&header, &probes, session);
     }
-    encoded.ok()
+    let variables = [&header.locals, &header.globals];
+    let mut names = macros;
+    names.extend(variables.into_iter().flat_map(|v| v.named()).map(str::to_owned));
+    names.extend(header.maps.names().map(str::to_owned));
+    names.extend(push_words().map(str::to_owned));
+    names.extend(exception::CODES.iter().map(|(name, _)| (*name).to_owned()));
+    (encoded.ok(), names)
 }
 
-fn unused_variables(header: &Header, probes: &[Probe], session: &mut Session) {
-    let mut used = vec![false; header.locals.names.len()];
-    // An index from the stack can be any of them.
-    let mut computed = false;
-    for i in probes.iter().flat_map(|p| &p.code) {
-        match i.argument {
-            Argument::Local(n) => used[usize::from(n)] = true,
-            _ => computed |= i.op.info().selectors.contains(&"lv"),
+fn unused_names(header: &Header, probes: &[Probe], session: &mut Session) {
+    let code = || probes.iter().flat_map(|p| &p.code);
+    let maps = header.maps.list.iter().map(|m| &m.name);
+    let spaces: [(NameSpace, Vec<&Spanned<String>>); 3] = [
+        (NameSpace::Local, header.locals.names.iter().collect()),
+        (NameSpace::Global, header.globals.names.iter().collect()),
+        (NameSpace::Map, maps.collect()),
+    ];
+    for (is, names) in spaces {
+        // An index from the stack can be any of them.
+        let computed = is.selector().is_some_and(|selector| {
+            code().any(|i| matches!(i.argument, Argument::None) && i.op.info().selectors.contains(&selector))
+        });
+        if computed {
+            continue;
         }
-    }
-    for (name, _) in header
-        .locals
-        .names
-        .iter()
-        .zip(used)
-        .filter(|(n, used)| !computed && !used && !n.value.is_empty())
-    {
-        let problem = ProgramProblem::UnusedVariable {
-            name: name.value.clone(),
-        };
-        session.report(name.span, problem);
+        let mut used = vec![false; names.len()];
+        for i in code() {
+            match (is, &i.argument) {
+                (NameSpace::Local, Argument::Local(n))
+                | (NameSpace::Global, Argument::Global(n))
+                | (NameSpace::Map, Argument::Map(n)) => used[usize::from(*n)] = true,
+                _ => {}
+            }
+        }
+        // Those that were declared by their number have no name, or one of digits.
+        let named = |n: &str| n.contains(|c: char| !c.is_ascii_digit());
+        for (name, _) in names.iter().zip(used).filter(|(n, used)| !used && named(&n.value)) {
+            let name = (*name).clone();
+            let problem = ProgramProblem::UnusedName { name: name.value, is };
+            session.report(name.span, problem);
+        }
     }
 }

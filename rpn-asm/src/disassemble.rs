@@ -1,11 +1,12 @@
 //! Object to text.
 
 use crate::lex::{is_name, quote};
+use crate::parse::push_words;
 use crate::program::{Attributes, Place};
-use dprobes::rpn::limits;
-use dprobes::rpn::object::{self, Location, ModType, Object, ObjectError, Point};
-use dprobes::rpn::op::{Op, Operand};
+use dprobes::rpn::object::{self, Location, Map, MapKind, ModType, Object, ObjectError, Point};
+use dprobes::rpn::op::{Op, Operand, facility};
 use dprobes::rpn::reg::Reg;
+use dprobes::rpn::{exception, limits};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -36,6 +37,11 @@ pub enum DisassembleError {
         /// The number.
         number: u16,
     },
+    /// A symbol for a word that is no operand.
+    Relocation {
+        /// Offset of the word in the code.
+        offset: u32,
+    },
     /// A branch to where no instruction of the same handler begins.
     Target {
         /// Offset of the branch in the code.
@@ -62,6 +68,12 @@ impl fmt::Display for DisassembleError {
                     "the instruction at offset {offset} of the code names register {number:#x}, which does not exist"
                 )
             }
+            Self::Relocation { offset } => {
+                write!(
+                    f,
+                    "there is a symbol for byte {offset} of the code, where no operand of a push begins"
+                )
+            }
             Self::Target { offset, target } => {
                 write!(
                     f,
@@ -86,7 +98,7 @@ pub fn disassemble(bytes: &[u8]) -> Result<String, DisassembleError> {
     let has_lines = object.lines().len() > 0 || object.points().any(|p| p.line() != 0);
     text.number(u32::from(has_lines), Some(object.source()));
     header(&object, &mut text);
-    let lines: HashMap<u32, u32> = object.lines().collect();
+    let mut tables = Tables::of(&object);
     let mut end = 0;
     for (index, point) in (0..).zip(object.points()) {
         if point.code().start != end {
@@ -94,15 +106,64 @@ pub fn disassemble(bytes: &[u8]) -> Result<String, DisassembleError> {
         }
         end = point.code().end;
         text.gap();
-        items(&point, &mut text);
+        items(&object, &point, &mut text);
         text.gap();
-        handler(&object, &point, &lines, &mut text)?;
+        handler(&object, &point, &mut tables, &mut text)?;
     }
     if end as usize != object.code().len() {
         let point = object.points().len() as u32;
         return Err(DisassembleError::Layout { point });
     }
+    if let Some(offset) = tables.symbols.keys().min() {
+        return Err(DisassembleError::Relocation { offset: *offset });
+    }
     Ok(text.finish())
+}
+
+/// What is looked up for each instruction.
+struct Tables<'a> {
+    lines: HashMap<u32, u32>,
+    /// Symbols of words in the code, by the words' offsets, until they are written.
+    symbols: HashMap<u32, (&'a str, i64)>,
+    locals: Vec<&'a str>,
+    globals: Vec<&'a str>,
+    maps: Vec<&'a str>,
+}
+
+impl<'a> Tables<'a> {
+    fn of(object: &Object<'a>) -> Self {
+        Self {
+            lines: object.lines().collect(),
+            symbols: object.relocations().map(|r| (r.offset, (r.symbol, r.addend))).collect(),
+            locals: object.locals().collect(),
+            globals: object.globals().collect(),
+            maps: object.maps().map(|m| m.name).collect(),
+        }
+    }
+
+    /// The symbol of the word at this offset, as it is written.
+    fn symbol(&mut self, offset: u32) -> Option<String> {
+        let (name, addend) = self.symbols.remove(&offset)?;
+        let names = [&self.locals, &self.globals, &self.maps];
+        let other = push_words().any(|w| w == name)
+            || Reg::from_name(name).is_some()
+            || exception::CODES.iter().any(|(n, _)| *n == name)
+            || names.iter().any(|all| all.contains(&name));
+        let symbol = if other { quote(name) } else { plain_or_quoted(name) };
+        Some(sum(symbol, addend))
+    }
+}
+
+/// The variable or map of this index, by its name if it has one that reads back.
+fn indexed(names: &[&str], index: u64) -> String {
+    match usize::try_from(index).ok().and_then(|n| names.get(n)) {
+        Some(name) if plain(name) => (*name).to_owned(),
+        _ => index.to_string(),
+    }
+}
+
+fn plain_or_quoted(name: &str) -> String {
+    if plain(name) { name.to_owned() } else { quote(name) }
 }
 
 fn header(object: &Object<'_>, text: &mut Text) {
@@ -118,10 +179,15 @@ fn header(object: &Object<'_>, text: &mut Text) {
     text.item_unless("logmax", object.logmax(), limits::LOG_MAX);
     text.item_unless("ex_logmax", object.ex_logmax(), limits::EX_LOG_MAX);
     text.item_unless("jmpmax", object.jmpmax(), limits::JMP_MAX);
-    variables("vars", object.locals(), text);
-    // A global variable whose name is its number was written without one.
-    let unnumbered = |(number, name)| if u16::to_string(&number) == name { "" } else { name };
-    variables("globals", (0..).zip(object.globals()).map(unnumbered), text);
+    text.item_unless("heapmax", object.heapmax(), 0);
+    if object.auto_stack_trace() {
+        text.item("autostacktrace", "yes");
+    }
+    locals(object.locals(), text);
+    globals(object.globals().collect(), text);
+    for map in object.maps() {
+        text.item(&format!("map {}", plain_or_quoted(map.name)), describe(&map));
+    }
 }
 
 /// A name that reads back as itself: not as a macro that is always there.
@@ -129,17 +195,56 @@ fn plain(name: &str) -> bool {
     is_name(name) && name != "_" && !["__LINE__", "__FILE__", "__COUNTER__"].contains(&name)
 }
 
-fn variables<'a>(item: &str, names: impl Iterator<Item = &'a str>, text: &mut Text) {
+fn locals<'a>(names: impl ExactSizeIterator<Item = &'a str>, text: &mut Text) {
     let names: Vec<_> = names.map(|n| if plain(n) { n } else { "_" }).collect();
     if names.is_empty() {
     } else if names.iter().all(|n| *n == "_") {
-        text.item(item, names.len());
+        text.item("vars", names.len());
     } else {
-        text.item(item, names.join(", "));
+        text.item("vars", names.join(", "));
     }
 }
 
-fn items(point: &Point<'_>, text: &mut Text) {
+fn globals(names: Vec<&str>, text: &mut Text) {
+    if names.is_empty() {
+    } else if names.iter().enumerate().all(|(n, name)| n.to_string() == **name) {
+        text.item("globals", names.len());
+    } else {
+        let names: Vec<_> = names.into_iter().map(plain_or_quoted).collect();
+        text.item("globals", names.join(", "));
+    }
+}
+
+fn describe(map: &Map<'_>) -> String {
+    let kind = match map.kind {
+        MapKind::Count => "count",
+        MapKind::Sum => "sum",
+        MapKind::Min => "min",
+        MapKind::Max => "max",
+        MapKind::Avg => "avg",
+        MapKind::Log2 => "log2",
+        MapKind::Linear { .. } => "linear",
+    };
+    let mut all = vec![kind.to_owned()];
+    if let MapKind::Linear { min, max, step } = map.kind {
+        let signed = |n: i64| match n {
+            // Its amount is not a signed number.
+            i64::MIN => format!("-{} - 1", i64::MAX),
+            n => n.to_string(),
+        };
+        all.push(format!("min = {}, max = {}, step = {step}", signed(min), signed(max)));
+    }
+    if map.keys != 0 {
+        all.push(format!("keys = {}", map.keys));
+    }
+    let usual = if map.keys == 0 { 1 } else { limits::MAP_ENTRIES };
+    if map.entries != usual {
+        all.push(format!("entries = {}", map.entries));
+    }
+    all.join(", ")
+}
+
+fn items(object: &Object<'_>, point: &Point<'_>, text: &mut Text) {
     let place = match point.location() {
         Location::Place(object::Place::Absolute(a)) => Place::Absolute(a),
         Location::Place(object::Place::ModuleOffset(o)) => Place::Offset(o),
@@ -170,22 +275,28 @@ fn items(point: &Point<'_>, text: &mut Text) {
     if point.ex_mask() != usual.ex_mask {
         text.item("ex_mask", format!("{:#06x}", point.ex_mask()));
     }
+    if point.suspended() {
+        text.item("suspended", "yes");
+    }
+    text.item_unless("heap", point.heap(), object.heapmax());
 }
 
 fn location(place: &Place) -> String {
     match place {
-        Place::Symbol(s, n) => {
-            let symbol = if plain(s) { s.clone() } else { quote(s) };
-            match n {
-                0 => symbol,
-                // Its amount is not a signed number.
-                &i64::MIN => format!("{symbol} + (-{:#x} - 1)", i64::MAX),
-                n if *n < 0 => format!("{symbol} - {:#x}", n.unsigned_abs()),
-                n => format!("{symbol} + {n:#x}"),
-            }
-        }
+        Place::Symbol(s, n) => sum(plain_or_quoted(s), *n),
         Place::Line(file, line) => format!("{}:{line}", quote(file)),
         _ => place.display(),
+    }
+}
+
+/// A symbol and what to add to it.
+fn sum(symbol: String, addend: i64) -> String {
+    match addend {
+        0 => symbol,
+        // Its amount is not a signed number.
+        i64::MIN => format!("{symbol} + (-{:#x} - 1)", i64::MAX),
+        n if n < 0 => format!("{symbol} - {:#x}", n.unsigned_abs()),
+        n => format!("{symbol} + {n:#x}"),
     }
 }
 
@@ -193,7 +304,7 @@ fn location(place: &Place) -> String {
 struct Decoded {
     offset: u32,
     op: Op,
-    /// The operand as it is in the code, sign-extended for a branch.
+    /// The operand as it is in the code, sign-extended for a branch and a position.
     value: u64,
 }
 
@@ -215,9 +326,11 @@ fn decode(code: &[u8], range: std::ops::Range<u32>) -> Result<Vec<Decoded>, Disa
         let mut word = [0; 8];
         word[..operand.len()].copy_from_slice(operand);
         let mut value = u64::from_le_bytes(word);
-        if op.info().operand == Operand::Branch {
-            value = i64::from(value as u32 as i32).cast_unsigned();
-        }
+        value = match op.info().operand {
+            Operand::Branch => i64::from(value as u32 as i32).cast_unsigned(),
+            Operand::S16 => i64::from(value as u16 as i16).cast_unsigned(),
+            _ => value,
+        };
         all.push(Decoded { offset, op, value });
         offset += op.size() as u32;
     }
@@ -227,7 +340,7 @@ fn decode(code: &[u8], range: std::ops::Range<u32>) -> Result<Vec<Decoded>, Disa
 fn handler(
     object: &Object<'_>,
     point: &Point<'_>,
-    lines: &HashMap<u32, u32>,
+    tables: &mut Tables<'_>,
     text: &mut Text,
 ) -> Result<(), DisassembleError> {
     let code = decode(object.code(), point.code())?;
@@ -244,8 +357,6 @@ fn handler(
     for (n, label) in labels.values_mut().enumerate() {
         *label = format!("L{}", n + 1);
     }
-    let locals: Vec<_> = object.locals().collect();
-    let globals: Vec<_> = object.globals().collect();
     for i in &code {
         let label = labels
             .get(&i64::from(i.offset))
@@ -253,21 +364,16 @@ fn handler(
             .unwrap_or_default();
         let operand = match i.op.info().operand {
             Operand::None => None,
-            Operand::U8 | Operand::U16 | Operand::Map | Operand::Group | Operand::Facility => Some(i.value.to_string()),
-            Operand::S16 => Some((i.value as u16).cast_signed().to_string()),
-            Operand::Word => Some(number(i.value)),
+            Operand::U8 | Operand::U16 | Operand::Group => Some(i.value.to_string()),
+            Operand::S16 => Some(i.value.cast_signed().to_string()),
+            Operand::Word => Some(tables.symbol(i.offset + 1).unwrap_or_else(|| number(i.value))),
             Operand::Branch => i.target().and_then(|t| labels.get(&t).cloned()),
-            Operand::Local | Operand::Global => {
-                let names = if i.op.info().operand == Operand::Local {
-                    &locals
-                } else {
-                    &globals
-                };
-                let name = usize::try_from(i.value).ok().and_then(|n| names.get(n));
-                Some(match name {
-                    Some(name) if plain(name) => (*name).to_owned(),
-                    _ => i.value.to_string(),
-                })
+            Operand::Local => Some(indexed(&tables.locals, i.value)),
+            Operand::Global => Some(indexed(&tables.globals, i.value)),
+            Operand::Map => Some(indexed(&tables.maps, i.value)),
+            Operand::Facility => {
+                let named = facility::NAMES.iter().find(|(_, number)| u64::from(*number) == i.value);
+                Some(named.map_or_else(|| i.value.to_string(), |(name, _)| (*name).to_owned()))
             }
             Operand::Reg => {
                 let number = i.value as u16;
@@ -280,7 +386,7 @@ fn handler(
         let mut operands: Vec<&str> = info.selectors.to_vec();
         operands.extend(operand.as_deref());
         let line = format!("{label:7} {:7} {}", info.mnemonic, operands.join(", "));
-        let number = lines.get(&i.offset).copied().unwrap_or(0);
+        let number = tables.lines.get(&i.offset).copied().unwrap_or(0);
         text.at(number, line.trim_end());
     }
     Ok(())

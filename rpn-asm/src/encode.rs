@@ -1,13 +1,13 @@
 //! A program to an object.
 
 use crate::diag::{Reported, Session};
-use crate::problem::ProgramProblem;
-use crate::program::{Argument, Header, Instruction, Place, Probe};
+use crate::problem::{OperandProblem, ProgramProblem};
+use crate::program::{Argument, Header, Instruction, Map, Place, Probe, Spanned};
 use crate::source::{FileId, Span};
-use dprobes::rpn::object::layout::{self, kind};
-use dprobes::rpn::object::{self, ModType, Object};
+use dprobes::rpn::object::layout::{self, kind, map_kind};
+use dprobes::rpn::object::{self, MapKind, ModType, Object};
 use dprobes::rpn::op::{Flow, Operand};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use zerocopy::IntoBytes;
 
 /// An object and where its parts were written.
@@ -31,22 +31,17 @@ pub(crate) fn encode(
     let name = strings.put(header.name.as_deref().unwrap_or(""));
     let source = strings.put(session.map.debug_name(source));
     let locals: Vec<_> = header.locals.names.iter().map(|n| strings.put(&n.value)).collect();
-    // What is shared is shared by name: a variable without one has its number for a name.
-    let globals: Vec<_> = (0..)
-        .zip(&header.globals.names)
-        .map(|(number, n)| match n.value.as_str() {
-            "" => strings.put(&u16::to_string(&number)),
-            name => strings.put(name),
-        })
-        .collect();
+    let globals: Vec<_> = header.globals.names.iter().map(|n| strings.put(&n.value)).collect();
+    let maps: Vec<_> = header.maps.list.iter().map(|m| map(m, &mut strings)).collect();
+    code.groups = probes.iter().map(|p| p.attributes.group).collect();
     for probe in probes {
         for l in &probe.labels {
             code.labels.entry(l.name.as_str()).or_insert(l.span);
         }
     }
     for probe in probes {
-        let range = code.handler(probe, session);
-        points.push(point(probe, range, &mut strings, session));
+        let range = code.handler(probe, &mut strings, session);
+        points.push(point(probe, header, range, &mut strings, session));
     }
     let lines: Vec<_> = code
         .places
@@ -67,7 +62,11 @@ pub(crate) fn encode(
         total_len: 0.into(),
         checksum: 0.into(),
         modtype: header.modtype.unwrap_or(ModType::Kernel) as u8,
-        flags: 0,
+        flags: if header.auto_stack_trace {
+            layout::AUTO_STACK_TRACE
+        } else {
+            0
+        },
         major: header.major.unwrap_or(0).into(),
         id: header.id.into(),
         logmax: header.logmax().into(),
@@ -75,15 +74,15 @@ pub(crate) fn encode(
         jmpmax: header.jmpmax().into(),
         locals: short(locals.len()),
         globals: short(globals.len()),
-        heapmax: 0.into(),
+        heapmax: header.heapmax.into(),
         name,
         source,
         points: count(points.len()),
         lines: count(lines.len()),
         code_len: count(code.bytes.len()),
         strings_len: count(strings.text.len()),
-        relocations: 0.into(),
-        maps: 0.into(),
+        relocations: count(code.relocations.len()),
+        maps: short(maps.len()),
         reserved: [0; 18],
     };
     let mut bytes = Vec::new();
@@ -92,6 +91,8 @@ pub(crate) fn encode(
         points.as_bytes(),
         locals.as_bytes(),
         globals.as_bytes(),
+        maps.as_bytes(),
+        code.relocations.as_bytes(),
         lines.as_bytes(),
         &code.bytes,
         strings.text.as_bytes(),
@@ -111,7 +112,13 @@ pub(crate) fn encode(
     })
 }
 
-fn point(probe: &Probe, range: std::ops::Range<u32>, strings: &mut Strings, session: &Session) -> layout::Point {
+fn point(
+    probe: &Probe,
+    header: &Header,
+    range: std::ops::Range<u32>,
+    strings: &mut Strings,
+    session: &Session,
+) -> layout::Point {
     let place = probe.place.clone().unwrap_or(Place::Offset(0));
     let display = strings.put(&probe.display.clone().unwrap_or_else(|| place.display()));
     let (kind, value, symbol) = match &place {
@@ -122,19 +129,24 @@ fn point(probe: &Probe, range: std::ops::Range<u32>, strings: &mut Strings, sess
     };
     let mut opcode = [0; 15];
     opcode[..probe.opcode.len()].copy_from_slice(&probe.opcode);
+    let attributes = &probe.attributes;
+    let mut flags = 0;
+    for (flag, on) in [
+        (layout::LOG_ON_FAULT, attributes.log_on_fault),
+        (layout::SUSPENDED, attributes.suspended),
+    ] {
+        if on {
+            flags |= flag;
+        }
+    }
     layout::Point {
         kind,
         opcode_len: probe.opcode.len() as u8,
-        flags: if probe.attributes.log_on_fault {
-            layout::LOG_ON_FAULT
-        } else {
-            0
-        }
-        .into(),
+        flags: flags.into(),
         minor: probe.minor.unwrap_or(0).into(),
-        group: probe.attributes.group.into(),
-        type_: probe.attributes.kind.into(),
-        ex_mask: probe.attributes.ex_mask.into(),
+        group: attributes.group.into(),
+        type_: attributes.kind.into(),
+        ex_mask: attributes.ex_mask.into(),
         line: session.map.debug_line(probe.span).into(),
         value: value.into(),
         symbol: strings.put_beginning(symbol, display),
@@ -145,8 +157,30 @@ fn point(probe: &Probe, range: std::ops::Range<u32>, strings: &mut Strings, sess
         code_end: range.end.into(),
         opcode,
         reserved0: 0,
-        heap: 0.into(),
+        heap: probe.heap.unwrap_or(header.heapmax).into(),
         reserved: [0; 6],
+    }
+}
+
+fn map(map: &Map, strings: &mut Strings) -> layout::Map {
+    let (kind, (min, max, step)) = match map.kind {
+        MapKind::Count => (map_kind::COUNT, (0, 0, 0)),
+        MapKind::Sum => (map_kind::SUM, (0, 0, 0)),
+        MapKind::Min => (map_kind::MIN, (0, 0, 0)),
+        MapKind::Max => (map_kind::MAX, (0, 0, 0)),
+        MapKind::Avg => (map_kind::AVG, (0, 0, 0)),
+        MapKind::Log2 => (map_kind::LOG2, (0, 0, 0)),
+        MapKind::Linear { min, max, step } => (map_kind::LINEAR, (min, max, step)),
+    };
+    layout::Map {
+        kind,
+        keys: map.keys,
+        reserved: 0.into(),
+        entries: map.entries.into(),
+        min: min.into(),
+        max: max.into(),
+        step: step.into(),
+        name: strings.put(&map.name.value),
     }
 }
 
@@ -196,10 +230,13 @@ struct Code<'a> {
     places: Vec<(u32, Span)>,
     /// Labels of all probes, for the message that they are out of reach.
     labels: HashMap<&'a str, Span>,
+    relocations: Vec<layout::Relocation>,
+    /// The groups of all probes.
+    groups: BTreeSet<u16>,
 }
 
 impl Code<'_> {
-    fn handler(&mut self, probe: &Probe, session: &mut Session) -> std::ops::Range<u32> {
+    fn handler(&mut self, probe: &Probe, strings: &mut Strings, session: &mut Session) -> std::ops::Range<u32> {
         let start = self.bytes.len();
         let mut offsets = Vec::with_capacity(probe.code.len());
         let mut at = start;
@@ -211,7 +248,7 @@ impl Code<'_> {
         let mut used = HashSet::new();
         for (i, offset) in probe.code.iter().zip(&offsets) {
             self.places.push((*offset as u32, i.span));
-            self.instruction(i, &labels, &mut used, probe, session);
+            self.instruction(i, &labels, &mut used, probe, strings, session);
         }
         if !probe.damaged {
             ends(probe, session);
@@ -247,6 +284,7 @@ impl Code<'_> {
         labels: &HashMap<String, usize>,
         used: &mut HashSet<String>,
         probe: &Probe,
+        strings: &mut Strings,
         session: &mut Session,
     ) {
         self.bytes.push(i.op.byte());
@@ -254,7 +292,19 @@ impl Code<'_> {
             Argument::None => 0,
             Argument::Number(n) => *n,
             Argument::Register(r) => r.number().into(),
-            Argument::Local(n) => (*n).into(),
+            Argument::Local(n) | Argument::Global(n) | Argument::Map(n) => (*n).into(),
+            Argument::Group(group) => {
+                self.group(group, session);
+                group.value.into()
+            }
+            Argument::Symbol { name, addend } => {
+                self.relocations.push(layout::Relocation {
+                    offset: (self.bytes.len() as u32).into(),
+                    symbol: strings.put(&name.value),
+                    addend: (*addend).into(),
+                });
+                0
+            }
             Argument::Label(l) => {
                 used.insert(l.value.clone());
                 let end = self.bytes.len() + Operand::Branch.size();
@@ -262,7 +312,7 @@ impl Code<'_> {
                     // Code is far shorter than what a branch can reach; the object's own check has the last word.
                     Some(target) => (*target as i64 - end as i64) as u64,
                     None => {
-                        let problem = ProgramProblem::UnknownLabel {
+                        let problem = OperandProblem::UnknownLabel {
                             name: l.value.clone(),
                             near: session.nearest(&l.value, probe.labels.iter().map(|l| l.name.as_str())),
                             elsewhere: self.labels.get(l.value.as_str()).copied(),
@@ -275,6 +325,16 @@ impl Code<'_> {
         };
         let size = i.op.info().operand.size();
         self.bytes.extend_from_slice(&value.to_le_bytes()[..size]);
+    }
+
+    fn group(&self, group: &Spanned<u16>, session: &mut Session) {
+        if !self.groups.contains(&group.value) {
+            let problem = OperandProblem::UnknownGroup {
+                group: group.value,
+                known: self.groups.iter().copied().collect(),
+            };
+            session.report(group.span, problem);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::cursor::Cursor;
 use crate::diag::{Reported, Session};
 use crate::lex::{Token, TokenKind, character_value, string_value};
-use crate::problem::{ExpressionProblem, ProgramProblem};
+use crate::problem::{ExpressionProblem, OperandProblem};
 use crate::source::Span;
 use crate::value::Value;
 use dprobes::rpn::exception;
@@ -18,7 +18,7 @@ pub(crate) enum Meaning {
     /// Something whose address is found out later.
     Symbol,
     /// Something that has no place here.
-    Misplaced(ProgramProblem),
+    Misplaced(OperandProblem),
     /// Nothing.
     Undefined,
 }
@@ -251,12 +251,16 @@ impl Parser<'_> {
 
     fn undefined(&mut self, token: &Token) -> Reported {
         let name = token.text.to_string();
-        let macros = self.macros.iter().map(String::as_str);
-        let near = self
-            .session
-            .nearest(&name, macros.chain(exception::CODES.iter().map(|(n, _)| *n)));
+        let near = self.near(&name);
         self.session
             .report(token.span, ExpressionProblem::UndefinedName { name, near })
+    }
+
+    /// The constant that was perhaps meant.
+    fn near(&self, name: &str) -> Option<String> {
+        let macros = self.macros.iter().map(String::as_str);
+        self.session
+            .nearest(name, macros.chain(exception::CODES.iter().map(|(n, _)| *n)))
     }
 
     fn constant(&mut self, t: &Term, operator: &str) -> Result<(), Reported> {
@@ -267,13 +271,12 @@ impl Parser<'_> {
     }
 
     fn no_symbol(&mut self, operator: &str, (symbol, span): (String, Span)) -> Reported {
-        self.session.report(
-            span,
-            ExpressionProblem::SymbolOperator {
-                operator: operator.into(),
-                symbol,
-            },
-        )
+        let problem = ExpressionProblem::SymbolOperator {
+            operator: operator.into(),
+            near: self.near(&symbol),
+            symbol,
+        };
+        self.session.report(span, problem)
     }
 
     fn no_operand(&mut self, c: &Cursor<'_>) -> Reported {

@@ -1,7 +1,7 @@
 //! A program between text and object.
 
 use crate::source::Span;
-use dprobes::rpn::object::ModType;
+use dprobes::rpn::object::{MapKind, ModType};
 use dprobes::rpn::op::Op;
 use dprobes::rpn::reg::Reg;
 use dprobes::rpn::{exception, limits};
@@ -23,8 +23,11 @@ pub(crate) struct Header {
     pub logmax: Option<u16>,
     pub ex_logmax: Option<u16>,
     pub jmpmax: Option<u16>,
+    pub heapmax: u16,
+    pub auto_stack_trace: bool,
     pub locals: Variables,
     pub globals: Variables,
+    pub maps: Maps,
     /// What a probe has that says nothing else.
     pub defaults: Attributes,
 }
@@ -62,6 +65,34 @@ impl Variables {
     }
 }
 
+/// Maps by index.
+#[derive(Debug, Default)]
+pub(crate) struct Maps {
+    pub list: Vec<Map>,
+    /// A declaration was wrong, which has been reported: any name may be one of them.
+    pub broken: bool,
+}
+
+impl Maps {
+    pub fn index(&self, name: &str) -> Option<u16> {
+        let at = self.list.iter().position(|m| m.name.value == name)?;
+        u16::try_from(at).ok()
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().map(|m| m.name.value.as_str())
+    }
+}
+
+/// A map.
+#[derive(Debug)]
+pub(crate) struct Map {
+    pub name: Spanned<String>,
+    pub kind: MapKind,
+    pub keys: u8,
+    pub entries: u32,
+}
+
 /// The items a header can set for all probes.
 #[derive(Debug, Clone)]
 pub(crate) struct Attributes {
@@ -69,6 +100,7 @@ pub(crate) struct Attributes {
     pub kind: u16,
     pub ex_mask: u16,
     pub log_on_fault: bool,
+    pub suspended: bool,
 }
 
 impl Default for Attributes {
@@ -78,6 +110,7 @@ impl Default for Attributes {
             kind: 0,
             ex_mask: exception::DEFAULT_MASK,
             log_on_fault: false,
+            suspended: false,
         }
     }
 }
@@ -117,6 +150,8 @@ pub(crate) struct Probe {
     pub pass_count: u64,
     pub max_hits: u64,
     pub attributes: Attributes,
+    /// `None` for as much as `heapmax`.
+    pub heap: Option<u16>,
     pub code: Vec<Instruction>,
     pub labels: Vec<Label>,
     /// Lines that were wrong, and so are missing in `code`.
@@ -148,5 +183,13 @@ pub(crate) enum Argument {
     Number(u64),
     Register(Reg),
     Local(u16),
+    Global(u16),
+    Map(u16),
+    Group(Spanned<u16>),
+    /// The address of a symbol and what to add to it.
+    Symbol {
+        name: Spanned<String>,
+        addend: i64,
+    },
     Label(Spanned<String>),
 }

@@ -31,6 +31,15 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, _, c)| c.to_owned())
 }
 
+/// Names so much alike that the one is probably a misspelling of the other: one letter too many, too few or another, two letters
+/// swapped, or nothing but their case.
+pub(crate) fn nearly_the_same(a: &str, b: &str) -> bool {
+    if a == b || a.len().min(b.len()) < 3 || a.len().abs_diff(b.len()) > 1 {
+        return false;
+    }
+    a.eq_ignore_ascii_case(b) || (a.len().min(b.len()) > 3 && strsim::osa_distance(a, b) == 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::piece;
+use common::{piece, program};
 use proptest::prelude::*;
 use rpn_asm::{Options, assemble, format};
 use std::path::{Path, PathBuf};
@@ -167,6 +167,26 @@ proptest! {
         let tidy = formatted(&text);
         let words = |t: &str| t.split_whitespace().collect::<String>();
         prop_assert_eq!(words(&text), words(&tidy));
+    }
+
+    /// Programs that use everything, with their white space changed.
+    #[test]
+    fn programs_keep_their_meaning(program in program(), spaces in prop::collection::vec(prop::sample::select(vec!["", " ", "\t", " /* */ "]), 20)) {
+        let mut spaces = spaces.iter().cycle();
+        let text = program.text();
+        let mut wild = String::new();
+        for c in text.chars() {
+            match c {
+                // Where a space separates two words there must be one.
+                ' ' => { wild.push(' '); wild.push_str(spaces.next().unwrap()) }
+                ',' | '=' | '+' => { wild.push_str(spaces.next().unwrap()); wild.push(c); wild.push_str(spaces.next().unwrap()) }
+                c => wild.push(c),
+            }
+        }
+        for text in [text, wild] {
+            prop_assert!(assemble("t.rpn", &text, &Options::default()).is_ok(), "{}", text);
+            same_object("t.rpn", &text, &formatted(&text), &Options::default());
+        }
     }
 
     /// Pieces of the language in any order: what is assembled, and how many errors there are, stays.

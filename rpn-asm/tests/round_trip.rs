@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::piece;
-use dprobes::rpn::object::layout::{self, Header, kind};
+use common::{piece, program};
+use dprobes::rpn::object::layout::{self, Header};
 use dprobes::rpn::object::{self, Object};
-use dprobes::rpn::op::{Op, Operand};
+use dprobes::rpn::op::Op;
 use dprobes::rpn::reg::Reg;
 use proptest::prelude::*;
 use rpn_asm::{DisassembleError, Options, assemble, disassemble};
@@ -143,178 +143,54 @@ fn resolved_objects_have_text_too() {
     assert!(text.contains("display    = \"do_sys_openat2+0x1f\""), "{text}");
 }
 
-/// An instruction of the table with an operand in its range; branches as an index into the instructions.
-fn instruction() -> impl Strategy<Value = (Op, u64)> {
-    let value = prop_oneof![any::<u64>(), 0u64..300, any::<i8>().prop_map(|n| i64::from(n) as u64)];
-    let with_text = |op: &Op| !matches!(op.byte(), 0x0e..=0x10 | 0x1c..=0x28 | 0x48 | 0x49 | 0x5d..=0x61 | 0x70..=0x89 | 0x8c..=0x98 | 0x9d..);
-    let all: Vec<Op> = Op::ALL.iter().copied().filter(with_text).collect();
-    (prop::sample::select(all), value)
-}
-
-/// A program made of bytes, not of text.
-#[derive(Debug, Clone)]
-struct Raw {
-    handlers: Vec<(Vec<(Op, u64)>, u32)>,
-    locals: Vec<String>,
-    lines: Vec<Option<u32>>,
-    place: (u8, u64, String),
-    numbers: (u16, u16, u64, u64, u32, bool),
-}
-
-fn raw() -> impl Strategy<Value = Raw> {
-    let name = prop_oneof![
-        "[a-z_][a-z0-9_]{0,6}",
-        "[a-z]{1,3}\\.[a-z]{1,3}\\.[0-9]",
-        "[ -~\u{e9}\u{2028}]{1,8}",
-        Just("__FILE__".to_owned()),
-    ];
-    let place = (0u8..4, any::<u64>(), name.clone()).prop_map(|(k, v, s)| match k {
-        kind::SYMBOL => (k, v, s),
-        kind::SOURCE => (k, (v % u64::from(u32::MAX)) + 1, s),
-        _ => (k, v, String::new()),
-    });
-    let handler = (prop::collection::vec(instruction(), 0..30), 0u32..500);
-    let local = prop_oneof![Just(String::new()), "[a-z_]{2,9}", "[a-z]\\.[a-z]"];
-    (
-        prop::collection::vec(handler, 1..4),
-        prop::collection::btree_set(local, 0..5),
-        prop::collection::vec(prop::option::weighted(0.9, 1u32..2000), 100),
-        place,
-        any::<(u16, u16, u64, u64, u32, bool)>(),
-    )
-        .prop_map(|(handlers, locals, lines, place, numbers)| Raw {
-            handlers,
-            locals: locals.into_iter().collect(),
-            lines,
-            place,
-            numbers,
-        })
-}
-
-impl Raw {
-    fn code(&self) -> (Vec<u8>, Vec<std::ops::Range<u32>>, Vec<u32>) {
-        let (mut code, mut ranges, mut starts) = (Vec::new(), Vec::new(), Vec::new());
-        for (instructions, _) in &self.handlers {
-            let begin = code.len();
-            let mut all = instructions.clone();
-            all.push((Op::Exit, 0));
-            let mut offsets = vec![];
-            let mut at = begin;
-            for (op, _) in &all {
-                offsets.push(at);
-                at += op.size();
-            }
-            for ((op, value), offset) in all.iter().zip(&offsets) {
-                let value = match op.info().operand {
-                    Operand::Branch => {
-                        let target = offsets[*value as usize % offsets.len()] as i64;
-                        (target - (*offset + op.size()) as i64) as u64
-                    }
-                    Operand::Reg => {
-                        let writable: Vec<_> = Reg::ALL.iter().filter(|r| r.is_writable()).collect();
-                        writable[*value as usize % writable.len()].number().into()
-                    }
-                    Operand::Local => value % self.locals.len().max(1) as u64,
-                    _ => *value,
-                };
-                code.push(op.byte());
-                code.extend_from_slice(&value.to_le_bytes()[..op.info().operand.size()]);
-            }
-            starts.extend(offsets.iter().map(|o| *o as u32));
-            ranges.push(begin as u32..code.len() as u32);
-        }
-        (code, ranges, starts)
-    }
-
-    /// Instructions that name a local variable the program does not have cannot be written as text.
-    fn sound(mut self) -> Self {
-        if self.locals.is_empty() {
-            for (instructions, _) in &mut self.handlers {
-                instructions.retain(|(op, _)| op.info().operand != Operand::Local);
-            }
-        }
-        self
-    }
-
-    /// The text of an object like this, written without the disassembler.
-    fn text(&self) -> String {
-        let (code, ranges, starts) = self.code();
-        let (major, minor, pass, max, id, fault) = self.numbers;
-        let mut text = format!("name = \"m\"\nmodtype = user\nmajor = {}\nid = {id}\n", major.max(1));
-        if !self.locals.is_empty() {
-            let names: Vec<_> = self.locals.iter().map(|n| if n.is_empty() { "_" } else { n }).collect();
-            writeln!(text, "vars = {}", names.join(", ")).unwrap();
-        }
-        let mut lines = self.lines.iter().cycle();
-        for range in ranges {
-            let (k, value, symbol) = &self.place;
-            let symbol: String = symbol.bytes().map(|b| format!("\\{b:03o}")).collect();
-            match *k {
-                kind::ABSOLUTE => writeln!(text, "address = {value:#x}"),
-                kind::MODULE_OFFSET => writeln!(text, "offset = {value}"),
-                kind::SYMBOL if value.cast_signed() < 0 => {
-                    writeln!(text, "offset = \"{symbol}\" - {:#x} - 1", !value)
-                }
-                kind::SYMBOL => writeln!(text, "offset = {value} + \"{symbol}\""),
-                _ => writeln!(text, "offset = \"{symbol}\" : {value}"),
-            }
-            .unwrap();
-            writeln!(text, "minor = {minor}\npass_count = {pass}\nmax_hits = {max}").unwrap();
-            if fault {
-                text.push_str("logonfault = yes\n");
-            }
-            let mut at = range.start;
-            while at < range.end {
-                let op = Op::from_byte(code[at as usize]).unwrap();
-                let mut word = [0; 8];
-                let bytes = &code[at as usize + 1..at as usize + op.size()];
-                word[..bytes.len()].copy_from_slice(bytes);
-                let n = u64::from_le_bytes(word);
-                let separator = if op.info().selectors.is_empty() { " " } else { ", " };
-                let operand = match op.info().operand {
-                    Operand::None => String::new(),
-                    Operand::Branch => {
-                        let target = i64::from(at) + op.size() as i64 + i64::from(n as i32);
-                        assert!(starts.contains(&(target as u32)));
-                        format!("{separator}at{target}")
-                    }
-                    Operand::Reg => format!("{separator}{}", Reg::from_number(n as u16).unwrap()),
-                    Operand::Local => format!("{separator}{n}"),
-                    _ => format!("{separator}{n:#o}").replace("0o", "0"),
-                };
-                match lines.next().unwrap() {
-                    Some(n) => writeln!(text, "#line {n}").unwrap(),
-                    None => writeln!(text, "#line 0").unwrap(),
-                }
-                writeln!(text, "at{at}: {op}{operand}").unwrap();
-                at += op.size() as u32;
-            }
-        }
-        text
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The assembler against an encoder that shares nothing with it but the tables of instructions and registers.
     #[test]
-    fn assembled_code_is_what_it_should_be(raw in raw().prop_map(Raw::sound)) {
-        let text = raw.text();
+    fn assembled_code_is_what_it_should_be(program in program()) {
+        let text = program.text();
         let assembled = assemble("t.rpn", &text, &Options::default()).map_err(|e| TestCaseError::fail(format!("{text}\n{e}")))?;
         let o = Object::parse(&assembled.object).unwrap();
-        let (code, ranges, starts) = raw.code();
-        prop_assert_eq!(o.code(), code);
-        prop_assert_eq!(o.points().map(|p| p.code()).collect::<Vec<_>>(), ranges);
-        let lines: Vec<_> = starts.iter().zip(raw.lines.iter().cycle()).filter_map(|(s, l)| Some((*s, (*l)?))).collect();
+        let code = program.code();
+        prop_assert_eq!(o.code(), code.bytes);
+        prop_assert_eq!(o.points().map(|p| p.code()).collect::<Vec<_>>(), code.handlers);
+        let symbols = code.symbols.iter().map(|(offset, symbol, addend)| object::Relocation { offset: *offset, symbol, addend: *addend });
+        prop_assert_eq!(o.relocations().collect::<Vec<_>>(), symbols.collect::<Vec<_>>());
+        let lines: Vec<_> = code.starts.iter().zip(program.lines.iter().cycle()).filter_map(|(s, l)| Some((*s, (*l)?))).collect();
         prop_assert_eq!(o.lines().collect::<Vec<_>>(), lines);
+        prop_assert_eq!((o.major(), o.id(), o.heapmax(), o.auto_stack_trace()), (program.major, program.id, program.heapmax, program.auto_stack_trace));
+        prop_assert!(o.locals().eq(program.locals.iter().map(String::as_str)));
+        prop_assert!(o.globals().eq(program.globals.iter().map(String::as_str)));
+        prop_assert!(o.maps().eq((0..program.maps.len()).map(|n| program.map(n))));
+        for (point, probe) in o.points().zip(&program.probes) {
+            prop_assert_eq!((point.minor(), point.group(), point.suspended()), (probe.minor, probe.group, probe.suspended()));
+            prop_assert_eq!((point.pass_count(), point.max_hits(), point.log_on_fault()), (probe.counts.0, probe.counts.1, probe.log_on_fault));
+            prop_assert_eq!(point.heap(), probe.heap.unwrap_or(program.heapmax));
+        }
         identity(&assembled.object);
+    }
+
+    /// When symbols have become addresses the text has no symbols, and the rest of it is the same.
+    #[test]
+    fn resolved_objects_have_the_same_text_without_symbols(program in program(), address: u64) {
+        let mut object = assemble("t.rpn", &program.text(), &Options::default()).unwrap().object;
+        object::resolve(&mut object, |_, _| Ok::<_, ()>(object::Place::Absolute(address)), |_| Ok(address)).unwrap();
+        let text = disassemble(&object).unwrap();
+        let again = assemble("t.rpn", &text, &Options::default()).unwrap_or_else(|e| panic!("{text}\n{e}")).object;
+        let (a, b) = (Object::parse(&object).unwrap(), Object::parse(&again).unwrap());
+        prop_assert_eq!(b.relocations().count(), 0);
+        prop_assert_eq!(a.code(), b.code());
+        prop_assert_eq!(disassemble(&again).unwrap(), text);
+        if program.code().symbols.is_empty() {
+            prop_assert_eq!(object, again);
+        }
     }
 
     /// Objects that no assembler made: there is text for them that assembles to the same program, or a reason why not.
     #[test]
-    fn damaged_objects_have_text_or_a_reason(raw in raw().prop_map(Raw::sound), at in any::<prop::sample::Index>(), byte: u8) {
-        let mut object = assemble("t.rpn", &raw.text(), &Options::default()).unwrap().object;
+    fn damaged_objects_have_text_or_a_reason(program in program(), at in any::<prop::sample::Index>(), byte: u8) {
+        let mut object = assemble("t.rpn", &program.text(), &Options::default()).unwrap().object;
         let start = size_of::<Header>();
         let at = start + at.index(object.len() - start);
         object[at] = byte;
@@ -323,11 +199,17 @@ proptest! {
             Err(DisassembleError::Object(_)) => prop_assert!(Object::parse(&object).is_err()),
             Err(_) => {}
             Ok(text) => {
-                // A local variable out of range has text, which is refused.
+                // What is out of range has text, which is refused.
                 if let Ok(again) = assemble("t.rpn", &text, &Options::default()) {
                     let (a, b) = (Object::parse(&object).unwrap(), Object::parse(&again.object).unwrap());
-                    prop_assert_eq!(a.code(), b.code());
+                    // A word that is a symbol has no value of its own.
+                    let words: Vec<_> = a.relocations().map(|r| r.offset as usize).collect();
+                    let mut code = a.code().to_owned();
+                    words.iter().for_each(|w| code[*w..*w + 8].fill(0));
+                    prop_assert_eq!(code, b.code());
                     prop_assert_eq!(a.points().map(|p| p.location()).collect::<Vec<_>>(), b.points().map(|p| p.location()).collect::<Vec<_>>());
+                    prop_assert_eq!(a.maps().collect::<Vec<_>>(), b.maps().collect::<Vec<_>>());
+                    prop_assert_eq!(a.relocations().collect::<Vec<_>>(), b.relocations().collect::<Vec<_>>());
                 }
             }
         }
@@ -382,8 +264,7 @@ proptest! {
 }
 
 #[test]
-fn points_are_88_bytes_here_too() {
-    // The offsets above are those of this version of the format.
+fn the_format_is_the_one_these_tests_know() {
     assert_eq!(
         (size_of::<Header>(), size_of::<layout::Point>(), layout::VERSION),
         (96, 88, 2)

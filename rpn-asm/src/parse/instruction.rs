@@ -2,14 +2,13 @@
 
 use crate::cursor::Cursor;
 use crate::diag::{Reported, Session};
-use crate::expression::{self, Meaning, bad_token};
-use crate::lex::{Token, TokenKind};
-use crate::problem::{ProgramProblem, ValueKind};
-use crate::program::{Argument, Header, Instruction, Spanned};
-use crate::value::Value;
-use dprobes::rpn::exception;
-use dprobes::rpn::op::{Op, Operand, Words};
-use dprobes::rpn::reg::Reg;
+use crate::expression::{Meaning, bad_token, constant};
+use crate::lex::Token;
+use crate::problem::{OperandProblem, ProgramProblem};
+use crate::program::{Header, Instruction};
+use crate::suggest::nearest;
+use dprobes::rpn::op::{Op, Operand};
+use std::collections::HashSet;
 
 /// How an instruction is written, for messages and the disassembler's reader.
 pub(crate) fn form(op: Op) -> String {
@@ -25,6 +24,20 @@ pub(crate) fn form(op: Op) -> String {
     };
     let separator = if op.info().selectors.is_empty() { " " } else { ", " };
     format!("{op}{separator}{operand}")
+}
+
+/// A selector in other words.
+fn alias<'w>(mnemonic: &str, word: &'w str) -> &'w str {
+    match (mnemonic, word) {
+        ("push", "procid") => "cpu",
+        _ => word,
+    }
+}
+
+/// Words that `push` takes for something else than a symbol.
+pub(crate) fn push_words() -> impl Iterator<Item = &'static str> {
+    let selectors = Op::with_mnemonic("push").filter_map(|op| op.info().selectors.first().copied());
+    selectors.chain(["procid"])
 }
 
 pub(super) struct Reader<'a> {
@@ -57,7 +70,8 @@ impl Head {
             .filter_map(|op| op.info().selectors.get(self.selectors))
             .map(|s| (*s).to_owned())
             .collect();
-        all.dedup();
+        let mut seen = HashSet::new();
+        all.retain(|s| seen.insert(s.clone()));
         all
     }
 
@@ -87,7 +101,7 @@ impl Reader<'_> {
         let mut cursor = Cursor::new(rest, mnemonic.span);
         let mut head = Head::new(&mnemonic.text);
         let mut comma = None;
-        while let Some(word) = cursor.peek().and_then(Token::name)
+        while let Some(word) = cursor.peek().and_then(Token::name).map(|w| alias(&mnemonic.text, w))
             && head.next_selectors().iter().any(|s| s == word)
         {
             head.select(word);
@@ -102,7 +116,7 @@ impl Reader<'_> {
             .map_or(mnemonic.span, |t| self.session.map.join(mnemonic.span, t.span));
         let wants_operand = comma.is_some() || (head.selectors == 0 && !cursor.at_end());
         let op = self.choose(&head, &cursor, wants_operand)?;
-        let argument = self.argument(op, &head, &mut cursor)?;
+        let argument = self.argument(op, &head.text, &mut cursor)?;
         if let Some(t) = cursor.peek() {
             return Err(self.unexpected(op, &head, t));
         }
@@ -110,7 +124,9 @@ impl Reader<'_> {
     }
 
     fn choose(&mut self, head: &Head, cursor: &Cursor<'_>, wants_operand: bool) -> Result<Op, Reported> {
-        if let Some(op) = head.complete(wants_operand) {
+        if let Some(op) = head.complete(wants_operand)
+            && (head.next_selectors().is_empty() || !self.selects(op, head, cursor))
+        {
             return Ok(op);
         }
         if let Some(r) = cursor.peek().and_then(|t| bad_token(self.session, t)) {
@@ -119,188 +135,53 @@ impl Reader<'_> {
         let expected = head.next_selectors();
         let problem = if wants_operand && !expected.is_empty() {
             let word = cursor.peek().and_then(Token::name);
-            ProgramProblem::ExpectedSelector {
+            OperandProblem::ExpectedSelector {
                 after: head.text.clone(),
                 near: word.and_then(|w| self.session.nearest(w, expected.iter().map(String::as_str))),
                 expected,
                 found: cursor.found(),
             }
         } else if wants_operand && !cursor.at_end() {
-            ProgramProblem::UnexpectedOperand {
+            OperandProblem::Unexpected {
                 instruction: head.text.clone(),
                 forms: head.forms(),
             }
         } else {
-            ProgramProblem::MissingOperand {
+            OperandProblem::Missing {
                 instruction: head.text.clone(),
                 forms: head.forms(),
             }
         };
         Err(self.session.report(cursor.span(), problem))
+    }
+
+    /// Whether the next token is no operand but should select one: a name with a comma behind it, or one that nearly is a selector.
+    fn selects(&mut self, op: Op, head: &Head, cursor: &Cursor<'_>) -> bool {
+        let Some(name) = cursor.peek().and_then(Token::name).filter(|_| head.selectors == 0) else {
+            return false;
+        };
+        match cursor.rest() {
+            [_, comma, ..] => comma.is(","),
+            // A word may be a symbol; that is another matter.
+            _ => {
+                let near = nearest(name, head.next_selectors().iter().map(String::as_str)).is_some();
+                near && op.info().operand != Operand::Word && matches!(constant(name), Meaning::Undefined)
+            }
+        }
     }
 
     fn unexpected(&mut self, op: Op, head: &Head, t: &Token) -> Reported {
         if let Some(r) = bad_token(self.session, t) {
             return r;
         }
-        let problem = if op.info().operand == Operand::None {
-            ProgramProblem::UnexpectedOperand {
-                instruction: head.text.clone(),
-                forms: head.forms(),
-            }
-        } else {
-            ProgramProblem::ExpectedEnd { found: t.describe() }
+        if op.info().operand != Operand::None {
+            let found = t.describe();
+            return self.session.report(t.span, ProgramProblem::ExpectedEnd { found });
+        }
+        let problem = OperandProblem::Unexpected {
+            instruction: head.text.clone(),
+            forms: head.forms(),
         };
         self.session.report(t.span, problem)
     }
-
-    fn argument(&mut self, op: Op, head: &Head, cursor: &mut Cursor<'_>) -> Result<Argument, Reported> {
-        let of = head.text.as_str();
-        Ok(match op.info().operand {
-            Operand::None => Argument::None,
-            Operand::U8 => Argument::Number(self.number(of, cursor, u8::MAX.into())?),
-            Operand::U16 | Operand::Group | Operand::Map => {
-                Argument::Number(self.number(of, cursor, u16::MAX.into())?)
-            }
-            Operand::Facility => Argument::Number(self.number(of, cursor, u8::MAX.into())?),
-            Operand::S16 => Argument::Number(self.word(of, cursor)?.bits),
-            Operand::Global => Argument::Number(self.number(of, cursor, u16::MAX.into())?),
-            Operand::Word => Argument::Number(self.word(of, cursor)?.bits),
-            Operand::Reg => Argument::Register(self.register(op, of, cursor)?),
-            Operand::Local => Argument::Local(self.local(of, cursor)?),
-            Operand::Branch => {
-                let t = self.name(of, ValueKind::Label, cursor)?;
-                Argument::Label(Spanned {
-                    value: t.text.to_string(),
-                    span: t.span,
-                })
-            }
-        })
-    }
-
-    /// A name that is not an expression.
-    fn name<'t>(&mut self, of: &str, kind: ValueKind, cursor: &mut Cursor<'t>) -> Result<&'t Token, Reported> {
-        if let Some(t) = cursor.name() {
-            return Ok(t);
-        }
-        if let Some(r) = cursor.peek().and_then(|t| bad_token(self.session, t)) {
-            return Err(r);
-        }
-        let problem = ProgramProblem::ExpectedValue {
-            of: of.into(),
-            kind,
-            found: cursor.found(),
-            near: None,
-        };
-        Err(self.session.report(cursor.span(), problem))
-    }
-
-    fn word(&mut self, of: &str, cursor: &mut Cursor<'_>) -> Result<Value, Reported> {
-        if cursor.at_end() {
-            let problem = ProgramProblem::ExpectedValue {
-                of: of.into(),
-                kind: ValueKind::Number,
-                found: cursor.found(),
-                near: None,
-            };
-            return Err(self.session.report(cursor.span(), problem));
-        }
-        let header = self.header;
-        let term = expression::parse(cursor, self.session, self.macros, &mut |t| match other_name_space(
-            of, &t.text, header,
-        ) {
-            Some(problem) => Meaning::Misplaced(problem),
-            None => expression::constant(&t.text),
-        })?;
-        Ok(term.value)
-    }
-
-    fn number(&mut self, of: &str, cursor: &mut Cursor<'_>, most: i128) -> Result<u64, Reported> {
-        let start = cursor.rest();
-        let value = self.word(of, cursor)?;
-        let wide = value.wide();
-        if (0..=most).contains(&wide) {
-            return Ok(value.bits);
-        }
-        let read = &start[..start.len() - cursor.rest().len()];
-        let span = match (read.first(), read.last()) {
-            (Some(a), Some(b)) => self.session.map.join(a.span, b.span),
-            _ => cursor.span(),
-        };
-        let problem = ProgramProblem::OutOfRange {
-            of: of.into(),
-            value: wide.to_string(),
-            least: 0,
-            most,
-        };
-        Err(self.session.report(span, problem))
-    }
-
-    fn register(&mut self, op: Op, of: &str, cursor: &mut Cursor<'_>) -> Result<Reg, Reported> {
-        let t = self.name(of, ValueKind::Register, cursor)?;
-        let name = t.text.to_string();
-        let problem = match Reg::from_name(&name) {
-            Some(r) if op.info().pops == Words::Fixed(0) || r.is_writable() => return Ok(r),
-            Some(_) => ProgramProblem::ReadOnlyRegister { name },
-            None => ProgramProblem::UnknownRegister {
-                near: self.session.nearest(&name, Reg::ALL.iter().map(|r| r.name())),
-                name,
-            },
-        };
-        Err(self.session.report(t.span, problem))
-    }
-
-    fn local(&mut self, of: &str, cursor: &mut Cursor<'_>) -> Result<u16, Reported> {
-        let locals = &self.header.locals;
-        let count = locals.names.len();
-        if let Some(t) = cursor
-            .peek()
-            .filter(|t| t.kind == TokenKind::Identifier && cursor.rest().len() == 1)
-        {
-            if let Some(i) = locals.index(&t.text) {
-                cursor.next();
-                return Ok(i);
-            }
-            if locals.broken {
-                cursor.next();
-                return Ok(0);
-            }
-            if !exception::CODES.iter().any(|(n, _)| *n == &*t.text) {
-                let problem = ProgramProblem::UnknownVariable {
-                    name: t.text.to_string(),
-                    near: self.session.nearest(&t.text, locals.named()),
-                    none: count == 0,
-                };
-                return Err(self.session.report(t.span, problem));
-            }
-        }
-        let start = cursor.span();
-        let value = self.word(of, cursor)?.wide();
-        match u16::try_from(value) {
-            Ok(i) if usize::from(i) < count => Ok(i),
-            _ if locals.broken => Ok(0),
-            _ => {
-                let index = value.to_string();
-                let problem = ProgramProblem::VariableIndex { index, count };
-                Err(self.session.report(start, problem))
-            }
-        }
-    }
-}
-
-/// What a name is, if it has no place in an expression but would in another instruction of this mnemonic.
-fn other_name_space(of: &str, name: &str, header: &Header) -> Option<ProgramProblem> {
-    let (is, selector) = if Reg::from_name(name).is_some() {
-        ("register", "r")
-    } else if header.locals.index(name).is_some() {
-        ("local variable", "lv")
-    } else {
-        return None;
-    };
-    let exists = Op::find(of, &[selector], true).is_some();
-    Some(ProgramProblem::WrongNameSpace {
-        name: name.to_owned(),
-        is,
-        instead: exists.then(|| format!("{of} {selector}, {name}")),
-    })
 }

@@ -101,10 +101,26 @@ impl Parser<'_> {
             pass_count: 0,
             max_hits: 0,
             attributes: self.header.defaults.clone(),
+            heap: None,
             code: Vec::new(),
             labels: Vec::new(),
             damaged: false,
         });
+    }
+}
+
+impl Parser<'_> {
+    /// The object holds only strings that can be printed.
+    pub(super) fn fit(&mut self, of: &str, s: Spanned<String>, limit: u32) -> Parsed<String> {
+        let item = of.to_owned();
+        let problem = if s.value.is_empty() {
+            ProgramProblem::EmptyName { item }
+        } else if s.value.len() > limit as usize || s.value.chars().any(char::is_control) {
+            ProgramProblem::UnfitName { item, limit }
+        } else {
+            return Ok(s.value);
+        };
+        Err(self.session.report(s.span, problem))
     }
 }
 
@@ -125,13 +141,15 @@ impl Value<'_, '_, '_, '_> {
             "logmax" => self.parser.header.logmax = Some(self.number(0, limits::LOG_MAX.into())? as u16),
             "ex_logmax" => self.parser.header.ex_logmax = Some(self.number(0, limits::EX_LOG_MAX.into())? as u16),
             "jmpmax" => self.parser.header.jmpmax = Some(self.number(0, limits::JMP_MAX.into())? as u16),
+            "heapmax" => self.parser.header.heapmax = self.number(0, limits::HEAP_MAX.into())? as u16,
+            "autostacktrace" => self.parser.header.auto_stack_trace = self.yes_no()?,
             "vars" => {
                 self.parser.header.locals.broken = true;
-                self.parser.header.locals = self.variables(limits::LOCALS_MAX)?;
+                self.parser.header.locals = self.locals()?;
             }
             "globals" => {
                 self.parser.header.globals.broken = true;
-                self.parser.header.globals = self.variables(limits::GLOBALS_MAX)?;
+                self.parser.header.globals = self.globals()?;
             }
             _ => {
                 let mut defaults = self.parser.header.defaults.clone();
@@ -159,6 +177,7 @@ impl Value<'_, '_, '_, '_> {
             "minor" => self.parser.probes[last].minor = Some(self.number(0, u16::MAX.into())? as u16),
             "pass_count" => self.parser.probes[last].pass_count = self.number(0, u64::MAX)?,
             "max_hits" => self.parser.probes[last].max_hits = self.number(0, u64::MAX)?,
+            "heap" => self.parser.probes[last].heap = Some(self.heap()?),
             "display" => self.parser.probes[last].display = Some(self.name(limits::SYMBOL_MAX)?),
             _ => {
                 let mut attributes = self.parser.probes[last].attributes.clone();
@@ -182,6 +201,7 @@ impl Value<'_, '_, '_, '_> {
                     return Err(self.parser.session.report(span, problem));
                 }
             }
+            "suspended" => a.suspended = self.yes_no()?,
             _ => a.log_on_fault = self.yes_no()?,
         }
         Ok(())
@@ -237,20 +257,7 @@ impl Value<'_, '_, '_, '_> {
 
     fn name(&mut self, limit: u32) -> Parsed<String> {
         let s = self.string()?;
-        self.fit(s, limit)
-    }
-
-    /// The object holds only strings that can be printed.
-    fn fit(&mut self, s: Spanned<String>, limit: u32) -> Parsed<String> {
-        let item = self.item.to_owned();
-        let problem = if s.value.is_empty() {
-            ProgramProblem::EmptyName { item }
-        } else if s.value.len() > limit as usize || s.value.chars().any(char::is_control) {
-            ProgramProblem::UnfitName { item, limit }
-        } else {
-            return Ok(s.value);
-        };
-        Err(self.parser.session.report(s.span, problem))
+        self.parser.fit(self.item, s, limit)
     }
 
     /// An expression; a name without a value is a symbol if `symbols`.
@@ -301,48 +308,98 @@ impl Value<'_, '_, '_, '_> {
         Ok(bytes)
     }
 
-    fn variables(&mut self, limit: u16) -> Parsed<Variables> {
-        let mut names: Vec<Spanned<String>> = Vec::new();
-        let start = self.cursor.span();
-        match self.cursor.peek().map(|t| t.kind) {
-            Some(TokenKind::Identifier) => {}
-            Some(TokenKind::Number | TokenKind::Character | TokenKind::Punctuation) => {
-                let t = self.term(false)?;
-                let found = t.value.wide();
-                if !(0..=i128::from(limit)).contains(&found) {
-                    let problem = ProgramProblem::TooManyVariables { found, limit };
-                    return Err(self.parser.session.report(t.span, problem));
-                }
+    fn heap(&mut self) -> Parsed<u16> {
+        let t = self.term(false)?;
+        let value = self.in_range(&t, 0, limits::HEAP_MAX.into())? as u16;
+        let limit = self.parser.header.heapmax;
+        if value <= limit {
+            return Ok(value);
+        }
+        let problem = ProgramProblem::HeapBeyondMax { value, limit };
+        Err(self.parser.session.report(t.span, problem))
+    }
+
+    /// Local variables: names, `_` for one without, or how many there are.
+    fn locals(&mut self) -> Parsed<Variables> {
+        let limit = limits::LOCALS_MAX;
+        let names = match self.count(limit)? {
+            Some(Spanned { value, span }) => {
                 let unnamed = Spanned {
                     value: String::new(),
-                    span: t.span,
+                    span,
                 };
-                names.resize(found as usize, unnamed);
-                return Ok(Variables { names, broken: false });
+                vec![unnamed; value]
             }
-            _ => return self.expected(ValueKind::Variables, None),
+            None => self.names(limit, false)?,
+        };
+        Ok(Variables { names, broken: false })
+    }
+
+    /// Global variables: names, or how many there are, which have numbers as names.
+    fn globals(&mut self) -> Parsed<Variables> {
+        let limit = limits::GLOBALS_MAX;
+        let names = match self.count(limit)? {
+            Some(Spanned { value, span }) => (0..value)
+                .map(|n| Spanned {
+                    value: n.to_string(),
+                    span,
+                })
+                .collect(),
+            None => self.names(limit, true)?,
+        };
+        Ok(Variables { names, broken: false })
+    }
+
+    /// How many variables there are, if that is what is said of them.
+    fn count(&mut self, limit: u16) -> Parsed<Option<Spanned<usize>>> {
+        let kinds = [TokenKind::Number, TokenKind::Character, TokenKind::Punctuation];
+        if self.cursor.peek().is_none_or(|t| !kinds.contains(&t.kind)) {
+            return Ok(None);
         }
+        let t = self.term(false)?;
+        let found = t.value.wide();
+        if !(0..=i128::from(limit)).contains(&found) {
+            let problem = ProgramProblem::TooManyVariables { found, limit };
+            return Err(self.parser.session.report(t.span, problem));
+        }
+        Ok(Some(Spanned {
+            value: found as usize,
+            span: t.span,
+        }))
+    }
+
+    /// Names separated by commas. Those that are shared with other programs must be names, and may be any.
+    fn names(&mut self, limit: u16, shared: bool) -> Parsed<Vec<Spanned<String>>> {
+        let mut names: Vec<Spanned<String>> = Vec::new();
+        let start = self.cursor.span();
         loop {
-            let Some(t) = self.cursor.name() else {
-                return self.expected(ValueKind::Variables, None);
+            let name = match self.cursor.peek() {
+                Some(t) if t.kind == TokenKind::Identifier => {
+                    self.cursor.next();
+                    let value = if &*t.text == "_" {
+                        String::new()
+                    } else {
+                        t.text.to_string()
+                    };
+                    Spanned { value, span: t.span }
+                }
+                Some(t) if t.kind == TokenKind::String && shared => self.string()?,
+                _ => return self.expected(ValueKind::Variables, None),
             };
-            // `_` is a variable without a name.
-            let name = if &*t.text == "_" { "" } else { &*t.text };
+            if shared && name.value.is_empty() {
+                return Err(self.parser.session.report(name.span, ProgramProblem::UnnamedGlobal));
+            }
             // With too many there is an error anyhow.
             let few = &names[..names.len().min(limit.into())];
-            if let Some(old) = few.iter().find(|n| !name.is_empty() && n.value == name) {
+            if let Some(old) = few.iter().find(|n| !name.value.is_empty() && n.value == name.value) {
                 let problem = ProgramProblem::DuplicateVariable {
-                    name: name.into(),
+                    name: name.value,
                     first: old.span,
                 };
-                return Err(self.parser.session.report(t.span, problem));
+                return Err(self.parser.session.report(name.span, problem));
             }
-            let name = Spanned {
-                value: name.to_owned(),
-                span: t.span,
-            };
             if !name.value.is_empty() {
-                self.fit(name.clone(), limits::VARIABLE_NAME_MAX)?;
+                self.parser.fit(self.item, name.clone(), limits::VARIABLE_NAME_MAX)?;
             }
             names.push(name);
             if self.cursor.take(",").is_none() {
@@ -354,7 +411,7 @@ impl Value<'_, '_, '_, '_> {
             let problem = ProgramProblem::TooManyVariables { found, limit };
             return Err(self.parser.session.report(start, problem));
         }
-        Ok(Variables { names, broken: false })
+        Ok(names)
     }
 
     fn offset(&mut self) -> Parsed<Place> {
@@ -362,7 +419,9 @@ impl Value<'_, '_, '_, '_> {
         let Some((symbol, span)) = t.symbol.clone() else {
             return Ok(Place::Offset(self.in_range(&t, 0, u64::MAX.into())? as u64));
         };
-        let symbol = self.fit(Spanned { value: symbol, span }, limits::SYMBOL_MAX)?;
+        let symbol = self
+            .parser
+            .fit(self.item, Spanned { value: symbol, span }, limits::SYMBOL_MAX)?;
         if self.cursor.take(":").is_some() {
             if self.cursor.at_end() {
                 return self.expected(ValueKind::Line, None);

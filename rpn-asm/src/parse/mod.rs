@@ -3,19 +3,24 @@
 
 mod instruction;
 mod item;
+mod map;
+mod operand;
 
 use crate::cursor::Cursor;
 use crate::diag::{Reported, Session};
 use crate::expression::bad_token;
 use crate::lex::{Token, TokenKind};
 use crate::problem::ProgramProblem;
-use crate::program::{Header, Label, Probe};
+use crate::program::{Attributes, Header, Label, Probe};
 use crate::source::Span;
 use dprobes::rpn::op::Op;
 use std::collections::HashMap;
 
+pub(crate) use instruction::push_words;
+pub(crate) use map::MAP_KINDS;
+
 /// What can be set before the first probe.
-pub(crate) const HEADER_ITEMS: [&str; 9] = [
+pub(crate) const HEADER_ITEMS: [&str; 12] = [
     "name",
     "modtype",
     "major",
@@ -23,12 +28,15 @@ pub(crate) const HEADER_ITEMS: [&str; 9] = [
     "logmax",
     "ex_logmax",
     "jmpmax",
+    "heapmax",
+    "autostacktrace",
     "vars",
     "globals",
+    "map",
 ];
 
 /// What can be set for a probe.
-pub(crate) const PROBE_ITEMS: [&str; 11] = [
+pub(crate) const PROBE_ITEMS: [&str; 13] = [
     "offset",
     "address",
     "opcode",
@@ -39,11 +47,13 @@ pub(crate) const PROBE_ITEMS: [&str; 11] = [
     "max_hits",
     "logonfault",
     "ex_mask",
+    "suspended",
+    "heap",
     "display",
 ];
 
 /// Items of a probe that can also be set in the header, for all probes.
-const DEFAULT_ITEMS: [&str; 4] = ["group", "type", "logonfault", "ex_mask"];
+const DEFAULT_ITEMS: [&str; 5] = ["group", "type", "logonfault", "ex_mask", "suspended"];
 
 /// The header and the probes as far as they could be understood; what could not is reported.
 pub(crate) fn parse(tokens: &[Token], macros: &[String], session: &mut Session) -> (Header, Vec<Probe>) {
@@ -90,6 +100,7 @@ impl Parser<'_> {
         };
         let failed = match first.kind {
             TokenKind::Bad(_) | TokenKind::Reported => bad_token(self.session, first).is_some(),
+            TokenKind::Identifier if first.name() == Some("map") => self.map(first, rest).is_err(),
             TokenKind::Identifier if rest.first().is_some_and(|t| t.is("=")) => self.item(first, &rest[1..]).is_err(),
             TokenKind::Identifier => self.instruction(first, rest).is_err(),
             _ => {
@@ -182,6 +193,30 @@ impl Parser<'_> {
         }
         let items = missing(&["minor"], &self.given);
         self.end_probe(items);
+        self.groups();
+    }
+
+    /// The points of one group are suspended together or not at all.
+    fn groups(&mut self) {
+        let mut first: HashMap<u16, (bool, Span)> = HashMap::new();
+        let mut problems = Vec::new();
+        for probe in &self.probes {
+            let Attributes { group, suspended, .. } = probe.attributes;
+            let (other, span) = *first.entry(group).or_insert((suspended, probe.span));
+            if other != suspended {
+                problems.push((
+                    probe.span,
+                    ProgramProblem::GroupDisagrees {
+                        group,
+                        suspended,
+                        first: span,
+                    },
+                ));
+            }
+        }
+        for (span, problem) in problems {
+            self.session.report(span, problem);
+        }
     }
 
     /// The first probe begins, or the text ends.

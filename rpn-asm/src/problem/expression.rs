@@ -60,6 +60,8 @@ pub enum ExpressionProblem {
         operator: String,
         /// The symbol.
         symbol: String,
+        /// A constant that is nearly the same.
+        near: Option<String>,
     },
     /// Two symbols in one location.
     TwoSymbols {
@@ -111,16 +113,17 @@ impl ExpressionProblem {
             UndefinedName { name, near } => say(format!("`{name}` is not defined"), "not a macro, and symbols have no value here")
                 .help(format!("define it with `#define {name} VALUE`, or `-D {name}=VALUE` on the command line"))
                 .near("a constant", near.as_deref()),
-            SymbolOperator { operator, symbol } => say(
+            SymbolOperator { operator, symbol, near } => say(
                 format!("`{operator}` cannot be applied to the symbol `{symbol}`"),
                 "the address of a symbol is not known before the program is inserted",
             )
-            .help("a location may be a symbol, or a symbol plus or minus a constant")
+            .help("constants can be added to a symbol and subtracted from it")
             .help(format!(
                 "if `{symbol}` is meant to be a constant: `#define {symbol} VALUE`, or `-D {symbol}=VALUE` on the command line"
-            )),
+            ))
+            .near("a constant", near.as_deref()),
             TwoSymbols { first, second } => say(
-                format!("location has two symbols, `{first}` and `{second}`"),
+                format!("expression has two symbols, `{first}` and `{second}`"),
                 "expected a constant",
             )
             .help(format!("if `{second}` is meant to be a constant: `-D {second}=VALUE` on the command line, or `#define {second} VALUE`")),

@@ -4,11 +4,15 @@
 
 mod expression;
 mod lexical;
+mod map;
+mod operand;
 mod preprocess;
 mod program;
 
 pub use expression::ExpressionProblem;
 pub use lexical::LexicalProblem;
+pub use map::MapProblem;
+pub use operand::{NameSpace, OperandProblem};
 pub use preprocess::PreprocessProblem;
 pub use program::{ProgramProblem, ValueKind};
 
@@ -32,6 +36,10 @@ pub enum Problem {
     Preprocess(PreprocessProblem),
     /// With a constant expression.
     Expression(ExpressionProblem),
+    /// With the operands of an instruction.
+    Operand(OperandProblem),
+    /// With the declaration of a map.
+    Map(MapProblem),
     /// With the program itself.
     Program(ProgramProblem),
 }
@@ -42,7 +50,8 @@ impl Problem {
     pub fn severity(&self) -> Severity {
         match self {
             Problem::Preprocess(PreprocessProblem::Warning { .. })
-            | Problem::Program(ProgramProblem::UnusedLabel { .. } | ProgramProblem::UnusedVariable { .. }) => {
+            | Problem::Operand(OperandProblem::DoubtfulSymbol { .. })
+            | Problem::Program(ProgramProblem::UnusedLabel { .. } | ProgramProblem::UnusedName { .. }) => {
                 Severity::Warning
             }
             _ => Severity::Error,
@@ -54,6 +63,8 @@ impl Problem {
             Problem::Lexical(p) => p.explain(),
             Problem::Preprocess(p) => p.explain(),
             Problem::Expression(p) => p.explain(),
+            Problem::Operand(p) => p.explain(),
+            Problem::Map(p) => p.explain(),
             Problem::Program(p) => p.explain(),
         }
     }
@@ -72,6 +83,8 @@ from!(
     Lexical(LexicalProblem),
     Preprocess(PreprocessProblem),
     Expression(ExpressionProblem),
+    Operand(OperandProblem),
+    Map(MapProblem),
     Program(ProgramProblem)
 );
 

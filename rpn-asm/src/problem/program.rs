@@ -1,3 +1,4 @@
+use super::operand::NameSpace;
 use super::{Explanation, all_of, one_of, say};
 use crate::source::Span;
 use dprobes::rpn::op::Op;
@@ -23,11 +24,24 @@ pub enum ValueKind {
     Local,
     /// A source line behind a file name.
     Line,
+    /// A global variable, by name or number.
+    Global,
+    /// A map, by name or number.
+    Map,
+    /// The name of a map that is declared.
+    MapName,
+    /// What a map keeps.
+    MapKind,
+    /// The number of a group of probes.
+    Group,
+    /// An exit facility, by name or number.
+    Facility,
 }
 
 impl ValueKind {
-    fn words(self) -> &'static str {
-        match self {
+    fn words(self) -> String {
+        let words = match self {
+            ValueKind::MapKind => return one_of(&crate::parse::MAP_KINDS),
             ValueKind::String => "a string in double quotes",
             ValueKind::Number => "a number",
             ValueKind::YesNo => "`yes` or `no`",
@@ -37,7 +51,13 @@ impl ValueKind {
             ValueKind::Label => "a label",
             ValueKind::Local => "a local variable, by name or number",
             ValueKind::Line => "a line number",
-        }
+            ValueKind::Global => "a global variable, by name or number",
+            ValueKind::Map => "a map, by name or number",
+            ValueKind::MapName => "a name",
+            ValueKind::Group => "the number of a group of probes",
+            ValueKind::Facility => "an exit facility, by name or number",
+        };
+        words.to_owned()
     }
 }
 
@@ -187,67 +207,30 @@ pub enum ProgramProblem {
         /// The first.
         first: Span,
     },
+    /// A global variable without a name.
+    UnnamedGlobal,
+    /// Points of one group of which only some are suspended.
+    GroupDisagrees {
+        /// The group.
+        group: u16,
+        /// Whether this probe is suspended.
+        suspended: bool,
+        /// The first probe of the group.
+        first: Span,
+    },
+    /// A probe with a larger heap than its program has.
+    HeapBeyondMax {
+        /// Of the probe.
+        value: u16,
+        /// Of the program.
+        limit: u16,
+    },
     /// More variables than there can be.
     TooManyVariables {
         /// How many.
         found: i128,
         /// The limit.
         limit: u16,
-    },
-    /// A selector that the instruction does not have.
-    ExpectedSelector {
-        /// Mnemonic and selectors so far.
-        after: String,
-        /// What may follow.
-        expected: Vec<String>,
-        /// What was found, in words.
-        found: String,
-        /// A selector that is nearly the same.
-        near: Option<String>,
-    },
-    /// An instruction without its operand.
-    MissingOperand {
-        /// Mnemonic and selectors.
-        instruction: String,
-        /// How it is written.
-        forms: Vec<String>,
-    },
-    /// An operand where none can be.
-    UnexpectedOperand {
-        /// Mnemonic and selectors.
-        instruction: String,
-        /// How it is written.
-        forms: Vec<String>,
-    },
-    /// A name where a number is needed that names something else.
-    WrongNameSpace {
-        /// The name.
-        name: String,
-        /// What it is.
-        is: &'static str,
-        /// The instruction that would take it.
-        instead: Option<String>,
-    },
-    /// An unknown register.
-    UnknownRegister {
-        /// The name.
-        name: String,
-        /// A register that is nearly the same.
-        near: Option<String>,
-    },
-    /// A register that cannot be written.
-    ReadOnlyRegister {
-        /// The name.
-        name: String,
-    },
-    /// An unknown label.
-    UnknownLabel {
-        /// The name.
-        name: String,
-        /// A label of the same probe that is nearly the same.
-        near: Option<String>,
-        /// A label of this name in another probe.
-        elsewhere: Option<Span>,
     },
     /// A label twice in one probe.
     DuplicateLabel {
@@ -256,31 +239,17 @@ pub enum ProgramProblem {
         /// The first.
         first: Span,
     },
-    /// An unknown variable.
-    UnknownVariable {
-        /// The name.
-        name: String,
-        /// A variable that is nearly the same.
-        near: Option<String>,
-        /// The program has none at all.
-        none: bool,
-    },
-    /// An index beyond the variables.
-    VariableIndex {
-        /// The index.
-        index: String,
-        /// How many variables there are.
-        count: usize,
-    },
     /// A label nobody jumps to.
     UnusedLabel {
         /// The name.
         name: String,
     },
-    /// A variable no instruction names.
-    UnusedVariable {
+    /// A variable or map no instruction names.
+    UnusedName {
         /// The name.
         name: String,
+        /// What it is.
+        is: NameSpace,
     },
     /// The object form cannot hold the program.
     Object(dprobes::rpn::object::ObjectError),
@@ -302,9 +271,10 @@ impl ProgramProblem {
             ),
             UnknownMnemonic { name, near } => {
                 let e = say(format!("unknown instruction `{name}`"), "not an instruction");
-                match near {
-                    Some(_) => e.near("an instruction", near.as_deref()),
-                    None => e.note(format!("instructions are {}", all_of(&mnemonics()))),
+                match (near, retired(name)) {
+                    (_, Some(why)) => e.note(why),
+                    (Some(_), None) => e.near("an instruction", near.as_deref()),
+                    (None, None) => e.note(format!("instructions are {}", all_of(&mnemonics()))),
                 }
             }
             UnknownItem { name, near } => {
@@ -392,83 +362,54 @@ impl ProgramProblem {
             ),
             DuplicateVariable { name, first } => say(format!("two variables have the name `{name}`"), "used already")
                 .see(*first, "first used here"),
+            UnnamedGlobal => say("a global variable needs a name", "expected a name")
+                .note("programs share global variables by their names"),
+            GroupDisagrees { group, suspended, first } => {
+                let state = |suspended: bool| if suspended { "suspended" } else { "not suspended" };
+                say(
+                    format!("the probes of group {group} disagree about `suspended`"),
+                    format!("{} at first", state(*suspended)),
+                )
+                .see(*first, format!("the first probe of group {group}: {} at first", state(!*suspended)))
+                .help("a group is suspended and resumed as a whole: say the same for all of its probes, or give this one another `group`")
+            }
+            HeapBeyondMax { value, limit: 0 } => say(
+                format!("a heap of {value} bytes, and the program has none"),
+                "more than `heapmax`, which is 0",
+            )
+            .help(format!("add to the header: `heapmax = {value}`")),
+            HeapBeyondMax { value, limit } => say(
+                format!("a heap of {value} bytes is larger than the program's"),
+                format!("expected at most `heapmax`, which is {limit}"),
+            ),
             TooManyVariables { found, limit } => say(
                 format!("{found} variables are too many"),
                 format!("expected at most {limit}"),
             ),
-            ExpectedSelector { after, expected, found, near } => say(
-                format!("expected {} after `{after}`, found {found}", one_of(expected)),
-                format!("expected {}", one_of(expected)),
-            )
-            .near("an operand", near.as_deref()),
-            MissingOperand { instruction, forms } => written(say(format!("`{instruction}` needs an operand"), "expected an operand"), forms),
-            UnexpectedOperand { instruction, forms } => {
-                if forms.iter().all(|f| f == instruction) {
-                    say(format!("`{instruction}` takes no operand"), "unexpected here")
-                } else {
-                    written(say(format!("`{instruction}` takes no such operand"), "unexpected here"), forms)
-                }
-            }
-            WrongNameSpace { name, is, instead } => {
-                let x = say(format!("`{name}` is a {is}, not a number"), "expected a number");
-                match instead {
-                    Some(form) => x.help(format!("for the {is} write `{form}`")),
-                    None => x,
-                }
-            }
-            UnknownRegister { name, near } => {
-                let all: Vec<_> = dprobes::rpn::reg::Reg::ALL.iter().map(|r| r.name()).collect();
-                let x = say(format!("unknown register `{name}`"), "not a register").near("a register", near.as_deref());
-                if near.is_some() { x } else { x.note(format!("registers are {}", all_of(&all))) }
-            }
-            ReadOnlyRegister { name } => {
-                let writable: Vec<_> = dprobes::rpn::reg::Reg::ALL
-                    .iter()
-                    .filter(|r| r.is_writable())
-                    .map(|r| r.name())
-                    .collect();
-                say(format!("register `{name}` cannot be written"), "expected a register that can be written")
-                    .note(format!("these can: {}", all_of(&writable)))
-            }
-            UnknownLabel { name, near, elsewhere } => {
-                let x = say(format!("unknown label `{name}`"), "no such label in this probe").near("a label", near.as_deref());
-                match elsewhere {
-                    Some(span) => x.see(*span, "a label of this name is in another probe; labels are local to their probe"),
-                    None => x,
-                }
-            }
             DuplicateLabel { name, first } => say(
                 format!("label `{name}` is defined twice in this probe"),
                 "defined again",
             )
             .see(*first, "first defined here"),
-            UnknownVariable { name, near, none } => {
-                let x = say(format!("unknown variable `{name}`"), "not a variable").near("a variable", near.as_deref());
-                match (near, none) {
-                    (_, true) => x.help(format!("declare it in the header: `vars = {name}`")),
-                    (None, false) => x.help(format!("add `{name}` to `vars` in the header")),
-                    (Some(_), false) => x,
-                }
-            }
-            VariableIndex { index, count: 0 } => say(
-                format!("there is no variable {index}: the program has none"),
-                "no such variable",
-            )
-            .help("declare variables in the header, by name or by number: `vars = NAME` or `vars = 1`"),
-            VariableIndex { index, count } => say(
-                format!("there is no variable {index}: the program has {count}"),
-                format!("expected an index from 0 to {}", count - 1),
-            ),
             UnusedLabel { name } => say(format!("label `{name}` is not used"), "no instruction goes here"),
-            UnusedVariable { name } => say(format!("variable `{name}` is not used"), "no instruction names it"),
+            UnusedName { name, is } => say(format!("{} `{name}` is not used", is.words()), "no instruction names it"),
             Object(error) => say(format!("the program does not fit in an object: {error}"), ""),
             Unsafe(fault) => say(fault.to_string(), "refused by the verifier"),
         }
     }
 }
 
-fn written(e: Explanation, forms: &[String]) -> Explanation {
-    e.help(format!("written {}", one_of(forms)))
+/// Why an instruction that DProbes once had is not there.
+fn retired(name: &str) -> Option<&'static str> {
+    match name {
+        "callk" | "call_kmod" => {
+            Some("programs do not call other modules: an exit facility, asked for with `exit_to`, does more")
+        }
+        "seg2lin" => Some(
+            "64-bit code has no segmented addresses; the base addresses of FS and GS are the registers `fs_base` and `gs_base`",
+        ),
+        _ => None,
+    }
 }
 
 fn mnemonics() -> Vec<&'static str> {

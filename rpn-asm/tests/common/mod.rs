@@ -1,4 +1,10 @@
 //! Random programs.
+// Each test uses its own part of it.
+#![allow(dead_code)]
+
+mod program;
+
+pub use program::program;
 
 use proptest::prelude::*;
 
@@ -11,6 +17,28 @@ pub fn piece() -> impl Strategy<Value = String> {
         "inc",
         "lv",
         "r",
+        "gv",
+        "u",
+        "sbp",
+        "task",
+        "procid",
+        "agg",
+        "exit_to",
+        "debugger",
+        "suspend",
+        "malloc",
+        "pushh",
+        "globals",
+        "heapmax",
+        "heap",
+        "suspended",
+        "autostacktrace",
+        "count",
+        "linear",
+        "keys",
+        "step",
+        "m",
+        "jiffies",
         "mem",
         "u64",
         "str",

@@ -103,7 +103,7 @@ pub fn resolve<E>(
     let (code_len, strings_len) = (object.code.len(), object.strings.len());
     // Between the points and the relocations.
     let skipped = (object.locals.len() + object.globals.len()) * size_of::<layout::Str>()
-        + object.maps.len() * size_of::<layout::Map>();
+        + size_of_val(object.maps);
     let lens = [points_len, skipped, relocations_len, code_len, strings_len];
     // Parsing proved that the bytes can be cut like this.
     let Some((points, relocations, code, strings)) = cut(bytes, lens) else {
