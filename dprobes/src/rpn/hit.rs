@@ -4,6 +4,7 @@ use super::exception::{self, Exception};
 use super::interp::End;
 use super::limits::{GRACE_BUDGET, INSTRUCTION_BUDGET, STACK_WORDS};
 use super::log::Logged;
+use super::observe::Dispatch;
 use super::program::{Entry, Program};
 use super::rare::Failure;
 use super::variables::Variables;
@@ -23,11 +24,23 @@ pub(super) struct Position {
 /// Where an exception leads.
 pub(super) enum Next {
     /// It is ignored.
-    Ignored,
+    Ignored(Exception),
     /// To its handler.
     Handler(Position),
     /// To the end of the run.
     End(End),
+}
+
+impl Next {
+    /// What an observer is told: the exception, and where it leads.
+    pub(super) fn told(&self, hit: &Hit<'_>) -> (Exception, Dispatch) {
+        match self {
+            Self::Ignored(exception) => (*exception, Dispatch::Ignored),
+            Self::Handler(to) => (hit.last, Dispatch::Handler(hit.offset(to.pc))),
+            Self::End(End::Exception { exception, .. }) => (*exception, Dispatch::End),
+            Self::End(_) => (hit.last, Dispatch::End),
+        }
+    }
 }
 
 /// The part of the machine's state that is seldom touched.
@@ -102,7 +115,7 @@ impl<'p> Hit<'p> {
         };
         if self.entry.ex_mask & code == 0 {
             if exception::NON_MASKABLE & code == 0 {
-                return Next::Ignored;
+                return Next::Ignored(exception);
             }
             self.trace_exception(ws, &mut at, exception, None);
             return Next::End(self.end(at.pc, exception));
@@ -193,8 +206,13 @@ impl<'p> Hit<'p> {
     fn end(&self, pc: usize, exception: Exception) -> End {
         End::Exception {
             exception,
-            offset: self.program.origins.get(pc).map_or(0, |origin| origin.offset),
+            offset: self.offset(pc),
         }
+    }
+
+    /// The offset in the object's code of an instruction.
+    pub(super) fn offset(&self, pc: usize) -> u32 {
+        self.program.origins.get(pc).map_or(0, |origin| origin.offset)
     }
 
     /// What moving from one instruction to another is charged.

@@ -18,6 +18,7 @@ use super::workspace::Frame;
 use crate::record::element::token;
 
 pub use super::env::{Env, PortWidth, TaskValues};
+pub use super::observe::{Dispatch, Observer, Stack};
 pub use super::variables::Variables;
 pub use super::workspace::Workspace;
 
@@ -71,6 +72,19 @@ pub fn run<E: Env>(
     env: &mut E,
     variables: &Variables<'_>,
 ) -> Outcome {
+    run_observed(program, point, ws, env, variables, &mut ())
+}
+
+/// As [`run`], with somebody who watches each instruction.
+#[inline]
+pub fn run_observed<E: Env, O: Observer>(
+    program: &Program,
+    point: usize,
+    ws: &mut Workspace,
+    env: &mut E,
+    variables: &Variables<'_>,
+    observer: &mut O,
+) -> Outcome {
     ws.clear();
     let Some(entry) = program.entries.get(point).copied() else {
         return Outcome {
@@ -86,9 +100,9 @@ pub fn run<E: Env>(
     let hit = Hit::new(program, variables, entry);
     if entry.whole_stack {
         ws.stack = [0; STACK_WORDS];
-        execute::<E, true>(hit, ws, env)
+        execute::<E, O, true>(hit, ws, env, observer)
     } else {
-        execute::<E, false>(hit, ws, env)
+        execute::<E, O, false>(hit, ws, env, observer)
     }
 }
 
@@ -96,7 +110,12 @@ pub fn run<E: Env>(
 ///
 /// The top word is kept in `tos`, all others are in the workspace; when the stack is empty, `tos` stands for the word
 /// below its bottom, which only a ring has.
-fn execute<E: Env, const WHOLE: bool>(mut hit: Hit<'_>, ws: &mut Workspace, env: &mut E) -> Outcome {
+fn execute<E: Env, O: Observer, const WHOLE: bool>(
+    mut hit: Hit<'_>,
+    ws: &mut Workspace,
+    env: &mut E,
+    observer: &mut O,
+) -> Outcome {
     let (program, entry) = (hit.program, hit.entry);
     let locals = hit.variables.locals;
     ws.frames[0] = Frame::outermost(entry.pc);
@@ -107,6 +126,8 @@ fn execute<E: Env, const WHOLE: bool>(mut hit: Hit<'_>, ws: &mut Workspace, env:
     let mut tos = 0_u64;
     let mut jumps = program.jmpmax;
     let mut budget = i64::from(INSTRUCTION_BUDGET);
+    // For an observer: whether the last instruction was a check, with which the one behind it was announced.
+    let mut announced = false;
 
     macro_rules! slot {
         ($index:expr) => {
@@ -143,8 +164,14 @@ fn execute<E: Env, const WHOLE: bool>(mut hit: Hit<'_>, ws: &mut Workspace, env:
     macro_rules! follow {
         ($hit:ident, $method:ident $(, $arg:expr)*) => {{
             slot!(sp.wrapping_sub(1)) = tos;
-            match $hit.$method(ws, Position { pc: pc.wrapping_sub(1), sp, budget } $(, $arg)*) {
-                Next::Ignored => {}
+            let next = $hit.$method(ws, Position { pc: pc.wrapping_sub(1), sp, budget } $(, $arg)*);
+            if O::WATCHES {
+                let (exception, dispatch) = next.told(&$hit);
+                observer.exception(exception, dispatch);
+                announced = false;
+            }
+            match next {
+                Next::Ignored(_) => {}
                 Next::Handler(to) => {
                     (pc, sp, budget) = (to.pc, to.sp, to.budget);
                     tos = slot!(sp.wrapping_sub(1));
@@ -306,6 +333,13 @@ fn execute<E: Env, const WHOLE: bool>(mut hit: Hit<'_>, ws: &mut Workspace, env:
     let end = loop {
         // Control cannot get behind the code; if it did, the run would end here.
         let Some(insn) = code.get(pc) else { break End::Abort };
+        if O::WATCHES {
+            if !announced {
+                slot!(sp.wrapping_sub(1)) = tos;
+                observer.instruction(hit.offset(pc), Stack::new(&ws.stack, sp));
+            }
+            announced = insn.is_check();
+        }
         pc += 1;
         match *insn {
             Insn::Check { pops, room } => {

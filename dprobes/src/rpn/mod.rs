@@ -16,6 +16,7 @@ pub mod interp;
 pub mod limits;
 mod log;
 pub mod object;
+mod observe;
 pub mod op;
 mod program;
 mod rare;

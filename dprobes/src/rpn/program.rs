@@ -217,4 +217,11 @@ pub(super) enum Insn {
     PushX,
 }
 
+impl Insn {
+    /// Whether it only checks what comes after it.
+    pub(super) fn is_check(&self) -> bool {
+        matches!(self, Self::Check { .. } | Self::CheckSbp { .. })
+    }
+}
+
 const _: () = assert!(size_of::<Insn>() == 16);
