@@ -101,8 +101,13 @@ fn everything_is_read_back() {
         entries: 3,
     };
     assert!(object.maps().eq([avg, linear]));
-    assert_eq!((avg.operands(), avg.bytes()), (2, 5 * 8));
-    assert_eq!((linear.operands(), linear.bytes()), (1, (1 + 42) * 8 * 3));
+    // The head, the entries in whole lines of 128 bytes, and two places of four bytes to find the entry by.
+    assert_eq!((avg.operands(), avg.bytes()), (2, 128 + 128 + 2 * 4));
+    // Without keys there is one entry, which needs no finding.
+    assert_eq!(
+        (linear.operands(), linear.bytes()),
+        (1, 128 + (42_u64 * 8).next_multiple_of(128))
+    );
     let relocation = |offset, addend| Relocation {
         offset,
         symbol: "jiffies",
@@ -221,9 +226,9 @@ fn what_is_wrong_is_refused_by_name() {
         // The range is counted as it is, not as a signed number.
         (|b| { b.maps[1].min.set(i64::MIN); b.maps[1].max.set(i64::MAX); b.maps[1].step.set(1); },
             limit(maps + 40 + 24, F::MapBuckets, u64::MAX, 1024)),
-        // 65,536 entries of a word of bookkeeping, two keys and forty and two steps.
+        // 65,536 entries of two keys and forty and two steps, and twice as many places to find them by.
         (|b| { b.maps[1].entries.set(65_536); b.maps[1].keys = 2; },
-            limit(maps + 40 + 4, F::MapBytes, 5 * 8 + (3 + 42) * 8 * 65_536, 16 << 20)),
+            limit(maps + 40 + 4, F::MapBytes, 264 + 128 + ((2 + 42) * 8 + 2 * 4) * 65_536, 16 << 20)),
         (|b| b.relocations.resize(200_000, b.relocations[0]), limit(72, F::Relocations, 200_000, (1 << 20) / 9)),
         (|b| b.relocations[0].offset.set(0), value(relocations, F::RelocationOffset, 0)),
         (|b| b.relocations[0].offset.set(4), value(relocations, F::RelocationOffset, 4)),

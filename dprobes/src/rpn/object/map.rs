@@ -5,6 +5,7 @@ use core::mem::offset_of;
 use super::check::{limit, string, value, zero};
 use super::layout::{self, map_kind};
 use super::{Field, Object, ObjectError};
+use crate::aggregate::{Kind, Linear, Spec, SpecError};
 use crate::rpn::limits;
 
 /// What a map keeps of the values that were added under the same keys. Values are signed.
@@ -51,20 +52,6 @@ impl MapKind {
     pub const fn takes_value(self) -> bool {
         !matches!(self, Self::Count)
     }
-
-    /// Words that it keeps for each key.
-    pub const fn words(self) -> u64 {
-        match self {
-            Self::Count | Self::Sum | Self::Min | Self::Max => 1,
-            Self::Avg => 3,
-            // Negative, zero, and one for each number of bits.
-            Self::Log2 => 2 + 63,
-            Self::Linear { min, max, step } => match max.wrapping_sub(min).cast_unsigned().checked_div(step) {
-                Some(buckets) => 2 + buckets,
-                None => 2,
-            },
-        }
-    }
 }
 
 impl Map<'_> {
@@ -73,10 +60,32 @@ impl Map<'_> {
         self.keys as u16 + self.kind.takes_value() as u16
     }
 
-    /// Bytes it takes on each CPU, by the reckoning of the limit: for each entry a word of bookkeeping, the keys, and
-    /// [`MapKind::words`].
+    /// What the engine makes of it.
+    ///
+    /// # Errors
+    /// [`SpecError`]. The maps of a parsed object have none.
+    pub const fn spec(&self) -> Result<Spec, SpecError> {
+        let kind = match self.kind {
+            MapKind::Count => Kind::Count,
+            MapKind::Sum => Kind::Sum,
+            MapKind::Min => Kind::Min,
+            MapKind::Max => Kind::Max,
+            MapKind::Avg => Kind::Avg,
+            MapKind::Log2 => Kind::Log2,
+            MapKind::Linear { min, max, step } => match Linear::new(min, max, step) {
+                Ok(linear) => Kind::Linear(linear),
+                Err(error) => return Err(error),
+            },
+        };
+        Spec::new(kind, self.keys as u32, self.entries)
+    }
+
+    /// Bytes it takes on each CPU, exactly: see [`Spec::bytes_per_cpu`]. 0 if there is no such map.
     pub const fn bytes(&self) -> u64 {
-        (1 + self.keys as u64 + self.kind.words()) * 8 * self.entries as u64
+        match self.spec() {
+            Ok(spec) => spec.bytes_per_cpu(),
+            Err(_) => 0,
+        }
     }
 }
 
