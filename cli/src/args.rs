@@ -272,7 +272,7 @@ pub struct Check {
     pub source: Source,
 
     /// Resolve symbols too, with this list: /proc/kallsyms (as root), a System.map, or the output of `nm -n`.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, visible_alias = "symbols", value_name = "PATH")]
     pub kallsyms: Option<PathBuf>,
 
     /// Print the summary as JSON, one object.

@@ -46,6 +46,21 @@ impl fmt::Display for Owner<'_> {
     }
 }
 
+/// What kind of symbol is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// A function: a place for a probe.
+    Function,
+    /// Anything that has an address.
+    Any,
+}
+
+impl Wanted {
+    fn is(self, kind: u8) -> bool {
+        self == Wanted::Any || is_text(kind)
+    }
+}
+
 /// One symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Symbol<'a> {
@@ -77,7 +92,7 @@ pub enum ListError {
 pub enum NotFound {
     /// No such symbol; see [`Kallsyms::near`] and [`Kallsyms::elsewhere`].
     Unknown,
-    /// Several different functions have the name.
+    /// Several different symbols of the kind that is wanted have the name.
     Ambiguous { addresses: Vec<u64> },
     /// It is data, of this type.
     NotText { kind: char },
@@ -201,8 +216,8 @@ impl Kallsyms {
             .filter(move |&index| self.name(index) == name)
     }
 
-    /// The one function of this name.
-    pub fn find<'a>(&'a self, name: &str, owner: Owner<'_>) -> Result<Symbol<'a>, NotFound> {
+    /// The one symbol of this name.
+    pub fn find<'a>(&'a self, name: &str, owner: Owner<'_>, wanted: Wanted) -> Result<Symbol<'a>, NotFound> {
         let Some(range) = self.entries_of(owner) else {
             return Err(match owner {
                 Owner::Kernel => NotFound::Unknown,
@@ -210,11 +225,11 @@ impl Kallsyms {
             });
         };
         let named = || self.named(name).filter(|index| range.contains(index));
-        let functions: Vec<usize> = named().filter(|&index| is_text(self.entries[index].kind)).collect();
+        let found: Vec<usize> = named().filter(|&index| wanted.is(self.entries[index].kind)).collect();
         // Sorted by address. One place that is listed twice is no contradiction.
-        let mut addresses: Vec<u64> = functions.iter().map(|&index| self.entries[index].address).collect();
+        let mut addresses: Vec<u64> = found.iter().map(|&index| self.entries[index].address).collect();
         addresses.dedup();
-        match (functions.first(), addresses.len()) {
+        match (found.first(), addresses.len()) {
             (Some(&index), 1) => Ok(self.symbol(index)),
             (Some(_), _) => Err(NotFound::Ambiguous { addresses }),
             (None, _) => Err(match named().next() {
@@ -226,21 +241,21 @@ impl Kallsyms {
         }
     }
 
-    /// Functions whose names differ little, the best first.
-    pub fn near(&self, name: &str, owner: Owner<'_>) -> Vec<String> {
+    /// Symbols whose names differ little, the best first.
+    pub fn near(&self, name: &str, owner: Owner<'_>, wanted: Wanted) -> Vec<String> {
         let range = self.entries_of(owner).unwrap_or(0..0);
         nearest(
             name,
             range
-                .filter(|&index| is_text(self.entries[index].kind))
+                .filter(|&index| wanted.is(self.entries[index].kind))
                 .map(|index| self.name(index)),
         )
     }
 
-    /// The modules that have a function of this name; the kernel as `kernel`.
-    pub fn elsewhere(&self, name: &str) -> Vec<String> {
-        let functions = self.named(name).filter(|&index| is_text(self.entries[index].kind));
-        let mut modules: Vec<String> = functions
+    /// The modules that have a symbol of this name; the kernel as `kernel`.
+    pub fn elsewhere(&self, name: &str, wanted: Wanted) -> Vec<String> {
+        let found = self.named(name).filter(|&index| wanted.is(self.entries[index].kind));
+        let mut modules: Vec<String> = found
             .map(|index| match self.owner(self.entries[index].owner) {
                 Owner::Kernel => "kernel".to_owned(),
                 Owner::Module(module) => module.to_owned(),
@@ -382,14 +397,14 @@ ffffffffc0300010 t ext4_open\t[ext4]
     #[test]
     fn a_name_gives_address_and_size() {
         let list = list();
-        let symbol = list.find("vfs_read", Owner::Kernel).unwrap();
+        let symbol = list.find("vfs_read", Owner::Kernel, Wanted::Function).unwrap();
         assert_eq!(
             (symbol.address, symbol.size, symbol.kind),
             (0xffff_ffff_8100_1040, Some(0x80), 'T')
         );
-        let weak = list.find("arch_weak", Owner::Kernel).unwrap();
+        let weak = list.find("arch_weak", Owner::Kernel, Wanted::Function).unwrap();
         assert_eq!(weak.size, Some(0x40));
-        let last = list.find("last_function", Owner::Kernel).unwrap();
+        let last = list.find("last_function", Owner::Kernel, Wanted::Function).unwrap();
         assert_eq!(last.size, Some(0xe40));
     }
 
@@ -397,57 +412,95 @@ ffffffffc0300010 t ext4_open\t[ext4]
     fn aliases_are_one_place() {
         let list = list();
         for name in ["vfs_read", "vfs_read_alias"] {
-            let symbol = list.find(name, Owner::Kernel).unwrap();
+            let symbol = list.find(name, Owner::Kernel, Wanted::Function).unwrap();
             assert_eq!((symbol.name, symbol.size), (name, Some(0x80)));
         }
-        assert_eq!(list.find("_stext", Owner::Kernel).unwrap().size, Some(0x1000));
+        assert_eq!(
+            list.find("_stext", Owner::Kernel, Wanted::Function).unwrap().size,
+            Some(0x1000)
+        );
     }
 
     #[test]
     fn a_name_of_two_functions_is_refused() {
         assert_eq!(
-            list().find("helper", Owner::Kernel),
+            list().find("helper", Owner::Kernel, Wanted::Function),
             Err(NotFound::Ambiguous {
                 addresses: vec![0xffff_ffff_8100_1000, 0xffff_ffff_8100_1100]
             })
         );
         // In a module of its own it is unique.
-        assert!(list().find("helper", Owner::Module("ext4")).is_ok());
+        assert!(list().find("helper", Owner::Module("ext4"), Wanted::Function).is_ok());
     }
 
     #[test]
     fn data_is_no_place_for_a_probe() {
-        let found = list().find("jiffies", Owner::Kernel).map(|symbol| symbol.address);
+        let found = list()
+            .find("jiffies", Owner::Kernel, Wanted::Function)
+            .map(|symbol| symbol.address);
         assert_eq!(found, Err(NotFound::NotText { kind: 'D' }));
+    }
+
+    #[test]
+    fn data_has_an_address_too() {
+        let list = list();
+        let any = |name| list.find(name, Owner::Kernel, Wanted::Any).map(|symbol| symbol.address);
+        assert_eq!(any("jiffies"), Ok(0xffff_ffff_8200_0000));
+        assert_eq!(any("vfs_read"), Ok(0xffff_ffff_8100_1040));
+        assert_eq!(any("tabel"), Err(NotFound::Unknown));
+        assert_eq!(list.near("tabel", Owner::Kernel, Wanted::Any), ["table"]);
+        assert_eq!(list.elsewhere("e1000_table", Wanted::Any), ["e1000_main"]);
+        assert!(matches!(any("helper"), Err(NotFound::Ambiguous { addresses }) if addresses.len() == 2));
     }
 
     #[test]
     fn modules_are_apart() {
         let list = list();
-        let probe = list.find("e1000_probe", Owner::Module("e1000-main")).unwrap();
+        let probe = list
+            .find("e1000_probe", Owner::Module("e1000-main"), Wanted::Function)
+            .unwrap();
         assert_eq!((probe.owner, probe.size), (Owner::Module("e1000_main"), Some(0x80)));
         // The next symbol is data, mapped elsewhere.
         assert_eq!(
-            list.find("e1000_last", Owner::Module("e1000_main.ko")).unwrap().size,
+            list.find("e1000_last", Owner::Module("e1000_main.ko"), Wanted::Function)
+                .unwrap()
+                .size,
             None
         );
         // The next symbol is another module's.
-        assert_eq!(list.find("ext4_open", Owner::Module("ext4")).unwrap().size, None);
-        assert_eq!(list.find("x", Owner::Module("ext3")), Err(NotFound::NoModule));
+        assert_eq!(
+            list.find("ext4_open", Owner::Module("ext4"), Wanted::Function)
+                .unwrap()
+                .size,
+            None
+        );
+        assert_eq!(
+            list.find("x", Owner::Module("ext3"), Wanted::Function),
+            Err(NotFound::NoModule)
+        );
         assert_eq!(list.near_modules("ext3"), ["ext4"]);
     }
 
     #[test]
     fn an_unknown_name_has_suggestions() {
         let list = list();
-        assert_eq!(list.find("vfs_raed", Owner::Kernel), Err(NotFound::Unknown));
-        assert_eq!(list.near("vfs_raed", Owner::Kernel), ["vfs_read"]);
-        assert_eq!(list.near("do_thing", Owner::Kernel), ["do_thing.isra.0"]);
+        assert_eq!(
+            list.find("vfs_raed", Owner::Kernel, Wanted::Function),
+            Err(NotFound::Unknown)
+        );
+        assert_eq!(list.near("vfs_raed", Owner::Kernel, Wanted::Function), ["vfs_read"]);
+        assert_eq!(
+            list.near("do_thing", Owner::Kernel, Wanted::Function),
+            ["do_thing.isra.0"]
+        );
         // Data is not suggested.
-        assert_eq!(list.near("jiffiez", Owner::Kernel), [""; 0]);
-        assert_eq!(list.find("ext4_open", Owner::Kernel), Err(NotFound::Unknown));
-        assert_eq!(list.elsewhere("ext4_open"), ["ext4"]);
-        assert_eq!(list.elsewhere("helper"), ["kernel", "ext4"]);
+        assert_eq!(list.near("jiffiez", Owner::Kernel, Wanted::Function), [""; 0]);
+        assert_eq!(
+            list.find("ext4_open", Owner::Kernel, Wanted::Function),
+            Err(NotFound::Unknown)
+        );
+        assert_eq!(list.elsewhere("ext4_open", Wanted::Function), ["ext4"]);
+        assert_eq!(list.elsewhere("helper", Wanted::Function), ["kernel", "ext4"]);
     }
 
     #[test]
@@ -483,8 +536,8 @@ ffffffffc0300010 t ext4_open\t[ext4]
         fn any_text_parses_or_is_refused(text in "([0-9a-f]{0,17} [a-zA-Z]{0,2} [a-z.]{0,4}(\t\\[m?\\])?\n?){0,8}", address: u64) {
             if let Ok(list) = Kallsyms::parse(text) {
                 list.containing(address);
-                let _ = list.find("a", Owner::Kernel);
-                let _ = list.find("a", Owner::Module("m"));
+                let _ = list.find("a", Owner::Kernel, Wanted::Function);
+                let _ = list.find("a", Owner::Module("m"), Wanted::Function);
             }
         }
     }

@@ -1,17 +1,18 @@
 //! A program that is to be inserted or looked at: its object, and where its parts are in the source.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use dprobes::rpn::object::layout::MAGIC;
-use dprobes::rpn::object::{self, Object, ObjectError, Point};
+use dprobes::rpn::object::{self, Object, ObjectError, Point, Relocation};
 use dprobes::rpn::verify::verify;
 use rpn_asm::{Assembled, Location, Options, Span, Style};
 
 use crate::args::Source;
 use crate::error::Error;
-use crate::kallsyms::Kallsyms;
+use crate::kallsyms::{Kallsyms, NotFound};
 use crate::report::{Place, Report};
-use crate::resolve;
+use crate::resolve::{self, Unresolved};
 
 /// More locations than this that cannot be resolved are counted, not explained.
 const MOST_EXPLAINED: usize = 20;
@@ -195,20 +196,29 @@ impl Program {
     pub fn resolve(&self, symbols: &Kallsyms) -> Result<Vec<u8>, Error> {
         let object = self.parse()?;
         let mut bytes = self.bytes.clone();
-        let (mut reports, mut more) = (Vec::new(), 0);
-        let find = |index, location: object::Location<'_>| {
-            let address = resolve::address(&object, location, symbols).unwrap_or_else(|error| {
-                if reports.len() < MOST_EXPLAINED {
-                    reports.push(error.explain(symbols).at(self.place_of_point(index)));
-                } else {
-                    more += 1;
-                }
-                0
-            });
-            Ok::<_, std::convert::Infallible>(object::Place::Absolute(address))
+        let failed = RefCell::new((Vec::new(), 0));
+        let fail = |report: &dyn Fn() -> Report| {
+            let (reports, more) = &mut *failed.borrow_mut();
+            if reports.len() < MOST_EXPLAINED {
+                reports.push(report());
+            } else {
+                *more += 1;
+            }
+            0
         };
-        // No source has symbols in its code so far.
-        let done = object::resolve(&mut bytes, find, |_| Ok(0));
+        let done = object::resolve(
+            &mut bytes,
+            |index, location| {
+                let address = resolve::address(&object, location, symbols)
+                    .unwrap_or_else(|error| fail(&|| error.explain(symbols).at(self.place_of_point(index))));
+                Ok::<_, std::convert::Infallible>(object::Place::Absolute(address))
+            },
+            |word| {
+                Ok(resolve::value(&object, &word, symbols)
+                    .unwrap_or_else(|error| fail(&|| self.explain_symbol(&error, &word, symbols))))
+            },
+        );
+        let (reports, more) = failed.into_inner();
         match done {
             Ok(()) if reports.is_empty() => Ok(bytes),
             Ok(()) => Err(Error::Symbols { reports, more }),
@@ -222,12 +232,39 @@ impl Program {
         }
     }
 
-    /// Does any of its points need a symbol?
+    /// Why a symbol in the code has no address. It may not have been meant to be a symbol.
+    fn explain_symbol(&self, error: &Unresolved<'_>, word: &Relocation<'_>, symbols: &Kallsyms) -> Report {
+        // The word is the operand of a one-byte `push`.
+        let report = error
+            .explain(symbols)
+            .at(self.place_of_code(word.offset.saturating_sub(1)));
+        let (
+            Unresolved::Symbol {
+                error: NotFound::Unknown,
+                ..
+            },
+            Some((_, assembled)),
+        ) = (error, &self.source)
+        else {
+            return report;
+        };
+        let name = word.symbol;
+        let report = match assembled.similar_name(name) {
+            Some(near) => report.help(format!(
+                "if it is not meant to be a symbol: the program knows a similar name, {near}"
+            )),
+            None => report,
+        };
+        report.help(format!(
+            "if {name} is meant to be a constant: `#define {name} VALUE`, or `-D {name}=VALUE` on the command line"
+        ))
+    }
+
+    /// Does any of its points, or its code, need a symbol?
     pub fn needs_symbols(&self) -> bool {
         self.object().is_ok_and(|object| {
-            object
-                .points()
-                .any(|point| !matches!(point.location(), object::Location::Place(_)))
+            let place = |point: Point<'_>| matches!(point.location(), object::Location::Place(_));
+            !object.points().all(place) || object.relocations().next().is_some()
         })
     }
 }

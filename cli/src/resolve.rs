@@ -1,8 +1,8 @@
 //! From the symbols of a program to addresses, with an explanation where there is none.
 
-use dprobes::rpn::object::{Location, ModType, Object, Place};
+use dprobes::rpn::object::{Location, ModType, Object, Place, Relocation};
 
-use crate::kallsyms::{Kallsyms, NotFound, Owner, Symbol};
+use crate::kallsyms::{Kallsyms, NotFound, Owner, Symbol, Wanted};
 use crate::report::Report;
 
 /// Why a location has no address.
@@ -12,10 +12,11 @@ pub enum Unresolved<'a> {
     SourceLine { file: &'a str, line: u32 },
     /// A symbol of a program in user space.
     User { name: &'a str },
-    /// The symbol is not what it should be.
+    /// The symbol is not what it should be: the place of a probe, or a value.
     Symbol {
         name: &'a str,
         owner: Owner<'a>,
+        wanted: Wanted,
         error: NotFound,
     },
     /// The distance leads out of the function.
@@ -37,10 +38,44 @@ pub fn address<'a>(object: &Object<'a>, location: Location<'a>, symbols: &'a Kal
         ModType::Kmod => Owner::Module(object.name()),
         ModType::User => return Err(Unresolved::User { name }),
     };
-    let symbol = symbols
-        .find(name, owner)
-        .map_err(|error| Unresolved::Symbol { name, owner, error })?;
+    let wanted = Wanted::Function;
+    let symbol = symbols.find(name, owner, wanted).map_err(|error| Unresolved::Symbol {
+        name,
+        owner,
+        wanted,
+        error,
+    })?;
     inside(&symbol, addend).ok_or(Unresolved::Outside { symbol, addend })
+}
+
+/// The address of a symbol in an expression: of the probed module or, since modules use what the kernel has, of the kernel.
+///
+/// # Errors
+/// Why it has none.
+pub fn value<'a>(object: &Object<'a>, word: &Relocation<'a>, symbols: &Kallsyms) -> Result<u64, Unresolved<'a>> {
+    let name = word.symbol;
+    let find = |owner| symbols.find(name, owner, Wanted::Any).map(|symbol| symbol.address);
+    let (owner, found) = match object.modtype() {
+        ModType::Kernel => (Owner::Kernel, find(Owner::Kernel)),
+        ModType::Kmod => {
+            let owner = Owner::Module(object.name());
+            match find(owner) {
+                Err(error @ (NotFound::Unknown | NotFound::NoModule)) => match find(Owner::Kernel) {
+                    // The module is what the program is for.
+                    Err(NotFound::Unknown) => (owner, Err(error)),
+                    found => (Owner::Kernel, found),
+                },
+                found => (owner, found),
+            }
+        }
+        ModType::User => return Err(Unresolved::User { name }),
+    };
+    found.map_err(|error| Unresolved::Symbol {
+        name,
+        owner,
+        wanted: Wanted::Any,
+        error,
+    })
 }
 
 impl Unresolved<'_> {
@@ -52,8 +87,13 @@ impl Unresolved<'_> {
                     .help("use the symbol of the function and an offset: `offset = symbol+0x1f`")
             }
             Self::User { name } => Report::new(format!("symbols of user programs cannot be resolved yet: {name}"))
-                .help("use the offset in the file: `offset = 0x1234`"),
-            Self::Symbol { name, owner, error } => not_found(name, *owner, error, symbols),
+                .help("use the number: `offset = 0x1234` for a place in the file, `push 0x1234` for an address"),
+            Self::Symbol {
+                name,
+                owner,
+                wanted,
+                error,
+            } => not_found(name, *owner, *wanted, error, symbols),
             Self::Outside { symbol, addend } => outside(symbol, *addend),
         }
     }
@@ -89,14 +129,16 @@ fn outside(symbol: &Symbol<'_>, addend: i64) -> Report {
     }
 }
 
-fn not_found(name: &str, owner: Owner<'_>, error: &NotFound, symbols: &Kallsyms) -> Report {
+fn not_found(name: &str, owner: Owner<'_>, wanted: Wanted, error: &NotFound, symbols: &Kallsyms) -> Report {
+    let place = wanted == Wanted::Function;
     match error {
         NotFound::Unknown => {
-            let (near, elsewhere) = (symbols.near(name, owner), symbols.elsewhere(name));
+            let (near, elsewhere) = (symbols.near(name, owner, wanted), symbols.elsewhere(name, wanted));
             let mut report = Report::new(format!("{owner} has no symbol {name}"));
             if let Some(best) = near
                 .iter()
                 .find(|near| near.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+                .filter(|_| place)
             {
                 report = report
                     .note(format!("the compiler made a variant of the function: {best}"))
@@ -107,6 +149,12 @@ fn not_found(name: &str, owner: Owner<'_>, error: &NotFound, symbols: &Kallsyms)
                 report = report.help(format!("is one of these meant? {}", near.join(", ")));
             }
             for module in &elsewhere {
+                if !place {
+                    report = report.note(format!(
+                        "module {module} has it, but a program can only name symbols of the kernel and of the module it is for"
+                    ));
+                    continue;
+                }
                 report = report.help(match Owner::named(module) {
                     Owner::Kernel => "the kernel has it: write `name = \"kernel\"` and `modtype = kernel`".to_owned(),
                     Owner::Module(_) => {
@@ -114,20 +162,21 @@ fn not_found(name: &str, owner: Owner<'_>, error: &NotFound, symbols: &Kallsyms)
                     }
                 });
             }
-            if near.is_empty() && elsewhere.is_empty() {
+            if place && near.is_empty() && elsewhere.is_empty() {
                 report = report.note("a function that the compiler inlined everywhere has no symbol");
             }
             report
         }
         NotFound::Ambiguous { addresses } => {
-            let mut report = Report::new(format!(
-                "{owner} has {} functions with the name {name}",
-                addresses.len()
-            ));
+            let what = if place { "functions" } else { "symbols" };
+            let mut report = Report::new(format!("{owner} has {} {what} with the name {name}", addresses.len()));
             for &address in addresses {
                 report = report.note(format!("one is at {address:#x}{}", before(symbols, address)));
             }
-            report.help("say which by its address: `address = 0x...`; it holds until the next boot")
+            let form = if place { "address = 0x..." } else { "push 0x..." };
+            report.help(format!(
+                "say which by its address: `{form}`; it holds until the next boot"
+            ))
         }
         NotFound::NotText { kind } => Report::new(format!("{name} is data, not a function"))
             .note(format!(

@@ -174,7 +174,7 @@ each hit may log 1024 bytes, take 65535 jumps and execute 1000000 instructions
         .dprobes(&["check", "openat.rpn", "--kallsyms", "symbols", "--json"])
         .code(0)
         .stdout(r#"
-{"module":"kernel","module_type":"kernel","major":1,"locals":["opens"],"globals":[],"logmax":1024,"jmpmax":65535,"instructions":1000000,"code_bytes":17,"probes":[{"minor":1,"location":"do_sys_openat2","address":"0xffffffff81200000","line":6,"code_bytes":17,"pass_count":0,"max_hits":100,"log_on_fault":false}]}
+{"module":"kernel","module_type":"kernel","major":1,"locals":["opens"],"globals":[],"maps":[],"heapmax":0,"logmax":1024,"jmpmax":65535,"instructions":1000000,"code_bytes":17,"symbols":[],"probes":[{"minor":1,"location":"do_sys_openat2","address":"0xffffffff81200000","line":6,"code_bytes":17,"pass_count":0,"max_hits":100,"log_on_fault":false}]}
 "#);
 }
 
@@ -430,7 +430,9 @@ fn wrong_usage_ends_with_2() {
 #[test]
 fn every_command_has_help_with_examples_and_exit_codes() {
     let folder = Folder::new();
-    for command in ["insert", "remove", "query", "log", "maps", "asm", "check", "disasm"] {
+    for command in [
+        "insert", "remove", "query", "log", "maps", "asm", "check", "fmt", "disasm",
+    ] {
         let help = folder.dprobes(&[command, "--help"]).code(0).stdout;
         let help = String::from_utf8(help).unwrap();
         for part in ["Examples:", "Exit codes:", &format!("dprobes {command}")] {

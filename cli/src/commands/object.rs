@@ -36,11 +36,15 @@ struct Summary {
     major: u16,
     locals: Vec<String>,
     globals: Vec<String>,
+    maps: Vec<String>,
+    heapmax: u16,
     logmax: u16,
     jmpmax: u16,
     /// The budget of one hit.
     instructions: u32,
     code_bytes: usize,
+    /// Symbols in expressions, in the order of their first use.
+    symbols: Vec<String>,
     probes: Vec<Probe>,
 }
 
@@ -93,6 +97,12 @@ fn summary(program: &Program, resolved: Option<&[u8]>) -> Result<Summary, Error>
             log_on_fault: point.log_on_fault(),
         })
         .collect();
+    let mut symbols: Vec<String> = Vec::new();
+    for word in object.relocations() {
+        if !symbols.iter().any(|symbol| symbol == word.symbol) {
+            symbols.push(word.symbol.to_owned());
+        }
+    }
     Ok(Summary {
         module: object.name().to_owned(),
         module_type: match object.modtype() {
@@ -103,10 +113,13 @@ fn summary(program: &Program, resolved: Option<&[u8]>) -> Result<Summary, Error>
         major: object.major(),
         locals: object.locals().map(str::to_owned).collect(),
         globals: object.globals().map(str::to_owned).collect(),
+        maps: object.maps().map(|map| map.name.to_owned()).collect(),
+        heapmax: object.heapmax(),
         logmax: object.logmax(),
         jmpmax: object.jmpmax(),
         instructions: INSTRUCTION_BUDGET,
         code_bytes: object.code().len(),
+        symbols,
         probes,
     })
 }
@@ -130,7 +143,17 @@ fn describe(summary: &Summary, charset: Charset) -> String {
     out.push_str(&format!(
         ": {}, {}, {} of code\n",
         plural(probes, "probe"),
-        plural(summary.locals.len(), "local variable"),
+        [
+            (summary.locals.len(), "local variable"),
+            (summary.globals.len(), "global variable"),
+            (summary.maps.len(), "map"),
+        ]
+        .into_iter()
+        // Local variables are what a reader expects to be told of.
+        .filter(|(count, what)| *count > 0 || *what == "local variable")
+        .map(|(count, what)| plural(count, what))
+        .collect::<Vec<_>>()
+        .join(", "),
         plural(summary.code_bytes, "byte"),
     ));
     out.push_str(&format!(
@@ -139,6 +162,13 @@ fn describe(summary: &Summary, charset: Charset) -> String {
         plural(usize::from(summary.jmpmax), "jump"),
         plural(summary.instructions as usize, "instruction"),
     ));
+    if !summary.symbols.is_empty() {
+        let symbols: Vec<_> = summary.symbols.iter().map(|s| text::plain(s, charset)).collect();
+        out.push_str(&format!(
+            "takes the addresses of these symbols: {}\n",
+            symbols.join(", ")
+        ));
+    }
     for probe in &summary.probes {
         let mut facts = vec![plural(probe.code_bytes as usize, "byte")];
         if let Some(address) = &probe.address {
