@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::run::Run;
 use crate::device;
 
-const EXIT_CODES: &str = "\
+pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  refused or failed; the message says what, where and what to do
@@ -17,6 +18,7 @@ Exit codes:
 const AFTER_HELP: &str = "\
 Examples:
   dprobes check openat.rpn         is the program right?
+  dprobes run openat.rpn --step    what would it do?
   dprobes insert openat.rpn        put its probes in
   dprobes log --follow             see what they log
   dprobes query                    how often has each fired?
@@ -59,6 +61,7 @@ pub enum Command {
     Asm(Asm),
     Check(Check),
     Fmt(Fmt),
+    Run(Box<Run>),
     Disasm(Disasm),
 }
 

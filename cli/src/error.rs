@@ -7,6 +7,7 @@ use dprobes::rpn::object::ObjectError;
 use dprobes::wire::INTERFACE_VERSION;
 use rpn_asm::{Diagnostics, DisassembleError, Style};
 
+use crate::commands::run::RunError;
 use crate::device::{DEFAULT_PATH, DeviceError};
 use crate::kallsyms::ListError;
 use crate::report::Report;
@@ -53,6 +54,8 @@ pub enum Error {
     Symbols { reports: Vec<Report>, more: usize },
     /// The list of symbols is of no use.
     List { path: PathBuf, error: ListError },
+    /// The program cannot run on the machine that was made up.
+    Run(RunError),
     /// The device does not answer.
     Device(DeviceError),
     /// The engine refused the request.
@@ -127,6 +130,7 @@ impl Error {
                 .help("`dprobes disasm` prints its text"),
             Error::Assembler(_) | Error::Symbols { .. } | Error::Unformatted(_) => Report::default(),
             Error::List { path, error } => list(path, error),
+            Error::Run(error) => error.report(),
             Error::Device(error) => device(error),
             Error::Signals(error) => Report::new(format!("cannot wait for records: {}", reason(error))),
             Error::Stream(error) => stream(*error),

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use dprobes::rpn::object::layout::MAGIC;
 use dprobes::rpn::object::{self, Object, ObjectError, Point, Relocation};
-use dprobes::rpn::verify::verify;
+use dprobes::rpn::verify::{VerifyError, verify};
 use rpn_asm::{Assembled, Location, Options, Span, Style};
+use simulator::{LoadError, PlaceError, Simulation};
 
 use crate::args::Source;
+use crate::commands::run::RunError;
 use crate::error::Error;
 use crate::kallsyms::{Kallsyms, NotFound};
 use crate::report::{Place, Report};
@@ -111,11 +113,42 @@ impl Program {
     fn verify(&self) -> Result<(), Error> {
         match verify(&self.parse()?) {
             Ok(_) => Ok(()),
-            Err(error) => {
-                let report = Report::new(error.fault.to_string()).at(self.place_of_code(error.offset));
-                Err(Error::Verify(Box::new(report)))
-            }
+            Err(error) => Err(self.refuse(&error)),
         }
+    }
+
+    /// The program, ready to be hit on a machine that is made up, where `symbol` knows what is where.
+    pub fn simulation(&self, symbol: impl Fn(&str) -> Option<u64>) -> Result<Simulation, Error> {
+        let object = |error| Error::Object {
+            path: self.file.clone(),
+            error,
+        };
+        let mut bytes = self.bytes.clone();
+        simulator::place(&mut bytes, symbol).map_err(|error| match error {
+            PlaceError::Object(error) => object(error),
+            PlaceError::Symbol { name, offset } => Error::Run(RunError::NoSymbol {
+                name,
+                place: self.place_of_code(offset),
+            }),
+        })?;
+        Simulation::load(&bytes).map_err(|error| match error {
+            LoadError::Object(error) => object(error),
+            LoadError::Verify(error) => self.refuse(&error),
+            LoadError::Map(name) => Error::Run(RunError::NoMap { name }),
+        })
+    }
+
+    fn refuse(&self, error: &VerifyError) -> Error {
+        let report = Report::new(error.fault.to_string()).at(self.place_of_code(error.offset));
+        Error::Verify(Box::new(report))
+    }
+
+    /// The text of an instruction, by its offset in the code; `None` if there is only an object, or a macro wrote it.
+    pub fn text_of_code(&self, offset: u32) -> Option<String> {
+        let (_, assembled) = self.source.as_ref()?;
+        let span = assembled.code_span(offset)?;
+        let sources = assembled.sources();
+        (sources.use_site(span) == span).then(|| sources.text(span).to_owned())
     }
 
     /// Module and major code.

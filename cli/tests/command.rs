@@ -431,7 +431,7 @@ fn wrong_usage_ends_with_2() {
 fn every_command_has_help_with_examples_and_exit_codes() {
     let folder = Folder::new();
     for command in [
-        "insert", "remove", "query", "log", "maps", "asm", "check", "fmt", "disasm",
+        "insert", "remove", "query", "log", "maps", "asm", "check", "run", "fmt", "disasm",
     ] {
         let help = folder.dprobes(&[command, "--help"]).code(0).stdout;
         let help = String::from_utf8(help).unwrap();

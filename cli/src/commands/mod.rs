@@ -7,6 +7,7 @@ mod maps;
 mod object;
 mod query;
 mod remove;
+pub mod run;
 
 use crate::args::{Command, Global};
 use crate::error::Error;
@@ -22,6 +23,7 @@ pub fn run(command: &Command, global: &Global) -> Result<(), Error> {
         Command::Asm(args) => object::asm(args),
         Command::Check(args) => object::check(args),
         Command::Fmt(args) => fmt::run(args),
+        Command::Run(args) => run::run(args),
         Command::Disasm(args) => object::disasm(args),
     }
 }

@@ -10,4 +10,4 @@ mod samples;
 pub mod status;
 pub mod text;
 mod trace;
-mod words;
+pub mod words;
