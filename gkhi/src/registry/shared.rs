@@ -1,0 +1,63 @@
+//! What passes, trap handlers and the registry share.
+
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use crate::site::{Image, NOP, mode};
+
+/// The part of a registry that other CPUs look at without its lock. A static variable, one for each registry.
+#[derive(Debug)]
+pub struct Shared {
+    /// The number of the last transaction that has taken effect.
+    pub(crate) live: AtomicU64,
+    /// Images whose sites are known.
+    pub(crate) images: AtomicPtr<Image>,
+    /// How many sites' texts have been changed, for the curious.
+    pub(crate) patched: AtomicUsize,
+}
+
+impl Shared {
+    /// Nothing known yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Shared {
+            live: AtomicU64::new(0),
+            images: AtomicPtr::new(ptr::null_mut()),
+            patched: AtomicUsize::new(0),
+        }
+    }
+
+    /// For the host's #BP handler, when nobody else knows the breakpoint: `address` is that of the `int3`. Where to go on, if it is, or
+    /// was a moment ago, a site that is being patched.
+    ///
+    /// Lock-free, any context; time in the number of sites. While the site is being patched the pass goes on as if it were dormant: a
+    /// site becomes a jump before its exits are live, and a NOP again when they are no more, so that this is always right.
+    #[must_use]
+    pub fn on_breakpoint(&self, address: usize) -> Option<usize> {
+        let site = self
+            .images()
+            .flat_map(Image::sites)
+            .find(|site| site.address() == Some(address))?;
+        if site.mode() == mode::CHANGING {
+            return Some(address.wrapping_add(NOP.len()));
+        }
+        // The handler came late. If the breakpoint is gone, try again; if it is there it is somebody else's.
+        // SAFETY: the site's image is known, so that its text is there.
+        let byte = unsafe { ptr::read_volatile(ptr::with_exposed_provenance::<u8>(address)) };
+        (byte != crate::text::INT3).then_some(address)
+    }
+
+    pub(crate) fn images(&self) -> impl Iterator<Item = &Image> {
+        // SAFETY: images stay while they are in the list; one that is taken out stays until all CPUs have left their handlers.
+        let deref = |image: *const Image| unsafe { image.as_ref() };
+        core::iter::successors(deref(self.images.load(Ordering::Acquire)), move |image| {
+            deref(image.next.load(Ordering::Acquire))
+        })
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,359 @@
+//! Patching running code: transactions of places that are several bytes long.
+//!
+//! All or nothing: every place is checked before the first is written, and what was written is undone when a write fails. The protocol is
+//! that of cross-modifying code (SDM volume 3, 9.1.3), and the number of core syncs does not depend on the number of places:
+//!
+//! 1. `int3` over every first byte; sync. From here on no CPU begins to execute an old instruction there.
+//! 2. Every byte but the first; sync.
+//! 3. Every first byte; sync.
+//!
+//! Places of one byte need only the store and one sync. A CPU that meets the `int3` raises #BP: the host's handler asks the place's owner,
+//! and goes on at [`Change::resume`].
+
+/// Longest instruction sequence that is replaced as a whole.
+pub const CHANGE_MAX: usize = 16;
+
+pub(crate) const INT3: u8 = 0xcc;
+
+/// Text, as a host gives access to it. One caller at a time.
+pub trait Text {
+    /// Copies text at `address`.
+    ///
+    /// # Errors
+    /// [`Unreadable`] when there is none.
+    fn read_text(&self, address: usize, bytes: &mut [u8]) -> Result<(), Unreadable>;
+
+    /// Writes text through an alias that is writable and not executable; `writes` is sorted as the caller had it, so that a host may
+    /// keep a page mapped from one to the next. One byte is a single store.
+    ///
+    /// # Errors
+    /// [`Unwritable`]: writes before its index are done, the others are not.
+    fn write_text(&self, writes: &[Write]) -> Result<(), Unwritable>;
+
+    /// Returns when every CPU has executed a serialising instruction after the call began (SDM volume 3, 9.3), and has left
+    /// the #BP handler that it was in. It is also a full memory barrier on every CPU.
+    ///
+    /// The caller holds no lock that an interrupt handler could want, and has interrupts on.
+    fn sync_cores(&self);
+}
+
+/// Text could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreadable;
+
+/// Text could not be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unwritable {
+    /// The first of the writes that was not done.
+    pub index: usize,
+}
+
+/// Bytes for one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Write {
+    /// Where the first goes.
+    pub address: usize,
+    /// How many of `bytes` count: 1..=16.
+    pub len: u32,
+    /// Must be zero.
+    pub reserved: u32,
+    /// The bytes.
+    pub bytes: [u8; CHANGE_MAX],
+}
+
+impl Write {
+    const NONE: Self = Write {
+        address: 0,
+        len: 0,
+        reserved: 0,
+        bytes: [0; CHANGE_MAX],
+    };
+
+    fn new(address: usize, from: &[u8]) -> Self {
+        let mut write = Write { address, ..Self::NONE };
+        for (to, from) in write.bytes.iter_mut().zip(from) {
+            *to = *from;
+            write.len += 1;
+        }
+        write
+    }
+
+    /// The bytes that count.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len as usize).unwrap_or(&self.bytes)
+    }
+}
+
+/// One place of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// Where the instruction begins.
+    pub address: usize,
+    /// How many bytes: 1..=16.
+    pub len: usize,
+    /// What is there.
+    pub old: [u8; CHANGE_MAX],
+    /// What will be.
+    pub new: [u8; CHANGE_MAX],
+}
+
+impl Change {
+    /// From `old` to `new`, of the same length.
+    #[must_use]
+    pub fn new<const N: usize>(address: usize, old: [u8; N], new: [u8; N]) -> Self {
+        const { assert!(N > 0 && N <= CHANGE_MAX) };
+        let mut change = Change {
+            address,
+            len: N,
+            old: [0; CHANGE_MAX],
+            new: [0; CHANGE_MAX],
+        };
+        for (to, from) in change.old.iter_mut().zip(old) {
+            *to = from;
+        }
+        for (to, from) in change.new.iter_mut().zip(new) {
+            *to = from;
+        }
+        change
+    }
+
+    fn old(&self) -> &[u8] {
+        self.old.get(..self.len).unwrap_or(&self.old)
+    }
+
+    fn new_bytes(&self) -> &[u8] {
+        self.new.get(..self.len).unwrap_or(&self.new)
+    }
+}
+
+/// The places of a transaction. They are gone through several times, in the same order each time, and need not be stored.
+pub trait Changes {
+    /// Calls `visit` with each, until it says so.
+    ///
+    /// # Errors
+    /// What `visit` returned.
+    fn visit(&self, visit: &mut dyn FnMut(&Change) -> Result<(), CommitError>) -> Result<(), CommitError>;
+}
+
+impl Changes for [Change] {
+    fn visit(&self, visit: &mut dyn FnMut(&Change) -> Result<(), CommitError>) -> Result<(), CommitError> {
+        self.iter().try_for_each(visit)
+    }
+}
+
+/// Why a transaction changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitError {
+    /// The bytes at `address` are not the expected ones: something else has patched them.
+    Changed {
+        /// Where the place begins.
+        address: usize,
+        /// What is there; the length of the expected bytes counts.
+        found: [u8; CHANGE_MAX],
+    },
+    /// There is no text at `address`.
+    Unreadable {
+        /// Where the place begins.
+        address: usize,
+    },
+    /// The host could not write at `address`; what was written before it has been undone.
+    Unwritable {
+        /// Where the place begins.
+        address: usize,
+    },
+    /// A jump from `address` to its out-of-line code does not reach.
+    TooFar {
+        /// Where the place begins.
+        address: usize,
+    },
+}
+
+impl CommitError {
+    /// Where the place begins.
+    #[must_use]
+    pub const fn address(&self) -> usize {
+        match *self {
+            CommitError::Changed { address, .. }
+            | CommitError::Unreadable { address }
+            | CommitError::Unwritable { address }
+            | CommitError::TooFar { address } => address,
+        }
+    }
+}
+
+/// How many writes are handed to the host at once; on the stack.
+const BATCH: usize = 32;
+
+/// Writes in batches, and knows how many places are done.
+struct Writer<'t, T: Text + ?Sized> {
+    text: &'t T,
+    batch: [Write; BATCH],
+    /// Which place each write of the batch is for.
+    places: [usize; BATCH],
+    len: usize,
+    done: usize,
+}
+
+impl<'t, T: Text + ?Sized> Writer<'t, T> {
+    fn new(text: &'t T) -> Self {
+        Writer {
+            text,
+            batch: [Write::NONE; BATCH],
+            places: [0; BATCH],
+            len: 0,
+            done: 0,
+        }
+    }
+
+    fn push(&mut self, place: usize, address: usize, bytes: &[u8]) -> Result<(), CommitError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if let (Some(write), Some(number)) = (self.batch.get_mut(self.len), self.places.get_mut(self.len)) {
+            *write = Write::new(address, bytes);
+            *number = place;
+            self.len += 1;
+        }
+        if self.len == BATCH { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), CommitError> {
+        let writes = self.batch.get(..self.len).unwrap_or(&[]);
+        self.len = 0;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.text.write_text(writes).map_err(|Unwritable { index }| {
+            self.done = self.places.get(index).copied().unwrap_or(0);
+            CommitError::Unwritable {
+                address: writes.get(index).map_or(0, |write| write.address),
+            }
+        })
+    }
+}
+
+/// Which part of each place a step writes.
+#[derive(Clone, Copy)]
+enum Part {
+    /// `int3`, or the byte of a place that has only one.
+    Trap,
+    /// All bytes but the first.
+    Tail,
+    /// The first byte of a place that has more.
+    First,
+    /// The first byte.
+    Byte,
+}
+
+impl Part {
+    /// What is written where; `side` is the whole of what the place is to become.
+    fn of<'b>(self, change: &Change, side: &'b [u8]) -> (usize, &'b [u8]) {
+        let (first, tail) = side.split_at_checked(1).unwrap_or((side, &[]));
+        match (self, tail.is_empty()) {
+            (Part::Trap, false) => (change.address, &[INT3]),
+            (Part::Tail, _) => (change.address.wrapping_add(1), tail),
+            (Part::First, true) => (change.address, &[]),
+            (Part::Trap | Part::First | Part::Byte, _) => (change.address, first),
+        }
+    }
+}
+
+/// Which way a step goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    There,
+    Back,
+}
+
+/// Checks every place, then changes every place.
+///
+/// While it runs, a CPU that executes a place of more than one byte may take #BP there.
+///
+/// # Errors
+/// Why nothing was changed.
+pub fn commit<T: Text + ?Sized, C: Changes + ?Sized>(text: &T, changes: &C) -> Result<(), CommitError> {
+    let (mut any, mut long) = (false, false);
+    changes.visit(&mut |change| {
+        any = true;
+        long |= change.len > 1;
+        let mut found = [0; CHANGE_MAX];
+        let address = change.address;
+        let here = found.get_mut(..change.len).unwrap_or(&mut []);
+        text.read_text(address, here)
+            .map_err(|Unreadable| CommitError::Unreadable { address })?;
+        if *here == *change.old() {
+            Ok(())
+        } else {
+            Err(CommitError::Changed { address, found })
+        }
+    })?;
+    if !any {
+        return Ok(());
+    }
+    let steps: &[Part] = if long {
+        &[Part::Trap, Part::Tail, Part::First]
+    } else {
+        &[Part::Trap]
+    };
+    for step in steps {
+        if let Err((error, done)) = write(text, changes, *step, Way::There, usize::MAX) {
+            undo(text, changes, *step, done);
+            return Err(error);
+        }
+        text.sync_cores();
+    }
+    Ok(())
+}
+
+/// Writes one part of the first `limit` places. When it fails, also says how many places are done.
+fn write<T: Text + ?Sized, C: Changes + ?Sized>(
+    text: &T,
+    changes: &C,
+    part: Part,
+    way: Way,
+    limit: usize,
+) -> Result<(), (CommitError, usize)> {
+    let mut writer = Writer::new(text);
+    let mut place = 0;
+    let result = changes
+        .visit(&mut |change| {
+            if place < limit {
+                let side = if way == Way::There {
+                    change.new_bytes()
+                } else {
+                    change.old()
+                };
+                let (address, bytes) = part.of(change, side);
+                writer.push(place, address, bytes)?;
+            }
+            place += 1;
+            Ok(())
+        })
+        .and_then(|()| writer.flush());
+    result.map_err(|error| (error, writer.done))
+}
+
+/// Puts the old bytes back after `step` has failed with `done` places written. What was just written can be written again; if the
+/// host says otherwise there is nothing better to do than to go on.
+fn undo<T: Text + ?Sized, C: Changes + ?Sized>(text: &T, changes: &C, step: Part, done: usize) {
+    let all = usize::MAX;
+    let (trapped, tails) = match step {
+        Part::Trap => (0, 0),
+        Part::Tail => (0, done),
+        // Some places are whole already.
+        Part::First | Part::Byte => (done, all),
+    };
+    if trapped > 0 {
+        let _ = write(text, changes, Part::Trap, Way::There, trapped);
+        text.sync_cores();
+    }
+    if tails > 0 {
+        let _ = write(text, changes, Part::Tail, Way::Back, tails);
+        text.sync_cores();
+    }
+    let firsts = if matches!(step, Part::Trap) { done } else { all };
+    let _ = write(text, changes, Part::Byte, Way::Back, firsts);
+    text.sync_cores();
+}
