@@ -7,6 +7,8 @@ mod error;
 #[cfg(test)]
 mod golden;
 mod kallsyms;
+#[cfg(test)]
+mod man;
 mod map;
 mod output;
 mod program;

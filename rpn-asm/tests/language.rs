@@ -46,7 +46,8 @@ fn form(op: Op) -> String {
         Operand::Map => "MAP",
         Operand::Group => "GROUP",
         Operand::Facility => "FACILITY",
-        Operand::U8 | Operand::U16 | Operand::S16 | Operand::Word => "NUMBER",
+        Operand::S16 => "POSITION",
+        Operand::U8 | Operand::U16 | Operand::Word => "NUMBER",
     };
     let separator = if op.info().selectors.is_empty() { " " } else { ", " };
     format!("{op}{separator}{operand}")
@@ -134,10 +135,39 @@ fn exceptions_and_limits_are_as_the_engine_has_them() {
         ),
         format!("| `jmpmax` | jumps taken per hit, 0 to {}", limits::JMP_MAX),
         format!("| local variables, global variables | {} each", limits::LOCALS_MAX),
-        format!("| name of a variable | {} bytes", limits::VARIABLE_NAME_MAX),
+        format!("| name of a variable or map | {} bytes", limits::VARIABLE_NAME_MAX),
         format!("| name of a symbol, `display` | {} bytes", limits::SYMBOL_MAX),
         format!("| `name` | {} bytes", limits::NAME_MAX),
-        format!("| code of a program | {} MiB", limits::CODE_MAX >> 20),
+        format!(
+            "| code of a program, and of one handler | {} MiB, 65,535 bytes",
+            limits::CODE_MAX >> 20
+        ),
+        format!(
+            "| `heapmax` | bytes of the byte heap per hit, 0 to {}",
+            limits::HEAP_MAX
+        ),
+        format!(
+            "| global variables of different names, in the system | {}",
+            limits::SYSTEM_GLOBALS_MAX
+        ),
+        format!(
+            "| variables that are allocated at a time | {0} of the system, {0} for each program",
+            limits::POOL_VARIABLES
+        ),
+        format!(
+            "| maps of a program, and what they take on each CPU | {}, {} MiB",
+            limits::MAPS_MAX,
+            limits::MAP_BYTES_MAX >> 20
+        ),
+        format!("| `keys` | words that are the key, 0 to {}", limits::MAP_KEYS_MAX),
+        format!(
+            "on each CPU, 1 to {} | 1 without keys, else {}",
+            limits::MAP_ENTRIES_MAX,
+            limits::MAP_ENTRIES
+        ),
+        format!("there are at most {} ranges", limits::MAP_BUCKETS_MAX),
+        format!("| byte heap | 16,384 bytes, {} blocks", limits::HEAP_BLOCKS),
+        format!("at most max of them, 0 to {}", limits::STACK_TRACE_MAX),
         format!("| strings of a program | {} MiB", limits::STRINGS_MAX >> 20),
         format!("| stack | {} words", limits::STACK_WORDS),
         format!("| nested calls | {} ", limits::CALL_DEPTH),
@@ -150,6 +180,7 @@ fn exceptions_and_limits_are_as_the_engine_has_them() {
         (131_072, 1_000_000, 10_000)
     );
     assert_eq!(limits::GLOBALS_MAX, limits::LOCALS_MAX);
+    assert_eq!((limits::HEAP_MAX, limits::HANDLER_MAX), (16_384, 65_535));
 }
 
 #[test]
@@ -178,31 +209,23 @@ fn items_are_those_of_the_assembler() {
 }
 
 #[test]
-fn examples_assemble_and_verify_and_show_every_mnemonic() {
+fn examples_assemble_and_verify() {
     let head = "name = \"kernel\"\nmodtype = kernel\nmajor = 1\nvars = opens, fails\noffset = f\nminor = 1\n";
-    let mut shown = BTreeSet::new();
     let mut count = 0;
     for block in document().split("```").skip(1).step_by(2) {
         let (kind, text) = block.split_once('\n').unwrap();
         let program = match kind {
             "rpn" => text.to_owned(),
             "rpn-part" => format!("{head}{text}"),
-            "text" => continue,
+            // The tests of the command run these, and see that no instruction is left out.
+            "rpn-head" | "rpn-run" | "sh" | "text" => continue,
             other => panic!("a block of {other:?}"),
         };
         let assembled = assemble("example", &program, &Options::default()).unwrap_or_else(|e| panic!("{program}\n{e}"));
         assembled.verify().unwrap_or_else(|e| panic!("{program}\n{e}"));
-        let object = dprobes::rpn::object::Object::parse(&assembled.object).unwrap();
-        let mut code = object.code();
-        while let Some(byte) = code.first() {
-            let op = Op::from_byte(*byte).unwrap();
-            shown.insert(op.info().mnemonic);
-            code = &code[op.size()..];
-        }
         count += 1;
     }
-    assert!(count > 10);
-    assert_eq!(shown, Op::ALL.iter().map(|op| op.info().mnemonic).collect());
+    assert!(count >= 5);
 }
 
 #[test]

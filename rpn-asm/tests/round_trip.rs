@@ -17,7 +17,21 @@ fn example(name: &str) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-const EXAMPLES: [&str; 3] = ["openat.rpn", "inject.rpn", "first-failure.rpn"];
+const EXAMPLES: [&str; 13] = [
+    "allocators.rpn",
+    "corrupted.rpn",
+    "failure-stack.rpn",
+    "first-failure.rpn",
+    "forks.rpn",
+    "inject.rpn",
+    "latency.rpn",
+    "openat.rpn",
+    "page-faults.rpn",
+    "read-sizes.rpn",
+    "root-exec.rpn",
+    "short-reads.rpn",
+    "window.rpn",
+];
 
 fn ret() -> Options {
     Options {
@@ -241,7 +255,7 @@ proptest! {
     /// Examples with something cut out, put in twice or replaced.
     #[test]
     fn no_change_to_an_example_makes_it_panic(
-        which in 0usize..3, from in any::<prop::sample::Index>(), to in any::<prop::sample::Index>(), with in prop_oneof![piece(), any::<String>()],
+        which in 0..EXAMPLES.len(), from in any::<prop::sample::Index>(), to in any::<prop::sample::Index>(), with in prop_oneof![piece(), any::<String>()],
     ) {
         let text = example(EXAMPLES[which]);
         let mut cut = [from.index(text.len()), to.index(text.len())].map(|mut i| { while !text.is_char_boundary(i) { i -= 1 } i });
