@@ -37,7 +37,7 @@
 /*
  What a query tells its caller; a command and a kernel that differ refuse each other.
  */
-#define DPROBES_INTERFACE_VERSION 1
+#define DPROBES_INTERFACE_VERSION 2
 
 /*
  Bytes in a slot of the slot area.
@@ -141,6 +141,14 @@ enum dprobes_reason
      Probes of this kind of module are not supported by this host.
      */
     DPROBES_REASON_MODULE_KIND = 18,
+    /*
+     There are too many global variables of different names; `facts[0]` is how many there may be.
+     */
+    DPROBES_REASON_GLOBALS = 19,
+    /*
+     The maps of the program are beyond a limit; `facts[0]` is how many bytes they take for each CPU, if that is it.
+     */
+    DPROBES_REASON_MAPS = 20,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_reason dprobes_reason;
@@ -576,6 +584,10 @@ struct dprobes_probe_status {
      */
     uint64_t skipped;
     /*
+     Hits while the group of the probe was suspended: the program did not run.
+     */
+    uint64_t suspended;
+    /*
      Hits inside another hit on the same CPU: the program did not run.
      */
     uint64_t missed;
@@ -595,6 +607,10 @@ struct dprobes_probe_status {
      Log elements that did not fit.
      */
     uint64_t overflows;
+    /*
+     Exit facilities that programs asked for and that are not there.
+     */
+    uint64_t unavailable;
     /*
      Records lost because the ring of their CPU was full.
      */

@@ -151,10 +151,10 @@ pub struct Remove {
 
 /// Show every probe: where it is, what it does, how often it fired.
 ///
-/// Each time the CPU comes to a probe is counted once: in hits (the program ran), skipped (let pass by pass_count), missed (inside another
-/// hit on the same CPU) or late (after the probe had ended). Faulted counts hits undone because the probed instruction faulted; they
-/// happen again. Exceptions are programs that ended by an error, overflows are elements that did not fit into their record, lost are
-/// records that did not fit into the ring of their CPU.
+/// Each time the CPU comes to a probe is counted once: in hits (the program ran), skipped (let pass by pass_count), suspended (its group
+/// was), missed (inside another hit on the same CPU) or late (after the probe had ended). Faulted counts hits undone because the probed
+/// instruction faulted; they happen again. Exceptions are programs that ended by an error, overflows are elements that did not fit
+/// into their record, unavailable are exit facilities that are not there, lost are records that did not fit into the ring of their CPU.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
 Examples:

@@ -92,6 +92,20 @@ pub fn explain(reply: &Reply, request: Request<'_>) -> Report {
             .help("put the probe on the instruction before or after it"),
         Reason::AddressInUse => subject.in_use(),
         Reason::ModuleKind => subject.module_kind(),
+        Reason::Globals => subject
+            .report("the program names global variables for which there is no room".to_owned())
+            .note(format!(
+                "there may be {} of different names; each stays until the module is unloaded",
+                reply.facts[0]
+            ))
+            .help("use names that other programs use, or local variables"),
+        Reason::Maps => subject
+            .report(format!(
+                "the maps of the program would take {} bytes on each CPU",
+                reply.facts[0]
+            ))
+            .note(format!("the limit is {} bytes", dprobes::aggregate::BYTES_MAX))
+            .help("give them fewer `entries`, or a linear histogram fewer ranges"),
     }
 }
 
@@ -491,7 +505,7 @@ minor   = 1
                     all.push((name.clone(), reply(reason, 4, packed)));
                     all.push((format!("{name}, long"), reply(reason, 15, packed)));
                 }
-                Reason::Object | Reason::Verify | Reason::NoSlot => {
+                Reason::Object | Reason::Verify | Reason::NoSlot | Reason::Globals | Reason::Maps => {
                     let about_all = Reply {
                         point: u32::MAX,
                         address: 0,

@@ -1,6 +1,7 @@
 //! Memory for programs and tables: taken at insert only, and running out of it is an error, never an abort.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 /// The host has no memory for this.
@@ -38,4 +39,12 @@ pub(crate) fn boxed<T>(value: T) -> Result<Box<T>, OutOfMemory> {
     let slice: Box<[T]> = vec.into_boxed_slice();
     // SAFETY: a box of a slice of one `T` owns memory of the size and alignment of one `T`.
     Ok(unsafe { Box::from_raw(Box::into_raw(slice).cast::<T>()) })
+}
+
+/// A copy of text.
+pub(crate) fn text(text: &str) -> Result<Box<str>, OutOfMemory> {
+    let mut copy = String::new();
+    copy.try_reserve_exact(text.len()).map_err(|_| OutOfMemory)?;
+    copy.push_str(text);
+    Ok(copy.into_boxed_str())
 }

@@ -5,7 +5,7 @@
 //! in [`rpn::object`](crate::rpn::object).
 
 /// Version of the control interface; a command and a module that differ refuse each other.
-pub const INTERFACE_VERSION: u32 = 1;
+pub const INTERFACE_VERSION: u32 = 2;
 
 /// The answer to an insert or a remove, with the facts of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,6 +70,10 @@ pub enum Reason {
     AddressInUse = 17,
     /// Probes of this kind of module are not supported by this host.
     ModuleKind = 18,
+    /// There are too many global variables of different names; `facts[0]` is how many there may be.
+    Globals = 19,
+    /// The maps of the program are beyond a limit; `facts[0]` is how many bytes they take for each CPU, if that is it.
+    Maps = 20,
 }
 
 impl Reason {
@@ -93,7 +97,7 @@ impl Reason {
             Reason::Exists => -EEXIST,
             Reason::NotFound | Reason::NoModule => -ENOENT,
             Reason::NoMemory => -ENOMEM,
-            Reason::NoSlot => -ENOSPC,
+            Reason::NoSlot | Reason::Globals | Reason::Maps => -ENOSPC,
             Reason::Prohibited => -EACCES,
             Reason::Opcode | Reason::Undecodable => -EILSEQ,
             Reason::Instruction | Reason::ModuleKind => -EOPNOTSUPP,
@@ -126,6 +130,8 @@ impl Reason {
             16 => Self::OutOfReach,
             17 => Self::AddressInUse,
             18 => Self::ModuleKind,
+            19 => Self::Globals,
+            20 => Self::Maps,
             _ => return None,
         })
     }
@@ -179,6 +185,8 @@ pub struct ProbeStatus {
     pub hits: u64,
     /// Hits let pass because of `pass_count`.
     pub skipped: u64,
+    /// Hits while the group of the probe was suspended: the program did not run.
+    pub suspended: u64,
     /// Hits inside another hit on the same CPU: the program did not run.
     pub missed: u64,
     /// Attempts undone because the instruction faulted.
@@ -189,6 +197,8 @@ pub struct ProbeStatus {
     pub exceptions: u64,
     /// Log elements that did not fit.
     pub overflows: u64,
+    /// Exit facilities that programs asked for and that are not there.
+    pub unavailable: u64,
     /// Records lost because the ring of their CPU was full.
     pub lost: u64,
     /// What the point was called in the program, such as `do_sys_openat2+0x1f`; zero-padded UTF-8, cut if longer.
@@ -234,7 +244,7 @@ pub struct MapStatus {
 }
 
 const _: () = assert!(size_of::<Reply>() == 40);
-const _: () = assert!(size_of::<ProbeStatus>() == 216);
+const _: () = assert!(size_of::<ProbeStatus>() == 232);
 const _: () = assert!(size_of::<MapStatus>() == 200);
 
 /// `ioctl` argument: insert a program.

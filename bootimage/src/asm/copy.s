@@ -26,6 +26,8 @@ fault_or_zero:
 .type fault_rdmsr, @function
 fault_rdmsr:
     mov %edi, %ecx
+.global fault_rdmsr_access
+fault_rdmsr_access:
 5:  rdmsr
     shl $32, %rdx
     or %rdx, %rax

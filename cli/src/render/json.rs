@@ -123,11 +123,13 @@ struct Status<'a> {
     locals: u32,
     hits: u64,
     skipped: u64,
+    suspended: u64,
     missed: u64,
     faulted: u64,
     late: u64,
     exceptions: u64,
     overflows: u64,
+    unavailable: u64,
     lost: u64,
 }
 
@@ -211,11 +213,13 @@ pub fn probe(probe: &ProbeStatus, when: When) -> String {
         locals: probe.locals,
         hits: probe.hits,
         skipped: probe.skipped,
+        suspended: probe.suspended,
         missed: probe.missed,
         faulted: probe.faulted,
         late: probe.late,
         exceptions: probe.exceptions,
         overflows: probe.overflows,
+        unavailable: probe.unavailable,
         lost: probe.lost,
     })
 }

@@ -43,7 +43,7 @@ pub fn is_of(probe: &ProbeStatus, module: &str, major: u16) -> bool {
     probe.major == major && (name == module.as_bytes() || name.len() == 64 && module.as_bytes().starts_with(name))
 }
 
-const HEADINGS: [&str; 14] = [
+const HEADINGS: [&str; 16] = [
     "MODULE",
     "PROBE",
     "LABEL",
@@ -52,11 +52,13 @@ const HEADINGS: [&str; 14] = [
     "RESUME",
     "HITS",
     "SKIPPED",
+    "SUSPENDED",
     "MISSED",
     "FAULTED",
     "LATE",
     "EXCEPTIONS",
     "OVERFLOWS",
+    "UNAVAILABLE",
     "LOST",
 ];
 /// The first column of counts.
@@ -94,11 +96,13 @@ pub fn table(probes: &[ProbeStatus], when: When, charset: Charset) -> String {
             resume(probe.resume),
             probe.hits.to_string(),
             probe.skipped.to_string(),
+            probe.suspended.to_string(),
             probe.missed.to_string(),
             probe.faulted.to_string(),
             probe.late.to_string(),
             probe.exceptions.to_string(),
             probe.overflows.to_string(),
+            probe.unavailable.to_string(),
             probe.lost.to_string(),
         ]);
     }
@@ -140,12 +144,14 @@ mod tests {
             locals: 1,
             hits: 1_234_567,
             skipped: 2,
-            missed: 3,
-            faulted: 4,
-            late: 5,
-            exceptions: 6,
-            overflows: 7,
-            lost: 8,
+            suspended: 3,
+            missed: 4,
+            faulted: 5,
+            late: 6,
+            exceptions: 7,
+            overflows: 8,
+            unavailable: 9,
+            lost: 10,
             label: padded(b"do_sys_openat2"),
             module: padded(b"kernel"),
         };
@@ -188,12 +194,12 @@ mod tests {
     fn a_table_has_a_line_for_each_probe() {
         assert_eq!(
             table(&samples(), When::Now, Charset::Ascii),
-            r#"MODULE  PROBE  LABEL                                                             ADDRESS             STATE           RESUME        HITS  SKIPPED  MISSED  FAULTED  LATE  EXCEPTIONS  OVERFLOWS  LOST
-e1000   9.2    \x1b[2J\xff                                                       0xffffffff81200009  state 77        resume 78        0        2       3        4     5           6          7     8
-kernel  1.1    do_sys_openat2                                                    0xffffffff81200009  armed           copied     1234567        2       3        4     5           6          7     8
-kernel  1.2    xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx  0xffffffff81200009  exhausted       emulated   1234567        2       3        4     5           6          7     8
-kernel  1.3    do_sys_openat2                                                    0xffffffff81200009  removed itself  stepped    1234567        2       3        4     5           6          7     8
-kernel  1.4    do_sys_openat2                                                    0xffffffff81200009  module gone     copied     1234567        2       3        4     5           6          7     8"#
+            r#"MODULE  PROBE  LABEL                                                             ADDRESS             STATE           RESUME        HITS  SKIPPED  SUSPENDED  MISSED  FAULTED  LATE  EXCEPTIONS  OVERFLOWS  UNAVAILABLE  LOST
+e1000   9.2    \x1b[2J\xff                                                       0xffffffff81200009  state 77        resume 78        0        2          3       4        5     6           7          8            9    10
+kernel  1.1    do_sys_openat2                                                    0xffffffff81200009  armed           copied     1234567        2          3       4        5     6           7          8            9    10
+kernel  1.2    xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx  0xffffffff81200009  exhausted       emulated   1234567        2          3       4        5     6           7          8            9    10
+kernel  1.3    do_sys_openat2                                                    0xffffffff81200009  removed itself  stepped    1234567        2          3       4        5     6           7          8            9    10
+kernel  1.4    do_sys_openat2                                                    0xffffffff81200009  module gone     copied     1234567        2          3       4        5     6           7          8            9    10"#
         );
     }
 
@@ -217,7 +223,7 @@ probe 1.2 on xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx at
     fn json_has_every_count() {
         assert_eq!(
             crate::render::json::probe(&samples()[3], When::Now),
-            r#"{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","state":"armed","resume":"copied","locals":1,"hits":1234567,"skipped":2,"missed":3,"faulted":4,"late":5,"exceptions":6,"overflows":7,"lost":8}
+            r#"{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","state":"armed","resume":"copied","locals":1,"hits":1234567,"skipped":2,"suspended":3,"missed":4,"faulted":5,"late":6,"exceptions":7,"overflows":8,"unavailable":9,"lost":10}
 "#
         );
     }

@@ -6,6 +6,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use zerocopy::FromZeros;
 
+use super::program::Probe;
 use super::site::Site;
 use crate::mem::OutOfMemory;
 use crate::record::ring::Ring;
@@ -37,6 +38,8 @@ unsafe impl Sync for Cpu {}
 /// The right to use a CPU's workspace. Dropping it ends the hit.
 pub(crate) struct Hit<'c> {
     cpu: &'c Cpu,
+    /// Which of the probes at the site did not run because they were suspended: a bit each, for the first 64.
+    suspended: u64,
 }
 
 #[derive(Default)]
@@ -53,6 +56,8 @@ struct Attempt {
     rsp: AtomicU64,
     from: AtomicU64,
     to: AtomicU64,
+    /// See [`Hit::note_suspended`].
+    suspended: AtomicU64,
 }
 
 /// A single step that has begun.
@@ -84,7 +89,10 @@ impl Cpu {
             return None;
         }
         self.busy.store(true, Ordering::Relaxed);
-        Some(Hit { cpu: self })
+        Some(Hit {
+            cpu: self,
+            suspended: 0,
+        })
     }
 
     /// Is this CPU inside a hit?
@@ -116,24 +124,12 @@ impl Cpu {
         Some(step)
     }
 
-    /// Notes that the instruction of a site is about to be carried out in its slot, and that the hit's records, if it left any,
-    /// are those since `mark`. To be called inside the hit.
-    #[inline]
-    pub(crate) fn note_attempt(&self, site: &Site, rsp: u64, mark: u64) {
-        self.attempt
-            .site
-            .store(ptr::from_ref(site).cast_mut(), Ordering::Relaxed);
-        self.attempt.rsp.store(rsp, Ordering::Relaxed);
-        self.attempt.from.store(mark, Ordering::Relaxed);
-        self.attempt.to.store(self.ring.mark(), Ordering::Relaxed);
-    }
-
-    /// The instruction of a site has faulted: discards the records of the hit before it, when that was the newest here. False
-    /// when it was not.
-    pub(crate) fn discard_attempt(&self, site: &Site, rsp: u64) -> bool {
+    /// The instruction of a site has faulted: discards the records of the hit before it, when that was the newest here.
+    /// Gives the probes that were suspended then, as [`Hit::note_suspended`] does, or `None` when it was not.
+    pub(crate) fn discard_attempt(&self, site: &Site, rsp: u64) -> Option<u64> {
         if !ptr::eq(self.attempt.site.load(Ordering::Relaxed), site) || self.attempt.rsp.load(Ordering::Relaxed) != rsp
         {
-            return false;
+            return None;
         }
         self.attempt.site.store(ptr::null_mut(), Ordering::Relaxed);
         let (from, to) = (
@@ -141,7 +137,7 @@ impl Cpu {
             self.attempt.to.load(Ordering::Relaxed),
         );
         self.ring.discard_range(from, to);
-        true
+        Some(self.attempt.suspended.load(Ordering::Relaxed))
     }
 
     /// The site of the newest step, or null.
@@ -156,6 +152,25 @@ impl Cpu {
 }
 
 impl Hit<'_> {
+    /// Notes that a probe does not run because it is suspended.
+    #[cold]
+    pub(crate) fn note_suspended(&mut self, site: &Site, probe: &Probe) {
+        let position = site.probes().position(|other| ptr::eq(other, probe));
+        self.suspended |= position.map_or(0, bit);
+    }
+
+    /// Notes that the instruction of the site is about to be carried out in its slot, and that the hit's records, if it left
+    /// any, are those since `mark`.
+    #[inline]
+    pub(crate) fn note_attempt(&self, site: &Site, rsp: u64, mark: u64) {
+        let attempt = &self.cpu.attempt;
+        attempt.site.store(ptr::from_ref(site).cast_mut(), Ordering::Relaxed);
+        attempt.rsp.store(rsp, Ordering::Relaxed);
+        attempt.from.store(mark, Ordering::Relaxed);
+        attempt.to.store(self.cpu.ring.mark(), Ordering::Relaxed);
+        attempt.suspended.store(self.suspended, Ordering::Relaxed);
+    }
+
     /// The workspace of the CPU.
     #[inline]
     pub(crate) fn workspace(&mut self) -> &mut Workspace {
@@ -163,6 +178,14 @@ impl Hit<'_> {
         // it, and it is borrowed mutably here.
         unsafe { &mut *self.cpu.workspace.get() }
     }
+}
+
+/// The bit of the probe at this position of a site.
+pub(crate) fn bit(position: usize) -> u64 {
+    u32::try_from(position)
+        .ok()
+        .and_then(|position| 1_u64.checked_shl(position))
+        .unwrap_or(0)
 }
 
 impl Drop for Hit<'_> {

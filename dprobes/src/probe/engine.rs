@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 use spin::{Mutex, MutexGuard};
 
 use super::cpu::Cpu;
+use super::globals::{Globals, Names};
 use super::maps::MapNumbers;
 use super::program::{Loaded, Probe};
 use super::site::Site;
@@ -27,6 +28,7 @@ pub struct Engine<H: Host> {
     pub(crate) table: Table<Site>,
     pub(crate) slots: SlotArea<Site>,
     pub(crate) map_numbers: MapNumbers,
+    pub(crate) globals: Globals,
     control: Mutex<Control>,
 }
 
@@ -37,6 +39,8 @@ pub(crate) struct Control {
         reason = "probes refer to their program by address: it must not move"
     )]
     pub(crate) programs: Vec<Box<Loaded>>,
+    /// The names of the global variables.
+    pub(crate) globals: Names,
     pub(crate) free_slots: Vec<Slot>,
     /// Sites that have left the table and whose slots may still be running.
     pub(crate) limbo: Vec<*mut Site>,
@@ -58,6 +62,7 @@ impl<H: Host> Engine<H> {
         let slots = SlotArea::new(host.slot_area())?;
         let control = Mutex::new(Control {
             programs: Vec::new(),
+            globals: Names::default(),
             free_slots: slots.free_list()?,
             limbo: mem::vec(slots.count())?,
         });
@@ -67,6 +72,7 @@ impl<H: Host> Engine<H> {
             table: Table::new()?,
             slots,
             map_numbers: MapNumbers::default(),
+            globals: Globals::new()?,
             control,
         })
     }
@@ -158,11 +164,13 @@ pub(super) fn status(loaded: &Loaded, probe: &Probe) -> ProbeStatus {
         locals: loaded.locals.len() as u32,
         hits,
         skipped,
+        suspended: counts.suspended.load(Ordering::Relaxed),
         missed: counts.missed.load(Ordering::Relaxed),
         faulted: counts.faulted.load(Ordering::Relaxed),
         late,
         exceptions: counts.exceptions.load(Ordering::Relaxed),
         overflows: counts.overflows.load(Ordering::Relaxed),
+        unavailable: counts.unavailable.load(Ordering::Relaxed),
         lost: counts.lost.load(Ordering::Relaxed),
         label: probe.label,
         module: loaded.module,

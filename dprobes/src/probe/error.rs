@@ -1,5 +1,6 @@
 //! Why an insert or a remove was refused, with the facts.
 
+use crate::aggregate::SpecError;
 use crate::host::Prohibited;
 use crate::insn::Refusal;
 use crate::mem::OutOfMemory;
@@ -24,6 +25,13 @@ pub enum InsertError {
         /// How many there are.
         slots: usize,
     },
+    /// There are too many global variables of different names.
+    Globals {
+        /// How many there may be.
+        names: usize,
+    },
+    /// A map is beyond a limit, or all of them together are.
+    Maps(SpecError),
     /// Probes in modules of this kind cannot be inserted through this engine.
     ModuleKind,
     /// The module is not loaded.
@@ -96,6 +104,12 @@ impl From<ObjectError> for InsertError {
     }
 }
 
+impl From<SpecError> for InsertError {
+    fn from(error: SpecError) -> Self {
+        InsertError::Maps(error)
+    }
+}
+
 impl InsertError {
     /// The error in the form that crosses the boundary to user space.
     #[must_use]
@@ -109,6 +123,14 @@ impl InsertError {
             InsertError::Exists => refuse(Reason::Exists, 0),
             InsertError::NoMemory => refuse(Reason::NoMemory, 0),
             InsertError::NoSlot { slots } => refuse(Reason::NoSlot, slots as u64),
+            InsertError::Globals { names } => refuse(Reason::Globals, names as u64),
+            InsertError::Maps(error) => refuse(
+                Reason::Maps,
+                match error {
+                    SpecError::Bytes { bytes } => bytes,
+                    _ => 0,
+                },
+            ),
             InsertError::ModuleKind => refuse(Reason::ModuleKind, 0),
             InsertError::NoModule => refuse(Reason::NoModule, 0),
             InsertError::Point { point, address, error } => Reply {

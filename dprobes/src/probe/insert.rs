@@ -3,7 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ptr;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use zerocopy::FromZeros;
 
 use super::engine::{Control, Engine};
 use super::error::{InsertError, PointError};
@@ -14,6 +15,7 @@ use crate::host::{Host, Patch, Prohibited};
 use crate::mem;
 use crate::rpn::Program;
 use crate::rpn::object::{Location, ModType, Object, Place as At, Point};
+use crate::rpn::variables::Pool;
 use crate::rpn::verify::verify;
 use crate::text::transaction::CommitError;
 
@@ -33,7 +35,6 @@ impl<H: Host> Engine<H> {
     /// [`InsertError`] says which point was refused and why. Nothing has changed then.
     pub fn insert(&self, object: &[u8]) -> Result<(), InsertError> {
         let object = Object::parse(object)?;
-        let program = verify(&object).map_err(InsertError::Verify)?;
         if let Some(relocation) = object.relocations().next() {
             let handler = |point: Point<'_>| point.code().contains(&relocation.offset);
             return Err(InsertError::Point {
@@ -42,6 +43,7 @@ impl<H: Host> Engine<H> {
                 error: PointError::Unresolved,
             });
         }
+        let program = verify(&object).map_err(InsertError::Verify)?;
         let mut control = self.lock();
         if control
             .programs
@@ -53,13 +55,14 @@ impl<H: Host> Engine<H> {
         control.programs.try_reserve(1).map_err(|_| InsertError::NoMemory)?;
 
         let places = self.find_places(&object)?;
+        let names = control.globals.len();
         let mut staged = Staged {
             sites: mem::vec(places.len())?,
             places,
         };
         let prepared = self
             .stage_sites(&mut control, &mut staged)
-            .and_then(|()| self.load(&object, program, &staged))
+            .and_then(|()| self.load(&mut control, &object, program, &staged))
             .and_then(|loaded| Ok((loaded, self.table.reserve(staged.sites.len())?)));
         let (loaded, old_table) = match prepared {
             Ok(prepared) => prepared,
@@ -67,6 +70,7 @@ impl<H: Host> Engine<H> {
                 for site in staged.sites {
                     control.free_slots.push(site.slot);
                 }
+                self.truncate_globals(&mut control.globals, names);
                 return Err(error);
             }
         };
@@ -96,6 +100,7 @@ impl<H: Host> Engine<H> {
             }
             Err(error) => {
                 self.forget(&mut control, core::slice::from_ref(&loaded));
+                self.truncate_globals(&mut control.globals, names);
                 Err(refused(&loaded, error))
             }
         }
@@ -196,7 +201,13 @@ impl<H: Host> Engine<H> {
     }
 
     /// Makes the program with its probes, which nobody sees yet.
-    fn load(&self, object: &Object<'_>, program: Program, staged: &Staged) -> Result<Box<Loaded>, InsertError> {
+    fn load(
+        &self,
+        control: &mut Control,
+        object: &Object<'_>,
+        program: Program,
+        staged: &Staged,
+    ) -> Result<Box<Loaded>, InsertError> {
         let mut probes = mem::vec(staged.places.len())?;
         let mut new_sites = staged.sites.iter();
         for (index, (point, place)) in object.points().zip(&staged.places).enumerate() {
@@ -205,15 +216,26 @@ impl<H: Host> Engine<H> {
                 // New sites were staged in the order of the places.
                 None => new_sites.next().map_or(0, |site| site.resumption.code()),
             };
-            probes.push(Probe::new(index, &point, place.address, resume));
+            let group = program.group_of(index).unwrap_or(0);
+            probes.push(Probe::new(index, group, &point, place.address, resume));
         }
+        let maps = self.new_maps(object)?;
+        let suspended = program.groups().iter().map(|group| group.suspended);
+        let groups = if program.suspends() { suspended.len() } else { 0 };
+        let mut flags = mem::vec(groups)?;
+        flags.extend(suspended.take(groups).map(AtomicBool::new));
+        let pool = || Pool::new_box_zeroed().map_err(|_| InsertError::NoMemory);
         let loaded = mem::boxed(Loaded {
-            program,
+            program_id: object.id(),
             major: object.major(),
             module: program::label(object.name().as_bytes()),
             locals: mem::boxed_slice(object.locals().len(), |_| AtomicU64::new(0))?,
-            // Objects declare none yet.
-            maps: self.new_maps(&[])?,
+            global_slots: control.globals.indices(object.globals())?,
+            local_pool: program.allocates_locals().then(pool).transpose()?,
+            owner: unused_owner(control),
+            suspended: flags.into_boxed_slice(),
+            maps,
+            program,
             probes: probes.into_boxed_slice(),
         })?;
         for probe in &loaded.probes {
@@ -223,6 +245,15 @@ impl<H: Host> Engine<H> {
         }
         Ok(loaded)
     }
+}
+
+/// A number that no program has in pools.
+fn unused_owner(control: &Control) -> u32 {
+    // One of so many and one more is free.
+    let taken = |owner: &u32| control.programs.iter().any(|loaded| loaded.owner == *owner);
+    (1..=control.programs.len() as u32 + 1)
+        .find(|owner| !taken(owner))
+        .unwrap_or(u32::MAX)
 }
 
 /// Says which point of a program a failed transaction is about.

@@ -5,10 +5,12 @@ use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::engine::Engine;
+use super::error::InsertError;
 use super::program::{self, Label, Loaded};
-use crate::aggregate::{Kind, Map, ReadError, Spec};
+use crate::aggregate::{self, Kind, Linear, Map, ReadError, Spec, SpecError};
 use crate::host::Host;
-use crate::mem::{self, OutOfMemory};
+use crate::mem;
+use crate::rpn::object::{self, MapKind, Object};
 use crate::wire::MapStatus;
 
 /// A map of an inserted program.
@@ -59,11 +61,33 @@ impl From<ReadError> for MapError {
     }
 }
 
+/// What a map of an object is; its limits are checked again.
+fn spec(map: &object::Map<'_>) -> Result<Spec, SpecError> {
+    let kind = match map.kind {
+        MapKind::Count => Kind::Count,
+        MapKind::Sum => Kind::Sum,
+        MapKind::Min => Kind::Min,
+        MapKind::Max => Kind::Max,
+        MapKind::Avg => Kind::Avg,
+        MapKind::Log2 => Kind::Log2,
+        MapKind::Linear { min, max, step } => Kind::Linear(Linear::new(min, max, step)?),
+    };
+    Spec::new(kind, u32::from(map.keys), map.entries)
+}
+
 impl<H: Host> Engine<H> {
     /// Empty maps for a program, with all their memory.
-    pub(super) fn new_maps(&self, wanted: &[(&str, Spec)]) -> Result<Box<[NamedMap]>, OutOfMemory> {
-        let mut maps = mem::vec(wanted.len())?;
-        for (name, spec) in wanted {
+    ///
+    /// # Errors
+    /// [`InsertError::Maps`], [`InsertError::NoMemory`].
+    pub(super) fn new_maps(&self, object: &Object<'_>) -> Result<Box<[NamedMap]>, InsertError> {
+        let mut specs = mem::vec(object.maps().len())?;
+        for map in object.maps() {
+            specs.push((map.name, spec(&map)?));
+        }
+        aggregate::bytes_of_all(specs.iter().map(|(_, spec)| spec))?;
+        let mut maps = mem::vec(specs.len())?;
+        for (name, spec) in specs {
             let id = self.map_numbers.0.fetch_add(1, Ordering::Relaxed) + 1;
             // Who chooses keys knows neither the nanosecond nor where the kernel and its stacks are.
             let seed = self.host().now().rotate_left(32)
@@ -72,7 +96,7 @@ impl<H: Host> Engine<H> {
             maps.push(NamedMap {
                 id,
                 name: program::label(name.as_bytes()),
-                map: Map::new(*spec, self.cpus.len(), seed)?,
+                map: Map::new(spec, self.cpus.len(), seed)?,
             });
         }
         Ok(maps.into_boxed_slice())

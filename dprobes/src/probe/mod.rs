@@ -3,6 +3,7 @@
 mod cpu;
 mod engine;
 mod error;
+mod globals;
 mod insert;
 mod maps;
 mod place;
@@ -15,6 +16,6 @@ pub use engine::Engine;
 pub use error::{InsertError, PointError, RemoveError};
 pub use maps::{MapError, MapReading};
 
-pub(crate) use cpu::{Cpu, Hit, Step};
-pub(crate) use program::{Probe, Turn, count};
+pub(crate) use cpu::{Cpu, Hit, Step, bit};
+pub(crate) use program::{Loaded, Probe, Turn, count};
 pub(crate) use site::{Resumption, Site};

@@ -1,21 +1,32 @@
 //! An inserted program and its probes: limits and counts.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::maps::NamedMap;
 use super::site::Site;
 use crate::rpn::Program;
 use crate::rpn::object::Point;
+use crate::rpn::variables::Pool;
 use crate::wire::State;
 
 /// A program that has been inserted. Its probes refer back to it; it is boxed and does not move.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) program: Program,
+    /// What its author calls it.
+    pub(crate) program_id: u32,
     pub(crate) major: u16,
     pub(crate) module: Label,
     pub(crate) locals: Box<[AtomicU64]>,
+    /// Where each of its global variables is in the system's.
+    pub(crate) global_slots: Box<[u16]>,
+    /// What `alloc lv` takes variables from, if the program uses it.
+    pub(crate) local_pool: Option<Box<Pool>>,
+    /// What it is called in pools: not zero, and no other program has it.
+    pub(crate) owner: u32,
+    /// For each of its groups: is it suspended? Empty if none ever is.
+    pub(crate) suspended: Box<[AtomicBool]>,
     pub(crate) maps: Box<[NamedMap]>,
     pub(crate) probes: Box<[Probe]>,
 }
@@ -43,6 +54,8 @@ pub(crate) struct Probe {
     pub(crate) site: AtomicPtr<Site>,
     /// Which point of the program.
     pub(crate) point: usize,
+    /// Which of the program's groups.
+    pub(crate) group: u16,
     pub(crate) minor: u16,
     pub(crate) label: Label,
     pub(crate) address: u64,
@@ -61,12 +74,15 @@ pub(crate) struct Probe {
 pub(crate) struct Counts {
     /// Hits that took a turn: the one counter from which skipped and processed ones follow.
     arrivals: AtomicU64,
+    /// Hits while the group was suspended.
+    pub(crate) suspended: AtomicU64,
     pub(crate) missed: AtomicU64,
     pub(crate) faulted: AtomicU64,
     /// Hits after the program removed the probe.
     pub(crate) late: AtomicU64,
     pub(crate) exceptions: AtomicU64,
     pub(crate) overflows: AtomicU64,
+    pub(crate) unavailable: AtomicU64,
     pub(crate) lost: AtomicU64,
 }
 
@@ -74,6 +90,21 @@ pub(crate) struct Counts {
 #[inline]
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Takes one back from a count. Not below zero: the probe may have come to its site after the hit that is undone.
+fn take_back(counter: &AtomicU64) {
+    let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+}
+
+impl Loaded {
+    /// Is this group suspended?
+    #[inline]
+    pub(crate) fn is_suspended(&self, group: u16) -> bool {
+        self.suspended
+            .get(usize::from(group))
+            .is_some_and(|suspended| suspended.load(Ordering::Relaxed))
+    }
 }
 
 /// What a hit is to do.
@@ -89,12 +120,13 @@ pub(crate) enum Turn {
 
 impl Probe {
     /// A probe for a point of a program, armed as far as it is concerned.
-    pub(crate) fn new(index: usize, point: &Point<'_>, address: u64, resume_code: u32) -> Self {
+    pub(crate) fn new(index: usize, group: u16, point: &Point<'_>, address: u64, resume_code: u32) -> Self {
         Probe {
             next: AtomicPtr::default(),
             loaded: AtomicPtr::default(),
             site: AtomicPtr::default(),
             point: index,
+            group,
             minor: point.minor(),
             label: label(point.display().as_bytes()),
             address,
@@ -167,17 +199,23 @@ impl Probe {
             // Its program ran and said that it was the last time.
             return false;
         }
-        self.counts.arrivals.fetch_sub(1, Ordering::Relaxed);
+        take_back(&self.counts.arrivals);
         let (exhausted, armed) = (State::Exhausted as u32, State::Armed as u32);
         self.state
             .compare_exchange(exhausted, armed, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     }
 
+    /// Takes back that a hit came while the group was suspended, because the instruction faulted and will be hit again.
+    pub(crate) fn undo_suspended(&self) {
+        count(&self.counts.faulted);
+        take_back(&self.counts.suspended);
+    }
+
     /// Takes back that a hit was missed, because the instruction faulted and will be hit again.
     pub(crate) fn undo_missed(&self) {
         count(&self.counts.faulted);
-        self.counts.missed.fetch_sub(1, Ordering::Relaxed);
+        take_back(&self.counts.missed);
     }
 
     /// Hits let pass, hits processed, hits after the last that was wanted.

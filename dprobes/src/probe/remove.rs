@@ -128,6 +128,9 @@ impl<H: Host> Engine<H> {
         }
         // A trap that found a probe before it was unlinked has ended after this.
         self.host().sync_cores();
+        for loaded in programs {
+            self.globals.pool.free_all(loaded.owner);
+        }
         if control.limbo.len() > LIMBO_MAX {
             self.reclaim(control);
         }

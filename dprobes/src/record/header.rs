@@ -55,6 +55,9 @@ impl Header {
     /// Its size in bytes.
     pub const SIZE: usize = size_of::<Self>();
 
+    /// Major and minor code of the record of a program's stack traces.
+    pub const TRACES: (u16, u16) = (0, 0);
+
     /// The head of a record of `elements` bytes.
     #[must_use]
     pub fn new(address: u64, codes: (u16, u16), cpu: usize, time: u64, task: &Task, elements: usize) -> Self {
@@ -73,6 +76,24 @@ impl Header {
             elements: elements as u32,
             name: task.name,
             facts: task.cookie,
+        }
+    }
+
+    /// Major and minor code.
+    #[must_use]
+    pub(crate) fn codes(&self) -> (u16, u16) {
+        (self.major, self.minor)
+    }
+
+    /// The head of another record of the same hit, with other codes and elements.
+    #[must_use]
+    pub(crate) fn with_elements(&self, (major, minor): (u16, u16), elements: usize) -> Self {
+        Header {
+            length: (Self::SIZE + elements).next_multiple_of(8) as u32,
+            elements: elements as u32,
+            major,
+            minor,
+            ..*self
         }
     }
 

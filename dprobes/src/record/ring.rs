@@ -103,26 +103,33 @@ impl Ring {
         });
     }
 
-    /// Discards the newest provisional record of the probe at `address` by the task with this cookie, and says whether
-    /// there was one. Any CPU may call this, in a fault.
+    /// Discards the newest provisional record of the probe at `address` by the task with this cookie, together with the record of
+    /// its stack traces, and says whether there was one. Any CPU may call this, in a fault.
     pub(crate) fn discard(&self, address: u64, cookie: u64) -> bool {
         let from = self
             .settled
             .load(Ordering::Acquire)
             .max(self.tail.load(Ordering::Acquire));
-        let mut newest = None;
+        let (mut before, mut newest) = (None, None);
         self.for_each(from, self.head.load(Ordering::Acquire), |position, first, words| {
             let header = Header::from_words(&words());
             if header.state == RecordState::Provisional as u32 && header.address == address && header.facts == cookie {
-                newest = Some((position, first));
+                before = newest;
+                newest = Some((position, first, header));
             }
         });
-        let Some((position, first)) = newest else { return false };
-        self.word(position).is_some_and(|word| {
-            let discarded = with_state(first, RecordState::Discarded);
-            word.compare_exchange(first, discarded, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
-        })
+        let discard = |(position, first, _): (u64, u64, Header)| {
+            self.word(position).is_some_and(|word| {
+                let discarded = with_state(first, RecordState::Discarded);
+                word.compare_exchange(first, discarded, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
+            })
+        };
+        let Some(newest) = newest else { return false };
+        let traces = newest.2.codes() == Header::TRACES;
+        let of_same_hit = before.filter(|before| traces && before.2.time == newest.2.time);
+        let discarded = discard(newest);
+        of_same_hit.is_some_and(discard) || discarded
     }
 
     /// Discards the provisional records from `from` to `to`, positions that [`mark`](Self::mark) gave. Any CPU may call this, in a

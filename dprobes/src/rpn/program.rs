@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::rare::Rare;
 use super::reg::Reg;
+use super::system::SystemInsn;
 
 /// A program that has been verified. Only [`verify`](super::verify::verify) makes one.
 #[derive(Debug)]
@@ -56,6 +57,12 @@ impl Program {
     /// The groups of its points, by ascending number; `suspend` and `resume` name them by their index here.
     pub fn groups(&self) -> &[Group] {
         &self.groups
+    }
+
+    /// Whether any of the groups is suspended at first, or can be later.
+    pub fn suspends(&self) -> bool {
+        let suspends = |insn: &Insn| matches!(insn, Insn::Rare(Rare::System(SystemInsn::Suspend { .. })));
+        self.groups.iter().any(|group| group.suspended) || self.code.iter().any(suspends)
     }
 
     /// The group of a point, by its index in [`groups`](Self::groups).

@@ -1,10 +1,11 @@
 //! #BP: find the site, run its programs, carry out the instruction.
 
 use super::Verdict;
+use super::emulated::Emulated;
 use super::environment::Environment;
 use crate::frame::{RFLAGS_TF, TrapFrame};
-use crate::host::Host;
-use crate::probe::{Cpu, Engine, Hit, Probe, Resumption, Site, Turn, count};
+use crate::host::{ExitTo, Host};
+use crate::probe::{Cpu, Engine, Hit, Loaded, Probe, Resumption, Site, Turn, count};
 use crate::record::header::{Header, RecordState};
 use crate::rpn::interp::{self, End, Variables};
 use crate::wire::State;
@@ -25,7 +26,7 @@ impl<H: Host> Engine<H> {
                     self.fire(site, probe, cpu, &mut hit, frame);
                 }
                 if site.insn.may_fault() {
-                    cpu.note_attempt(site, frame.rsp, mark);
+                    hit.note_attempt(site, frame.rsp, mark);
                 }
             }
             None => {
@@ -50,6 +51,11 @@ impl<H: Host> Engine<H> {
             count(&probe.counts.late);
             return;
         }
+        if loaded.is_suspended(probe.group) {
+            count(&probe.counts.suspended);
+            hit.note_suspended(site, probe);
+            return;
+        }
         let turn = probe.take_turn();
         if turn == Turn::Pass {
             return;
@@ -59,14 +65,18 @@ impl<H: Host> Engine<H> {
         let mut environment = Environment {
             frame,
             host: self.host(),
+            site,
+            loaded,
         };
-        let outcome = interp::run(
-            &loaded.program,
-            probe.point,
-            workspace,
-            &mut environment,
-            &Variables::of_locals(&loaded.locals),
-        );
+        let variables = Variables {
+            locals: &loaded.locals,
+            globals: &self.globals.values,
+            global_slots: &loaded.global_slots,
+            local_pool: loaded.local_pool.as_deref(),
+            global_pool: Some(&self.globals.pool),
+            owner: loaded.owner,
+        };
+        let outcome = interp::run(&loaded.program, probe.point, workspace, &mut environment, &variables);
         if turn == Turn::RunLast && probe.retire(State::Exhausted) {
             self.host().request_reap();
         }
@@ -82,7 +92,7 @@ impl<H: Host> Engine<H> {
             }
             End::Exception { .. } => count(&probe.counts.exceptions),
         }
-        if outcome.log_overflow {
+        if outcome.log_overflow || outcome.trace_overflow {
             count(&probe.counts.overflows);
         }
         let elements = workspace.log();
@@ -105,6 +115,39 @@ impl<H: Host> Engine<H> {
         if !cpu.ring.push(&header, elements) {
             count(&probe.counts.lost);
         }
+        if outcome.traced {
+            self.record_traces(probe, loaded, cpu, hit, header);
+        }
+        if let End::ExitTo(facility) = outcome.end {
+            let exit = ExitTo {
+                facility: u32::from(facility),
+                major: loaded.major,
+                minor: probe.minor,
+                address,
+            };
+            if !self.host().exit_to(&exit, frame) {
+                count(&probe.counts.unavailable);
+            }
+        }
+    }
+
+    /// Writes the record of the program's own stack traces, which follows that of the hit and is final when that is.
+    #[cold]
+    #[inline(never)]
+    fn record_traces(&self, probe: &Probe, loaded: &Loaded, cpu: &Cpu, hit: &mut Hit<'_>, of_hit: Header) {
+        let facts = [
+            of_hit.address,
+            u64::from(loaded.program_id),
+            u64::from(loaded.major),
+            u64::from(probe.minor),
+        ];
+        let Some(elements) = hit.workspace().trace_record(text(&loaded.module), facts) else {
+            return;
+        };
+        let header = of_hit.with_elements(Header::TRACES, elements.len());
+        if !cpu.ring.push(&header, elements) {
+            count(&probe.counts.lost);
+        }
     }
 
     /// Carries out the instruction of a site, whose programs have logged since `mark`.
@@ -123,11 +166,11 @@ impl<H: Host> Engine<H> {
                 slot,
                 fallback,
             } => {
-                let mut environment = Environment {
+                let mut emulated = Emulated {
                     frame,
                     host: self.host(),
                 };
-                match (emulation.run(site.address, &mut environment), fallback) {
+                match (emulation.run(site.address, &mut emulated), fallback) {
                     (Ok(()), _) => cpu.ring.publish_since(mark),
                     // Its memory is bad: let the CPU find that out, and raise the fault.
                     (Err(_), Some(_)) => self.begin_step(site, cpu, frame, slot),
@@ -136,4 +179,10 @@ impl<H: Host> Engine<H> {
             }
         }
     }
+}
+
+/// A label without its padding.
+fn text(label: &[u8]) -> &[u8] {
+    let end = label.iter().position(|byte| *byte == 0).unwrap_or(label.len());
+    label.get(..end).unwrap_or(label)
 }

@@ -1,8 +1,15 @@
-//! The interrupted code, as programs and emulated instructions see it.
+//! The interrupted code and the system around it, as programs see them.
+//!
+//! What a program does not ask for is not fetched.
 
+use core::sync::atomic::Ordering;
+
+use super::registers;
+use super::stack::Start;
+use super::system::{self, Ring0};
 use crate::frame::TrapFrame;
 use crate::host::{BadAddress, Host};
-use crate::insn::{self, Gpr, Segment};
+use crate::probe::{Loaded, Site};
 use crate::rpn::interp::{Env, PortWidth, TaskValues};
 use crate::rpn::reg::Reg;
 
@@ -18,71 +25,67 @@ macro_rules! segment {
     }};
 }
 
-/// The registers of a frame and the memory of a host.
+/// What a program has during a hit.
 pub(super) struct Environment<'a, H: Host> {
     pub(super) frame: &'a mut TrapFrame,
     pub(super) host: &'a H,
+    pub(super) site: &'a Site,
+    pub(super) loaded: &'a Loaded,
+}
+
+impl<H: Host> Environment<'_, H> {
+    /// The registers of the current task in user mode.
+    fn user_frame(&self) -> Option<TrapFrame> {
+        if self.frame.is_user() {
+            Some(*self.frame)
+        } else {
+            self.host.user_registers()
+        }
+    }
+
+    /// Two words of memory.
+    fn words(&self, address: u64) -> Option<[u64; 2]> {
+        let mut bytes = [0; 16];
+        self.host.read(address, &mut bytes).ok()?;
+        let both = u128::from_le_bytes(bytes);
+        Some([both as u64, (both >> 64) as u64])
+    }
+
+    /// The bytes at an address, up to the first that cannot be read.
+    fn text<'b>(&self, address: u64, buf: &'b mut [u8; 4]) -> &'b [u8] {
+        let mut count = 0;
+        for (at, byte) in (address..).zip(buf.iter_mut()) {
+            if self.host.read(at, core::slice::from_mut(byte)).is_err() {
+                break;
+            }
+            count += 1;
+        }
+        buf.get(..count).unwrap_or(&[])
+    }
 }
 
 impl<H: Host> Env for Environment<'_, H> {
     #[inline]
     fn reg(&self, reg: Reg) -> u64 {
-        let frame = &*self.frame;
-        match reg {
-            Reg::Cs => frame.cs & 0xffff,
-            Reg::Ss => frame.ss & 0xffff,
-            Reg::Ds => segment!("ds"),
-            Reg::Es => segment!("es"),
-            Reg::Fs => segment!("fs"),
-            Reg::Gs => segment!("gs"),
-            Reg::Rax => frame.rax,
-            Reg::Rbx => frame.rbx,
-            Reg::Rcx => frame.rcx,
-            Reg::Rdx => frame.rdx,
-            Reg::Rdi => frame.rdi,
-            Reg::Rsi => frame.rsi,
-            Reg::Rbp => frame.rbp,
-            Reg::Rsp => frame.rsp,
-            Reg::Rip => frame.rip,
-            Reg::Rflags => frame.rflags,
-            Reg::R8 => frame.r8,
-            Reg::R9 => frame.r9,
-            Reg::R10 => frame.r10,
-            Reg::R11 => frame.r11,
-            Reg::R12 => frame.r12,
-            Reg::R13 => frame.r13,
-            Reg::R14 => frame.r14,
-            Reg::R15 => frame.r15,
-            // For these programs ask `system_reg`.
-            _ => 0,
+        match registers::get(self.frame, reg) {
+            Some(value) => value,
+            None => match reg {
+                Reg::Ds => segment!("ds"),
+                Reg::Es => segment!("es"),
+                Reg::Fs => segment!("fs"),
+                Reg::Gs => segment!("gs"),
+                // The verifier lets no program ask for others in this way.
+                _ => 0,
+            },
         }
     }
 
     #[inline]
     fn set_reg(&mut self, reg: Reg, value: u64) {
-        let frame = &mut *self.frame;
-        let place = match reg {
-            Reg::Rax => &mut frame.rax,
-            Reg::Rbx => &mut frame.rbx,
-            Reg::Rcx => &mut frame.rcx,
-            Reg::Rdx => &mut frame.rdx,
-            Reg::Rdi => &mut frame.rdi,
-            Reg::Rsi => &mut frame.rsi,
-            Reg::Rbp => &mut frame.rbp,
-            Reg::Rsp => &mut frame.rsp,
-            Reg::Rip => &mut frame.rip,
-            Reg::R8 => &mut frame.r8,
-            Reg::R9 => &mut frame.r9,
-            Reg::R10 => &mut frame.r10,
-            Reg::R11 => &mut frame.r11,
-            Reg::R12 => &mut frame.r12,
-            Reg::R13 => &mut frame.r13,
-            Reg::R14 => &mut frame.r14,
-            Reg::R15 => &mut frame.r15,
-            // The verifier lets no program write these.
-            _ => return,
-        };
-        *place = value;
+        // The verifier lets no program write others.
+        if let Some(place) = registers::place(self.frame, reg) {
+            *place = value;
+        }
     }
 
     #[inline]
@@ -95,39 +98,56 @@ impl<H: Host> Env for Environment<'_, H> {
         self.host.write(addr, bytes)
     }
 
-    // What follows has no source in this engine yet: it is not available, and says so.
-
-    fn writable(&mut self, _addr: u64) -> bool {
-        false
+    fn writable(&mut self, addr: u64) -> bool {
+        self.host.writable(addr)
     }
 
-    fn user_reg(&mut self, _reg: Reg) -> Option<u64> {
-        None
+    fn user_reg(&mut self, reg: Reg) -> Option<u64> {
+        registers::get(&self.user_frame()?, reg)
     }
 
-    fn set_user_reg(&mut self, _reg: Reg, _value: u64) -> bool {
-        false
+    fn set_user_reg(&mut self, reg: Reg, value: u64) -> bool {
+        if self.frame.is_user() {
+            self.set_reg(reg, value);
+            return true;
+        }
+        let Some(mut frame) = self.host.user_registers() else {
+            return false;
+        };
+        if let Some(place) = registers::place(&mut frame, reg) {
+            *place = value;
+        }
+        self.host.set_user_registers(&frame)
     }
 
-    fn system_reg(&mut self, _reg: Reg, _words: &mut [u64; 8]) -> bool {
-        false
+    fn system_reg(&mut self, reg: Reg, words: &mut [u64; 8]) -> bool {
+        match system::register(reg) {
+            Some(found) => {
+                *words = found;
+                true
+            }
+            None => false,
+        }
     }
 
     fn cpuid(&mut self, leaf: u32, subleaf: u32) -> [u32; 4] {
-        let result = core::arch::x86_64::__cpuid_count(leaf, subleaf);
-        [result.eax, result.ebx, result.ecx, result.edx]
+        system::cpuid(leaf, subleaf)
     }
 
-    fn msr(&mut self, _number: u32) -> Option<u64> {
-        None
+    fn msr(&mut self, number: u32) -> Option<u64> {
+        self.host.msr(number)
     }
 
-    fn port_read(&mut self, _port: u16, _width: PortWidth) -> Option<u32> {
-        None
+    fn port_read(&mut self, port: u16, width: PortWidth) -> Option<u32> {
+        Some(Ring0::new()?.port_read(port, width))
     }
 
-    fn port_write(&mut self, _port: u16, _width: PortWidth, _value: u32) -> bool {
-        false
+    fn port_write(&mut self, port: u16, width: PortWidth, value: u32) -> bool {
+        let ring0 = Ring0::new();
+        if let Some(ring0) = ring0 {
+            ring0.port_write(port, width, value);
+        }
+        ring0.is_some()
     }
 
     fn task(&mut self) -> TaskValues {
@@ -150,121 +170,45 @@ impl<H: Host> Env for Environment<'_, H> {
     }
 
     fn tsc(&mut self) -> u64 {
-        // SAFETY: reading the counter has no effect. It is not switched off in ring 0.
-        unsafe { core::arch::x86_64::_rdtsc() }
+        system::tsc()
     }
 
-    fn kernel_stack(&mut self, _addresses: &mut [u64]) -> usize {
-        0
-    }
-
-    fn user_stack(&mut self, _addresses: &mut [u64]) -> usize {
-        0
-    }
-
-    // Nothing is kept of these yet.
-
-    fn aggregate(&mut self, _map: u16, _keys: &[u64], _value: u64) {}
-
-    fn suspend(&mut self, _group: u16, _suspended: bool) {}
-}
-
-impl<H: Host> Environment<'_, H> {
-    fn place(&mut self, register: Gpr) -> &mut u64 {
-        let frame = &mut *self.frame;
-        match register {
-            Gpr::Rax => &mut frame.rax,
-            Gpr::Rcx => &mut frame.rcx,
-            Gpr::Rdx => &mut frame.rdx,
-            Gpr::Rbx => &mut frame.rbx,
-            Gpr::Rsp => &mut frame.rsp,
-            Gpr::Rbp => &mut frame.rbp,
-            Gpr::Rsi => &mut frame.rsi,
-            Gpr::Rdi => &mut frame.rdi,
-            Gpr::R8 => &mut frame.r8,
-            Gpr::R9 => &mut frame.r9,
-            Gpr::R10 => &mut frame.r10,
-            Gpr::R11 => &mut frame.r11,
-            Gpr::R12 => &mut frame.r12,
-            Gpr::R13 => &mut frame.r13,
-            Gpr::R14 => &mut frame.r14,
-            Gpr::R15 => &mut frame.r15,
-        }
-    }
-}
-
-impl<H: Host> insn::Cpu for Environment<'_, H> {
-    type Fault = BadAddress;
-
-    #[inline]
-    fn gpr(&self, register: Gpr) -> u64 {
-        let frame = &*self.frame;
-        match register {
-            Gpr::Rax => frame.rax,
-            Gpr::Rcx => frame.rcx,
-            Gpr::Rdx => frame.rdx,
-            Gpr::Rbx => frame.rbx,
-            Gpr::Rsp => frame.rsp,
-            Gpr::Rbp => frame.rbp,
-            Gpr::Rsi => frame.rsi,
-            Gpr::Rdi => frame.rdi,
-            Gpr::R8 => frame.r8,
-            Gpr::R9 => frame.r9,
-            Gpr::R10 => frame.r10,
-            Gpr::R11 => frame.r11,
-            Gpr::R12 => frame.r12,
-            Gpr::R13 => frame.r13,
-            Gpr::R14 => frame.r14,
-            Gpr::R15 => frame.r15,
+    fn kernel_stack(&mut self, addresses: &mut [u64]) -> usize {
+        let rip = self.site.address;
+        // The program may have sent the CPU elsewhere already.
+        let frame = TrapFrame { rip, ..*self.frame };
+        match self.host.kernel_stack(&frame, addresses) {
+            Some(count) => count.min(addresses.len()),
+            None => Start::new(rip, &frame).follow(self.site.insn.bytes(), |at| self.words(at), addresses),
         }
     }
 
-    #[inline]
-    fn set_gpr(&mut self, register: Gpr, value: u64) {
-        *self.place(register) = value;
+    fn user_stack(&mut self, addresses: &mut [u64]) -> usize {
+        const KERNEL_HALF: u64 = 1 << 63;
+        let Some(user) = self.user_frame() else { return 0 };
+        // In 32-bit code words are half as long. A stack pointer into the kernel's half is no stack of a process.
+        if !system::is_64_bit(user.cs) || user.rsp & KERNEL_HALF != 0 {
+            return 0;
+        }
+        let read = |at| self.words(at);
+        if self.frame.is_user() {
+            return Start::new(self.site.address, &user).follow(self.site.insn.bytes(), read, addresses);
+        }
+        let mut bytes = [0; 4];
+        let insn = self.text(user.rip, &mut bytes);
+        Start::new(user.rip, &user).follow(insn, read, addresses)
     }
 
-    #[inline]
-    fn set_rip(&mut self, value: u64) {
-        self.frame.rip = value;
+    fn aggregate(&mut self, map: u16, keys: &[u64], value: u64) {
+        // The verifier lets no program name others.
+        if let Some(named) = self.loaded.maps.get(usize::from(map)) {
+            named.map.update(self.host.cpu(), keys, value);
+        }
     }
 
-    #[inline]
-    fn rflags(&self) -> u64 {
-        self.frame.rflags
-    }
-
-    #[inline]
-    fn set_rflags(&mut self, value: u64) {
-        self.frame.rflags = value;
-    }
-
-    fn privilege_level(&self) -> u8 {
-        (self.frame.cs & 3) as u8
-    }
-
-    fn segment_base(&self, _: Segment) -> Option<u64> {
-        // No trap frame has it. The instruction is stepped instead.
-        None
-    }
-
-    fn read_u64(&mut self, address: u64) -> Result<u64, BadAddress> {
-        let mut bytes = [0; 8];
-        self.host.read(address, &mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
-    }
-
-    fn read_u16(&mut self, address: u64) -> Result<u16, BadAddress> {
-        let mut bytes = [0; 2];
-        self.host.read(address, &mut bytes)?;
-        Ok(u16::from_le_bytes(bytes))
-    }
-
-    fn write_u64(&mut self, address: u64, value: u64) -> Result<(), BadAddress> {
-        self.host.write(address, &value.to_le_bytes())
-    }
-
-    fn write_u16(&mut self, address: u64, value: u16) -> Result<(), BadAddress> {
-        self.host.write(address, &value.to_le_bytes())
+    fn suspend(&mut self, group: u16, suspended: bool) {
+        if let Some(flag) = self.loaded.suspended.get(usize::from(group)) {
+            flag.store(suspended, Ordering::Relaxed);
+        }
     }
 }

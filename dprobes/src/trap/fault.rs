@@ -2,7 +2,7 @@
 
 use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
 use crate::host::Host;
-use crate::probe::{Cpu, Engine, Site};
+use crate::probe::{Cpu, Engine, Site, bit};
 
 impl<H: Host> Engine<H> {
     /// To be called first in every fault handler, with interrupts off. When the fault is in a slot, `frame` is corrected to
@@ -36,25 +36,34 @@ impl<H: Host> Engine<H> {
             }
             return true;
         }
-        for probe in site.probes() {
-            if probe.undo_turn() {
+        let suspended = self.discard_records(site, cpu, frame.rsp);
+        for (position, probe) in site.probes().enumerate() {
+            if suspended & bit(position) != 0 {
+                probe.undo_suspended();
+            } else if probe.undo_turn() {
                 self.host().request_reap();
             }
         }
-        self.discard_records(site, cpu, frame.rsp);
         true
     }
-    /// Discards the records of the hit whose instruction has just faulted.
-    fn discard_records(&self, site: &Site, cpu: &Cpu, rsp: u64) {
+
+    /// Discards the records of the hit whose instruction has just faulted, and says which of the probes were suspended then.
+    fn discard_records(&self, site: &Site, cpu: &Cpu, rsp: u64) -> u64 {
         // The task may have been interrupted in the slot and have continued on another CPU.
         let cpus = || core::iter::once(cpu).chain(&self.cpus);
-        if cpus().any(|cpu| cpu.discard_attempt(site, rsp)) {
-            return;
+        if let Some(suspended) = cpus().find_map(|cpu| cpu.discard_attempt(site, rsp)) {
+            return suspended;
         }
-        // Another hit has come between. The newest record that it can be is taken for the one.
+        // Another hit has come between. The newest record that it can be is taken for the one, and that groups are as they were.
         let cookie = self.host().task().cookie;
-        for _ in site.probes().filter(|probe| !probe.log_on_fault) {
-            let _ = cpus().any(|cpu| cpu.ring.discard(site.address, cookie));
+        let mut suspended = 0;
+        for (position, probe) in site.probes().enumerate() {
+            if probe.loaded().is_some_and(|loaded| loaded.is_suspended(probe.group)) {
+                suspended |= bit(position);
+            } else if !probe.log_on_fault {
+                let _ = cpus().any(|cpu| cpu.ring.discard(site.address, cookie));
+            }
         }
+        suspended
     }
 }

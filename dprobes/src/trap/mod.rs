@@ -5,11 +5,15 @@
 //! engine's own in front.
 
 mod breakpoint;
+mod emulated;
 pub mod entry;
 mod environment;
 mod fault;
 pub mod idt;
+mod registers;
+mod stack;
 mod step;
+mod system;
 
 pub use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
 
