@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dprobes::record::element::{Element, Elements};
 use dprobes::rpn::exception;
 use dprobes::rpn::interp::{End, Outcome, Variables, Workspace, run};
-use dprobes::rpn::limits::INSTRUCTION_BUDGET;
+use dprobes::rpn::limits::{self, INSTRUCTION_BUDGET, TRACE_NAME_MAX};
+use dprobes::rpn::variables::Pool;
 use dprobes::rpn::verify::Fault;
 use rpn::build::Builder;
 use rpn::env::{Hostile, Machine};
@@ -280,4 +281,267 @@ fn increments_are_atomic() {
     });
     let values: Vec<u64> = locals.iter().map(|local| local.load(Ordering::Relaxed)).collect();
     assert_eq!(values, [200_000, 200_000, 0_u64.wrapping_sub(400_000)]);
+}
+
+fn elements(ws: &Workspace) -> Vec<Element<'_>> {
+    Elements::new(ws.traces()).map(|element| element.unwrap()).collect()
+}
+
+/// Q4: neither does anything of the log's lengths, frames, heap and traces leak.
+#[test]
+fn q4_lengths_frames_heap_and_traces_are_fresh() {
+    let mut ws = Box::new(Workspace::new());
+    let dirty = "push 5; push 5; restore sbp; log 1; push 8; malloc; push 1; push 1; trace lv; call f; exit; \
+        f: push 0; push 1; trace pv; log st; abort";
+    let dirty = Builder::text(dirty, 2).heap(8).ex_logmax(70);
+    let locals = [AtomicU64::new(0), AtomicU64::new(0)];
+    for _ in 0..3 {
+        assert_eq!(run_in(&mut ws, &dirty, &locals).end, End::Abort);
+        let text = "push lp; push plp; push stp; save sbp; save tsp; log 5; exit";
+        assert_eq!(run_in(&mut ws, &Builder::text(text, 0), &[]).end, End::Exit);
+        assert_eq!(words(&ws), [4, 0, 0, 0, 0]);
+
+        assert_eq!(run_in(&mut ws, &dirty, &locals).end, End::Abort);
+        let heap = Builder::text("push 1; push 0; pushh u8, 1; exit", 0).heap(8);
+        assert_eq!(raised(&run_in(&mut ws, &heap, &[])), (0x200, 1, 0));
+
+        assert_eq!(run_in(&mut ws, &dirty, &locals).end, End::Abort);
+        let heap = Builder::text("push 8; malloc; push 0; pushh u64, 1; log 1; exit", 0).heap(8);
+        assert_eq!(run_in(&mut ws, &heap, &[]).end, End::Exit);
+        assert_eq!(words(&ws), [0]);
+
+        assert_eq!(run_in(&mut ws, &dirty, &locals).end, End::Abort);
+        let trace = run_in(&mut ws, &Builder::text("log st; exit", 2), &locals);
+        assert_eq!(
+            (trace.end, trace.traced, trace.trace_overflow),
+            (End::Exit, true, false)
+        );
+        assert_eq!(elements(&ws).len(), 2);
+    }
+    let quiet = run_in(&mut ws, &Builder::text("exit", 0), &[]);
+    assert_eq!(
+        (quiet.traced, quiet.trace_overflow, ws.traces()),
+        (false, false, &[][..])
+    );
+    assert_eq!(ws.trace_record(b"kernel", [1, 2, 3, 4]), None);
+}
+
+/// Q6: any number of words could be restored, and any length set.
+#[test]
+fn q6_nothing_reaches_behind_its_buffer() {
+    let mut ws = Box::new(Workspace::new());
+    let text = |text: &str, mask: u16| Builder::text(text, 0).ex_mask(mask);
+    for mask in [0x2fff, 0x0fff] {
+        for word in [1025_u64, 1 << 16, 1 << 32, u64::MAX, 1 << 63] {
+            for (insn, class) in [
+                ("restore tsp", 10),
+                ("restore sbp", 10),
+                ("pop lp", 11),
+                ("pop stp", 11),
+            ] {
+                let builder = text(&format!("log st; push 1; log 1; push {word}; {insn}; exit"), mask);
+                assert_eq!(raised(&run_in(&mut ws, &builder, &[])), (0x40, class, word), "{insn}");
+                assert!(
+                    Elements::new(ws.log())
+                        .chain(Elements::new(ws.traces()))
+                        .all(|element| element.is_ok())
+                );
+            }
+            // Positions wrap in a ring, and are refused elsewhere.
+            for base in ["tsp", "sbp"] {
+                for program in [
+                    format!("push {word}; push {base}; exit"),
+                    format!("push {word}; push 1; pop {base}; exit"),
+                    format!("push {word}; push 1; copy {base}; exit"),
+                ] {
+                    let outcome = run_in(&mut ws, &text(&program, mask), &[]);
+                    if mask == 0x0fff {
+                        assert_eq!(outcome.end, End::Exit, "{program}");
+                    } else {
+                        assert_eq!(raised(&outcome).0, 0x2000, "{program}");
+                    }
+                }
+            }
+        }
+    }
+    // A length inside an element is none that a reader could make sense of.
+    for at in 1..11 {
+        let builder = text(&format!("push 1; log 1; push {at}; pop lp; exit"), 0x2fff);
+        assert_eq!(raised(&run_in(&mut ws, &builder, &[])), (0x40, 11, at));
+        assert_eq!(words(&ws), [1]);
+    }
+}
+
+/// Q10: a word read from the heap was pushed twice, a bound was off by one, a block without bytes could not be freed, and the
+/// heaps of two CPUs could overlap.
+#[test]
+fn q10_the_heap_keeps_its_bounds() {
+    let mut ws = Box::new(Workspace::new());
+    let heap = |text: &str| Builder::text(text, 0).heap(16);
+    let outcome = run_in(
+        &mut ws,
+        &heap(
+            "push 2; push 1; push 16; malloc; push 0; poph u64, 2; push 1; push 0; pushh u64, 2; save tsp; log 3; exit",
+        ),
+        &[],
+    );
+    assert_eq!((outcome.end, words(&ws)), (End::Exit, vec![2, 2, 1]));
+    for (width, bytes) in [("u8", 1), ("u16", 2), ("u32", 4), ("u64", 8)] {
+        let last = 16 - bytes;
+        let good = format!(
+            "push 7; push 16; malloc; push {last}; poph {width}, 1; push 1; push {last}; pushh {width}, 1; log 1; exit"
+        );
+        assert_eq!(run_in(&mut ws, &heap(&good), &[]).end, End::Exit, "{width}");
+        assert_eq!(words(&ws), [7]);
+        let offset = last + 1;
+        for bad in [
+            format!("push 7; push 16; malloc; push {offset}; poph {width}, 1; exit"),
+            format!("push 16; malloc; push {offset}; pushh {width}, 1; exit"),
+        ] {
+            assert_eq!(raised(&run_in(&mut ws, &heap(&bad), &[])), (0x400, 1, 16), "{bad}");
+        }
+    }
+    let outcome = run_in(&mut ws, &heap("push 0; malloc; free; push 0; malloc; log 1; exit"), &[]);
+    assert_eq!((outcome.end, words(&ws)), (End::Exit, vec![2]));
+    // Each CPU has a heap of its own, of the greatest size.
+    let program = Builder::text(
+        "push 16384; malloc; push 16383; push 9; push 1; push 16383; poph u8, 1; pushh u8, 1; log 1; exit",
+        0,
+    )
+    .heap(16_384)
+    .verify()
+    .unwrap();
+    let mut other = Box::new(Workspace::new());
+    for ws in [&mut ws, &mut other] {
+        let outcome = run(&program, 0, ws, &mut Machine::new(), &Variables::default());
+        assert_eq!((outcome.end, words(ws)), (End::Exit, vec![9]));
+    }
+}
+
+/// Q14: what the elements of a stack-trace record say of their length is true as well.
+#[test]
+fn q14_every_element_of_a_trace_has_the_length_it_says() {
+    let mut ws = Box::new(Workspace::new());
+    let locals: Vec<AtomicU64> = (0..4).map(AtomicU64::new).collect();
+    let text = "push 0; push 4; trace lv; push 0; push 3; trace pv; call f; exit; f: push 1; push 2; trace lv; log st; log st; ret";
+    for ex_logmax in 0..400 {
+        let outcome = run_in(&mut ws, &Builder::text(text, 4).ex_logmax(ex_logmax), &locals);
+        assert_eq!(outcome.end, End::Exit);
+        assert!(ws.traces().len() <= usize::from(ex_logmax));
+        assert!(Elements::new(ws.traces()).all(|element| element.is_ok()));
+        // Each: 43 of the trace, 19 of each routine, 19 and 35 of its variables; the stack is empty.
+        assert_eq!(outcome.trace_overflow, ex_logmax < 2 * (43 + 19 + 19 + 19 + 3 + 35));
+    }
+}
+
+/// Q16: with an automatic trace, an exception outside of the mask left the code of an earlier one.
+#[test]
+fn q16_a_trace_shows_its_own_exception() {
+    let mut ws = Box::new(Workspace::new());
+    let text = "sx h; push 1; push 0; div; exit; h: ros 3; push 0x30; push mem, u8; exit";
+    let builder = Builder::text(text, 0).auto_stack_trace().ex_mask(0x2ffe);
+    let outcome = run_in(&mut ws, &builder, &[]);
+    assert_eq!(raised(&outcome), (1, 0x30, 0));
+    let codes: Vec<_> = elements(&ws)
+        .into_iter()
+        .filter_map(|element| match element {
+            Element::Trace {
+                code, parm1, handler, ..
+            } => Some((code, parm1, handler)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(codes, [(0x20, 0, Some(25)), (1, 0x30, None)]);
+    // What is ignored leaves none.
+    let builder = Builder::text("push 1; log 1; exit", 0).auto_stack_trace().logmax(0);
+    let outcome = run_in(&mut ws, &builder, &[]);
+    assert_eq!((outcome.end, outcome.traced), (End::Exit, false));
+}
+
+/// Q24: publishing a stack-trace record changed what later records began with.
+#[test]
+fn q24_a_trace_record_changes_nothing_of_the_record() {
+    let mut ws = Box::new(Workspace::new());
+    let builder = Builder::text("push 7; log 1; setmin 9; log st; exit", 0);
+    let outcome = run_in(&mut ws, &builder, &[]);
+    let (log, traces) = (ws.log().to_vec(), ws.traces().to_vec());
+    let record = ws.trace_record(b"kernel", [0x1234, 7, 1, 2]).unwrap().to_vec();
+    // It can be asked for again, and says the same.
+    assert_eq!(ws.trace_record(b"kernel", [0x1234, 7, 1, 2]), Some(record.as_slice()));
+    assert_eq!((ws.log(), ws.traces()), (log.as_slice(), traces.as_slice()));
+    assert_eq!((outcome.major, outcome.minor), (None, Some(9)));
+    let mut elements = Elements::new(&record);
+    assert_eq!(elements.next(), Some(Ok(Element::String(b"kernel"))));
+    let Some(Ok(Element::Words(facts))) = elements.next() else {
+        panic!("words expected");
+    };
+    assert!(facts.iter().eq([0x1234, 7, 1, 2, 0]));
+    let rest: Vec<_> = elements.map(|element| element.unwrap()).collect();
+    assert_eq!(
+        rest,
+        Elements::new(&traces)
+            .map(|element| element.unwrap())
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(rest.len(), 2);
+}
+
+/// Q25: the module's name was copied without a bound.
+#[test]
+fn q25_the_name_in_a_trace_record_is_bounded() {
+    let mut ws = Box::new(Workspace::new());
+    run_in(&mut ws, &Builder::text("log st; exit", 0), &[]);
+    for len in [0, 1, 63, 64, 65, 4095] {
+        let name: Vec<u8> = (0..len).map(|i| b'a' + (i % 26) as u8).collect();
+        let record = ws.trace_record(&name, [1, 2, 3, 4]).unwrap();
+        let mut elements = Elements::new(record);
+        assert_eq!(
+            elements.next(),
+            Some(Ok(Element::String(&name[..len.min(TRACE_NAME_MAX)])))
+        );
+        assert_eq!(elements.filter(Result::is_ok).count(), 3);
+    }
+    // The greatest trace with the greatest name.
+    let outcome = run_in(&mut ws, &Builder::text("push 1024; l: log st; loop l; exit", 0), &[]);
+    assert!(outcome.trace_overflow);
+    let record = ws.trace_record(&[b'x'; 100], [1, 2, 3, 4]).unwrap();
+    assert!(record.len() <= 3 + 64 + 3 + 40 + 1024);
+    let Some(Ok(Element::Words(facts))) = Elements::new(record).nth(1) else {
+        panic!("words expected");
+    };
+    // 16 fit, each of 62 bytes.
+    assert_eq!(facts.iter().nth(4), Some(1024 - 16));
+}
+
+/// What takes long is paid for before it is done, so that code without a jump cannot keep a CPU either.
+#[test]
+fn what_takes_long_is_paid_for() {
+    let mut ws = Box::new(Workspace::new());
+    let budget = (u64::from(exception::MAX_JMPS), u64::from(INSTRUCTION_BUDGET), 0);
+    for (text, bytes) in [
+        ("push 128; log kstack; push 0; pop lp; ", 20),
+        ("push 128; log ustack; push 0; pop lp; ", 20),
+        ("push 1; push msr; ros 1; ", 12),
+        ("push 0x40; push io, u32; ros 1; ", 12),
+        ("push r, xmm0; ros 2; ", 5),
+        ("push 1023; restore tsp; push 0; restore tsp; ", 20),
+        ("push 8000; malloc; free; ", 11),
+        ("push 1; push 0; pushh u64, 1000; push 0; restore tsp; ", 31),
+        ("log st; purge st; ", 2),
+        ("alloc lv; free lv; ", 2),
+    ] {
+        let repeated = text.repeat((limits::HANDLER_MAX as usize - 20) / bytes);
+        let builder = Builder::text(&format!("push 8000; malloc; ros 1; {repeated} exit"), 0).heap(16_384);
+        let program = builder.verify().unwrap();
+        let pool = Pool::new();
+        let variables = Variables {
+            local_pool: Some(&pool),
+            ..Variables::default()
+        };
+        let mut machine = Machine::new();
+        machine.ports = (0x40..0x44).map(|port| (port, 0)).collect();
+        machine.kernel_stack = vec![1; 128];
+        let outcome = run(&program, 0, &mut ws, &mut machine, &variables);
+        assert_eq!(raised(&outcome), budget, "{text}");
+    }
 }

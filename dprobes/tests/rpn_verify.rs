@@ -315,3 +315,189 @@ fn large_programs_verify() {
     );
     assert_eq!(outcome.end, End::Exit);
 }
+
+#[test]
+fn new_operands_out_of_range_are_refused() {
+    let operand = |op, found, min, max| Fault::Operand { op, found, min, max };
+    for number in 0..=255 {
+        let good = matches!(number, 1..=4 | 16..=255);
+        let verified = Builder::new(vec![Op::ExitTo.byte(), number], 0).verify();
+        match verified {
+            Ok(_) => assert!(good),
+            Err(error) => assert_eq!((good, error.fault), (false, Fault::Facility { found: number })),
+        }
+    }
+    for text in [
+        "push gv, 2",
+        "push 1; pop gv, 2",
+        "push 1; move gv, 2",
+        "inc gv, 2",
+        "dec gv, 2",
+    ] {
+        let builder = Builder::text(&format!("{text}; exit"), 0);
+        let fault = refused(&builder.clone().globals(2)).fault;
+        assert_eq!(fault, Fault::Global { found: 2, count: 2 });
+        assert_eq!(refused(&builder).fault, Fault::Global { found: 2, count: 0 });
+        assert!(builder.globals(3).verify().is_ok());
+    }
+    let agg = Builder::text("push 1; agg 1; exit", 0);
+    assert_eq!(refused(&agg).fault, Fault::Map { found: 1, count: 0 });
+    let agg = agg.map(0, 0, 1);
+    assert_eq!(refused(&agg).fault, Fault::Map { found: 1, count: 1 });
+    assert!(agg.map(0, 0, 1).verify().is_ok());
+    // A map takes its keys, and a value unless it counts.
+    for (kind, keys, takes) in [(0, 0, 0), (0, 4, 4), (1, 0, 1), (5, 3, 4), (4, 4, 5)] {
+        let text = |pushed: u16| format!("{}agg 0; exit", "push 1; ".repeat(pushed.into()));
+        assert!(Builder::text(&text(takes), 0).map(kind, keys, 1).verify().is_ok());
+        if let Some(fewer) = takes.checked_sub(1) {
+            let fault = refused(&Builder::text(&text(fewer), 0).map(kind, keys, 1)).fault;
+            let op = Op::Agg;
+            assert_eq!(
+                fault,
+                Fault::Underflow {
+                    op,
+                    needed: takes,
+                    depth: fewer
+                }
+            );
+        }
+    }
+    for (text, op) in [("pushh u8", Op::PushhU8), ("poph u64", Op::PophU64)] {
+        for count in [0, 1025] {
+            let fault = text_fault(&format!("push 1; push 1; {text}, {count}; exit")).1;
+            assert_eq!(fault, operand(op, count, 1, 1024));
+        }
+    }
+    let underflow = |op, needed, depth| Fault::Underflow { op, needed, depth };
+    assert_eq!(
+        text_fault("push 1; push 1; poph u8, 1; exit").1,
+        underflow(Op::PophU8, 3, 2)
+    );
+    assert!(
+        Builder::text("push 1; push 1; pushh u8, 1024; exit", 0)
+            .verify()
+            .is_ok()
+    );
+    let fault = text_fault("push 1; push 1; push 1; pushh u8, 1024; exit").1;
+    let op = Op::PushhU8;
+    assert_eq!(
+        fault,
+        Fault::Overflow {
+            op,
+            needed: 1022,
+            room: 1021
+        }
+    );
+    // A register has as many words as it has.
+    let fault = text_fault("push r, zmm0; push r, xmm0; push r, gdtr; push r, rax; log 14; exit").1;
+    assert_eq!(fault, underflow(Op::Log, 14, 13));
+}
+
+#[test]
+fn groups_are_those_of_the_points_and_agree() {
+    let builder = |number| Builder::text(&format!("suspend {number}; resume {number}; exit"), 0).group(7);
+    assert_eq!(refused(&builder(6)).fault, Fault::Group { found: 6 });
+    let mut builder = builder(7);
+    let end = builder.code.len() as u32;
+    for (group, flags) in [(9, 0), (3, layout::SUSPENDED), (7, 0), (3, layout::SUSPENDED)] {
+        let point = builder.point(0, end);
+        point.group.set(group);
+        point.flags.set(flags);
+    }
+    let program = builder.verify().unwrap();
+    let groups: Vec<_> = program
+        .groups()
+        .iter()
+        .map(|group| (group.number, group.suspended))
+        .collect();
+    assert_eq!(groups, [(3, true), (7, false), (9, false)]);
+    let of_points: Vec<_> = (0..6).map(|point| program.group_of(point)).collect();
+    assert_eq!(of_points, [Some(1), Some(2), Some(0), Some(1), Some(0), None]);
+    let mut machine = Machine::new();
+    interp::run(&program, 4, &mut Workspace::new(), &mut machine, &Variables::default());
+    assert_eq!(machine.suspended, [(1, true), (1, false)]);
+    builder.points[3].flags.set(layout::SUSPENDED);
+    let error = refused(&builder);
+    assert_eq!((error.point, error.fault), (3, Fault::GroupDisagrees { group: 7 }));
+}
+
+/// Which positions are proven, which are looked at while the program runs, and which are refused.
+#[test]
+fn positions_are_proven_where_they_can_be() {
+    // A program in which nothing is looked at is as long as its text.
+    let checks = |text: &str| {
+        let builder = Builder::text(text, 1);
+        let program = builder.verify().unwrap_or_else(|error| panic!("{text}: {error}"));
+        let mut instructions = 0;
+        let mut rest = builder.code.as_slice();
+        while let [byte, ..] = rest {
+            rest = &rest[Op::from_byte(*byte).unwrap().size()..];
+            instructions += 1;
+        }
+        program.instructions() - instructions
+    };
+    for proven in [
+        "push 7; push tsp, 0; exit",
+        "push 7; push 8; push tsp, 1; pop tsp, 1; copy tsp, 0; exit",
+        "push 7; push 8; push sbp, -1; push sbp, -2; push sbp, -3; exit",
+        "push 7; push 8; copy sbp, -1; pop sbp, -1; exit",
+        "push 7; push 1; restore sbp; push sbp, 0; push 5; push sbp, -1; exit",
+        // Frames, whatever the depth outside.
+        "push 7; push lv, 0; jz a; push 8; a: save sbp; save tsp; restore sbp; push 1; push 2; push sbp, -1; pop sbp, -2; \
+            push sbp, 0; push sbp, 1; exit",
+        // A frame left with one entered again.
+        "push 1; save sbp; save tsp; restore sbp; push 5; push 6; save sbp; restore tsp; restore sbp; log 1; exit",
+        // A loop does not lose what it does not touch.
+        "push 7; push 9; l: push sbp, -1; ros 1; loop l; exit",
+        // A routine gets what holds at all of its calls.
+        "push 7; jz a; call g; exit; a: call f; exit; f: push sbp, -1; ros 1; call g; ret; g: push sbp, -1; ros 1; ret",
+    ] {
+        assert_eq!(checks(proven), 0, "{proven}");
+    }
+    for (looked_at, count) in [
+        ("push 7; push lv, 0; restore sbp; push sbp, -1; exit", 1),
+        ("push 7; push 8; push lv, 0; jz a; ros 2; a: push sbp, -2; exit", 1),
+        ("call f; push sbp, -1; exit; f: push 7; ret", 2),
+        // SBP is restored by a branch into the middle of what looks like the beginning of a frame.
+        (
+            "push 1; push lv, 0; jz b; save tsp; b: restore sbp; push sbp, 0; exit",
+            1,
+        ),
+        // In a handler anything may be.
+        (
+            "sx h; push 1; restore sbp; push 0; push mem, u8; exit; h: push sbp, 0; exit",
+            2,
+        ),
+    ] {
+        assert_eq!(checks(looked_at), count, "{looked_at}");
+    }
+    let position = |op, position| Fault::Position { op, position };
+    assert_eq!(text_fault("push 7; push tsp, -1; exit"), (9, position(Op::PushTsp, -1)));
+    assert_eq!(
+        text_fault("push 7; pop tsp, -32768; exit").1,
+        position(Op::PopTsp, -32768)
+    );
+    assert_eq!(text_fault("push 7; copy tsp, -1; exit").1, position(Op::CopyTsp, -1));
+    assert_eq!(text_fault("push 7; push sbp, 0; exit").1, position(Op::PushSbp, 0));
+    assert_eq!(text_fault("push 7; push sbp, -2; exit").1, position(Op::PushSbp, -2));
+    assert_eq!(text_fault("push 7; copy sbp, -1; exit").1, position(Op::CopySbp, -1));
+    assert_eq!(
+        text_fault("push 7; push 8; pop sbp, -2; exit").1,
+        position(Op::PopSbp, -2)
+    );
+    let needed = |op, needed, depth| Fault::Underflow { op, needed, depth };
+    assert_eq!(text_fault("push 7; push tsp, 1; exit").1, needed(Op::PushTsp, 2, 1));
+    assert_eq!(text_fault("push 7; copy tsp, 0; exit").1, needed(Op::CopyTsp, 2, 1));
+    assert_eq!(
+        text_fault("push 7; pop tsp, 32767; exit").1,
+        needed(Op::PopTsp, 32_769, 1)
+    );
+    // In a ring every position is somewhere.
+    for text in [
+        "push 7; push tsp, -1; exit",
+        "push 7; push sbp, 0; exit",
+        "copy tsp, 32767; exit",
+    ] {
+        assert!(Builder::text(text, 0).ex_mask(0x0fff).verify().is_ok());
+    }
+}

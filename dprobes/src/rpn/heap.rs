@@ -206,7 +206,7 @@ fn read<const W: usize, E: Env>(m: &mut Machine<'_, '_, E>, count: u16) -> Resul
 
 fn write<const W: usize, E: Env>(m: &mut Machine<'_, '_, E>, count: u16) -> Result<(), Failure> {
     let place = place(m, W, count);
-    // The values are taken, whatever becomes of them.
+    // The values are taken, whether they are of use or not.
     let mut sp = m.at.sp;
     m.at.sp = sp.wrapping_sub(usize::from(count));
     let bytes = m.ws.heap.bytes.get_mut(place?..).unwrap_or(&mut []);

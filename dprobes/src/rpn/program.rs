@@ -39,6 +39,11 @@ impl Program {
         self.entries.len()
     }
 
+    /// Instructions it runs: those of its handlers, and the checks that the verifier has added.
+    pub fn instructions(&self) -> usize {
+        self.code.len()
+    }
+
     /// Number of local variables its runs need.
     pub fn locals(&self) -> usize {
         usize::from(self.locals)

@@ -53,17 +53,23 @@ pub(super) struct Machine<'m, 'p, E> {
 }
 
 impl<E: Env> Machine<'_, '_, E> {
-    /// Executes an instruction.
+    /// Executes an instruction. One for which the budget does not suffice has done nothing.
     #[inline(never)]
     pub(super) fn execute(&mut self, rare: Rare) -> Result<(), Failure> {
-        match rare {
+        let sp = self.at.sp;
+        let result = match rare {
             Rare::Frame(insn) => insn.execute(self),
             Rare::Variable(insn) => insn.execute(self),
             Rare::Log(insn) => insn.execute(self),
             Rare::System(insn) => insn.execute(self),
             Rare::Heap(insn) => insn.execute(self),
             Rare::Trace(insn) => insn.execute(self),
+        };
+        if result == Err(Failure::Exhausted) {
+            // What was popped is still there.
+            self.at.sp = sp;
         }
+        result
     }
 
     /// A word of the stack, by its index from the bottom.
@@ -86,7 +92,7 @@ impl<E: Env> Machine<'_, '_, E> {
         *self.slot(self.at.sp.wrapping_sub(1))
     }
 
-    /// Charges what an instruction costs more than others, before it does it.
+    /// Charges what an instruction costs more than others, before it has done anything but pop.
     pub(super) fn charge(&mut self, cost: u32) -> Result<(), Failure> {
         self.at.budget -= i64::from(cost);
         if self.at.budget < 0 {

@@ -22,7 +22,7 @@ pub struct Variables<'v> {
     pub local_pool: Option<&'v Pool>,
     /// Where `alloc gv` takes variables from: one for the system.
     pub global_pool: Option<&'v Pool>,
-    /// The program, to its [pools](Pool::alloc): not zero.
+    /// The program, to the [pools](Pool::alloc).
     pub owner: u32,
 }
 
@@ -88,8 +88,9 @@ impl Pool {
         }
     }
 
-    /// Allocates a variable for `owner`, which is not zero, and clears it. Returns its index, or none when all are taken.
+    /// Allocates a variable for `owner`, and clears it. Returns its index, or none when all are taken. Owner 0 counts as 1.
     pub fn alloc(&self, owner: u32) -> Option<u64> {
+        let owner = owner.max(1);
         for (number, (taken, value)) in (0..).zip(self.owners.iter().zip(&self.values)) {
             // What others allocate meanwhile is passed by; what they free behind this search is found by the next one.
             if taken.load(Relaxed) == 0 && taken.compare_exchange(0, owner, Relaxed, Relaxed).is_ok() {
@@ -109,6 +110,7 @@ impl Pool {
 
     /// Frees all variables of an owner, which allocates no more.
     pub fn free_all(&self, owner: u32) {
+        let owner = owner.max(1);
         for taken in &self.owners {
             let _ = taken.compare_exchange(owner, 0, Relaxed, Relaxed);
         }

@@ -102,8 +102,7 @@ pub fn resolve<E>(
     let (points_len, relocations_len) = (object.points.len(), object.relocations.len());
     let (code_len, strings_len) = (object.code.len(), object.strings.len());
     // Between the points and the relocations.
-    let skipped = (object.locals.len() + object.globals.len()) * size_of::<layout::Str>()
-        + size_of_val(object.maps);
+    let skipped = (object.locals.len() + object.globals.len()) * size_of::<layout::Str>() + size_of_val(object.maps);
     let lens = [points_len, skipped, relocations_len, code_len, strings_len];
     // Parsing proved that the bytes can be cut like this.
     let Some((points, relocations, code, strings)) = cut(bytes, lens) else {
