@@ -6,7 +6,7 @@ use core::ffi::{CStr, c_char};
 use core::ptr;
 use core::slice;
 
-use gkhi::{Error, Exit, Image, Registry};
+use hooks::{Error, Exit, Image, Registry};
 
 use crate::failure::{gkhi_error, gkhi_failure};
 use crate::host::{Table, gkhi_host};
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn gkhi_deregister(exit: *mut Exit) -> i32 {
         return gkhi_error::Invalid.code();
     }
     // SAFETY: by this function's contract.
-    let code = finish(with_registry(|registry| unsafe { registry.deregister_raw(exit) }));
+    let code = finish(with_registry(|registry| unsafe { registry.deregister_raw(exit).map(drop) }));
     instance::changed();
     code
 }

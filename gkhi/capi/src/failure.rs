@@ -2,8 +2,8 @@
 
 use core::fmt::{self, Write};
 
-use gkhi::Error;
-use gkhi::text::CommitError;
+use hooks::Error;
+use hooks::text::CommitError;
 
 /// Why a call did nothing. -1, -2 and -4 are those of the original GKHI.
 #[repr(i32)]
@@ -80,7 +80,7 @@ impl gkhi_error {
 // The numbers are the registry's.
 const _: () = {
     use core::ptr;
-    let name = gkhi::Name::NONE;
+    let name = hooks::Name::NONE;
     let _ = ptr::null::<u8>();
     assert!(Error::HookTaken { by: name }.code() == gkhi_error::HookTaken as i32);
     assert!(Error::NameTaken { name }.code() == gkhi_error::NameTaken as i32);

@@ -3,8 +3,8 @@
 use core::ffi::c_char;
 use core::ops::Range;
 
-use gkhi::text::{Text, Unreadable, Unwritable, Write};
-use gkhi::{Counters, Host};
+use hooks::text::{Text, Unreadable, Unwritable, Write};
+use hooks::{Counters, Host};
 
 /// The version of [`gkhi_host`]; [`gkhi_start`](crate::gkhi_start) refuses any other.
 pub const GKHI_HOST_VERSION: u32 = 1;

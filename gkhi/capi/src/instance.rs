@@ -4,7 +4,7 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use gkhi::{Registry, Shared};
+use hooks::{Registry, Shared};
 
 use crate::failure::gkhi_error;
 use crate::host::Table;

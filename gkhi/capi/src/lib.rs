@@ -62,14 +62,14 @@ pub const GKHI_NAME_MAX: usize = 63;
 
 // The header needs literals.
 const _: () = {
-    assert!(GKHI_CONTINUE == gkhi::CONTINUE && GKHI_TERMINATE == gkhi::TERMINATE && GKHI_RETURN == gkhi::RETURN);
-    assert!(GKHI_PRIORITY_FIRST == gkhi::options::PRIORITY_FIRST && GKHI_PRIORITY_LAST == gkhi::options::PRIORITY_LAST);
-    assert!(GKHI_QUEUE_LIFO == gkhi::options::QUEUE_LIFO);
-    assert!(GKHI_EXCLUSIVE == gkhi::options::EXCLUSIVE && GKHI_EXCLUSIVE == gkhi::kind::EXCLUSIVE);
-    assert!(GKHI_KIND_RETURNING == gkhi::kind::RETURNING && GKHI_KIND_GENERIC == gkhi::kind::GENERIC);
-    assert!(GKHI_NAME_MAX == gkhi::NAME_MAX);
+    assert!(GKHI_CONTINUE == hooks::CONTINUE && GKHI_TERMINATE == hooks::TERMINATE && GKHI_RETURN == hooks::RETURN);
+    assert!(GKHI_PRIORITY_FIRST == hooks::options::PRIORITY_FIRST && GKHI_PRIORITY_LAST == hooks::options::PRIORITY_LAST);
+    assert!(GKHI_QUEUE_LIFO == hooks::options::QUEUE_LIFO);
+    assert!(GKHI_EXCLUSIVE == hooks::options::EXCLUSIVE && GKHI_EXCLUSIVE == hooks::kind::EXCLUSIVE);
+    assert!(GKHI_KIND_RETURNING == hooks::kind::RETURNING && GKHI_KIND_GENERIC == hooks::kind::GENERIC);
+    assert!(GKHI_NAME_MAX == hooks::NAME_MAX);
     // `gkhi.h` asserts the same.
-    assert!(size_of::<gkhi::Hook>() == 320 && size_of::<gkhi::Exit>() == 176 && size_of::<gkhi::Image>() == 56);
-    assert!(size_of::<gkhi::Site>() == 32 && size_of::<gkhi::Counters>() == 64);
-    assert!(size_of::<gkhi::text::Write>() == 32);
+    assert!(size_of::<hooks::Hook>() == 320 && size_of::<hooks::Exit>() == 176 && size_of::<hooks::Image>() == 56);
+    assert!(size_of::<hooks::Site>() == 32 && size_of::<hooks::Counters>() == 64);
+    assert!(size_of::<hooks::text::Write>() == 32);
 };

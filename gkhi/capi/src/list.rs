@@ -2,7 +2,7 @@
 
 use core::ffi::{CStr, c_char, c_void};
 
-use gkhi::{ExitInfo, Name, Registry, State};
+use hooks::{ExitInfo, Name, Registry, State};
 
 use crate::failure::gkhi_error;
 use crate::host::Table;

@@ -67,12 +67,12 @@ impl<H: Host> Registry<H> {
         Ok(())
     }
 
-    /// Deregisters an exit: disarms it, and waits until no CPU is inside it.
+    /// Deregisters an exit: disarms it, and waits until no CPU is inside it. Returns how often it was called.
     ///
     /// # Errors
     /// [`Error::NotRegistered`]; [`Error::Requires`] when an armed exit requires it; [`Error::Inside`] when called from inside an exit of
     /// the same hook. It is then disarmed and still registered: deregister it later, from outside.
-    pub fn deregister(&mut self, exit: &'static Exit) -> Result<(), Error> {
+    pub fn deregister(&mut self, exit: &'static Exit) -> Result<u64, Error> {
         // SAFETY: it lives for ever.
         unsafe { self.deregister_raw(exit) }
     }
@@ -84,7 +84,7 @@ impl<H: Host> Registry<H> {
     ///
     /// # Errors
     /// As [`deregister`](Self::deregister).
-    pub unsafe fn deregister_raw(&mut self, exit: *const Exit) -> Result<(), Error> {
+    pub unsafe fn deregister_raw(&mut self, exit: *const Exit) -> Result<u64, Error> {
         // SAFETY: the caller's promise.
         let exit: &'static Exit = unsafe { &*exit };
         self.check_registered(exit)?;
@@ -101,7 +101,7 @@ impl<H: Host> Registry<H> {
         }
         // SAFETY: `&mut self`.
         unsafe { exit.update(|control| control.registered = false) };
-        Ok(())
+        Ok(self.calls(exit))
     }
 
     /// Puts an exit on a hook, in its place.
