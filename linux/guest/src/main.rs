@@ -15,6 +15,7 @@ mod refusals;
 mod requests;
 mod sweep;
 mod unloading;
+mod values;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         ("requests", requests::TESTS),
         ("refusals", refusals::TESTS),
         ("records", records::TESTS),
+        ("values", values::TESTS),
         ("counts", counts::TESTS),
         ("unloading", unloading::TESTS),
         ("sweep", sweep::TESTS),

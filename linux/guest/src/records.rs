@@ -33,7 +33,7 @@ pub const TESTS: &crate::Tests = &[
 const PAGE: usize = 4096;
 
 /// The elements of a record.
-fn elements(bytes: &[u8]) -> Vec<Element<'_>> {
+pub fn elements(bytes: &[u8]) -> Vec<Element<'_>> {
     Elements::new(bytes)
         .map(|element| element.expect("an element"))
         .collect()
