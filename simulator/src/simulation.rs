@@ -8,7 +8,7 @@ use dprobes::rpn::interp::{self, End, Outcome, Variables, Workspace};
 use dprobes::rpn::object::{Location, Object, ObjectError, Place};
 use dprobes::rpn::reg::Reg;
 use dprobes::rpn::variables::Pool;
-use dprobes::rpn::verify::{VerifyError, verify};
+use dprobes::rpn::verify::{VerifyError, verify_unfused};
 
 use crate::changes::Changes;
 use crate::machine::{Effects, Live, Machine};
@@ -143,7 +143,7 @@ impl Simulation {
     /// Why it cannot run.
     pub fn load(bytes: &[u8]) -> Result<Self, LoadError> {
         let object = Object::parse(bytes).map_err(LoadError::Object)?;
-        let program = verify(&object).map_err(LoadError::Verify)?;
+        let program = verify_unfused(&object).map_err(LoadError::Verify)?;
         let global_names: Vec<String> = object.globals().map(str::to_owned).collect();
         Ok(Self {
             module: object.name().to_owned(),

@@ -1,5 +1,7 @@
 //! What a running program can reach outside itself.
 
+use core::ffi::CStr;
+
 use super::BadAddress;
 use super::reg::Reg;
 
@@ -87,8 +89,8 @@ pub trait Env {
                 }
                 read = Err(bad);
             }
-            if let Some(len) = part.iter().position(|byte| *byte == 0) {
-                return Ok(done + len);
+            if let Ok(end) = CStr::from_bytes_until_nul(part) {
+                return Ok(done + end.count_bytes());
             }
             read?;
             at = at.wrapping_add((end - done) as u64);

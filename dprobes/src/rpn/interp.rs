@@ -10,7 +10,7 @@ use super::bits;
 use super::exception::{self, Exception, operand};
 use super::frame;
 use super::hit::{Hit, Next, Position};
-use super::limits::{CALL_DEPTH, INSTRUCTION_BUDGET, MEMORY_COST, STACK_WORDS};
+use super::limits::{CALL_DEPTH, DUP_FREE, INSTRUCTION_BUDGET, MEMORY_COST, STACK_WORDS};
 use super::log::{self, Logged};
 use super::program::{Insn, Program, Width};
 use super::rare::Machine;
@@ -75,7 +75,8 @@ pub fn run<E: Env>(
     run_observed(program, point, ws, env, variables, &mut ())
 }
 
-/// As [`run`], with somebody who watches each instruction.
+/// As [`run`], with somebody who watches each instruction; the program is one of
+/// [`verify_unfused`](super::verify::verify_unfused), or else some sequences are seen as one.
 #[inline]
 pub fn run_observed<E: Env, O: Observer>(
     program: &Program,
@@ -210,6 +211,13 @@ fn execute<E: Env, O: Observer, const WHOLE: bool>(
                 pc = $jump.target as usize;
             }
         };
+    }
+    macro_rules! add_jump {
+        ($word:expr, $jump:expr, $condition:expr) => {{
+            pc += 2;
+            tos = tos.wrapping_add_signed(i64::from($word));
+            jump!($jump, $condition);
+        }};
     }
     macro_rules! local {
         ($index:expr) => {{
@@ -589,7 +597,7 @@ fn execute<E: Env, O: Observer, const WHOLE: bool>(
             }
             Insn::Dup(count) => {
                 let value = pop!();
-                budget -= i64::from(count);
+                budget -= i64::from(count.saturating_sub(DUP_FREE));
                 for _ in 0..count {
                     push!(value);
                 }
@@ -607,7 +615,7 @@ fn execute<E: Env, O: Observer, const WHOLE: bool>(
                 }
                 let value = pop!();
                 pop!();
-                budget -= count as i64;
+                budget -= count.saturating_sub(u64::from(DUP_FREE)) as i64;
                 for _ in 0..count {
                     push!(value);
                 }
@@ -675,6 +683,61 @@ fn execute<E: Env, O: Observer, const WHOLE: bool>(
                 push!(hit.last.parm2);
                 push!(hit.last.parm1);
                 push!(hit.last.code);
+            }
+
+            Insn::TopWord { op, word } => {
+                tos = op.apply(tos, word);
+                pc += 1;
+            }
+            Insn::TopBelow { op, below } => {
+                tos = op.apply(tos, slot!(sp.wrapping_sub(usize::from(below))));
+                pc += 1;
+            }
+            Insn::TopLv { op, local } => {
+                pc += 1;
+                tos = op.apply(tos, declared_local!(local).load(Relaxed));
+            }
+            Insn::BelowWord { op, below, word } => {
+                let at = sp.wrapping_sub(usize::from(below));
+                slot!(at) = op.apply(slot!(at), word);
+                pc += 3;
+            }
+            Insn::BelowTop { op, below } => {
+                let at = sp.wrapping_sub(usize::from(below));
+                slot!(at) = op.apply(slot!(at), tos);
+                pc += 3;
+            }
+            Insn::LvWord { op, local, word } => {
+                pc += 3;
+                let local = declared_local!(local);
+                local.store(op.apply(local.load(Relaxed), word), Relaxed);
+            }
+            Insn::LvTop { op, local } => {
+                pc += 3;
+                let local = declared_local!(local);
+                local.store(op.apply(local.load(Relaxed), tos), Relaxed);
+            }
+            Insn::LvPop { op, local } => {
+                pc += 2;
+                let value = pop!();
+                let local = declared_local!(local);
+                local.store(op.apply(local.load(Relaxed), value), Relaxed);
+            }
+            Insn::AddJz { word, jump } => add_jump!(word, jump, tos == 0),
+            Insn::AddJnz { word, jump } => add_jump!(word, jump, tos != 0),
+            Insn::AddJlt { word, jump } => add_jump!(word, jump, tos.cast_signed() < 0),
+            Insn::AddJle { word, jump } => add_jump!(word, jump, tos.cast_signed() <= 0),
+            Insn::AddJgt { word, jump } => add_jump!(word, jump, tos.cast_signed() > 0),
+            Insn::AddJge { word, jump } => add_jump!(word, jump, tos.cast_signed() >= 0),
+            Insn::AndJz { word, jump } => {
+                pc += 2;
+                tos &= i64::from(word).cast_unsigned();
+                jump!(jump, tos == 0);
+            }
+            Insn::AndJnz { word, jump } => {
+                pc += 2;
+                tos &= i64::from(word).cast_unsigned();
+                jump!(jump, tos != 0);
             }
         }
     };

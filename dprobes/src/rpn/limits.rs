@@ -98,12 +98,15 @@ pub const OPCODE_MAX: usize = 15;
 /// It is charged where control moves backwards, from one instruction to another: with the number of instructions from the
 /// one to the other, both included. So a hit executes at most the handler's length and this many instructions. An
 /// instruction that accesses memory, a port, a map or another part of the system charges [`MEMORY_COST`] on top. What copies or
-/// clears words, such as `dup`, charges each; see also [`RETURN_ADDRESS_COST`].
+/// clears words charges each, `dup` those beyond [`DUP_FREE`]; see also [`RETURN_ADDRESS_COST`].
 pub const INSTRUCTION_BUDGET: u32 = 1_000_000;
 
 /// What a handler may still execute after [`INSTRUCTION_BUDGET`] was used up and it caught the exception. When this is gone too, the
 /// program ends, caught or not.
 pub const GRACE_BUDGET: u32 = 10_000;
+
+/// Copies that a `dup` makes without being charged for them: `dup 2` costs no more than pushing a word does.
+pub const DUP_FREE: u8 = 2;
 
 /// What one access to the probed system's memory is charged: the fault-tolerant copy behind it costs many plain instructions.
 pub const MEMORY_COST: u32 = 8;

@@ -227,6 +227,109 @@ pub(super) enum Insn {
     Ux,
     Rx,
     PushX,
+    // What follows is not in objects. Each does what a sequence of instructions does that begins in its place, and goes on
+    // behind it. The sequences of one kind are all of one length, so that where to go on need not be looked up.
+    /// Top word: `push WORD; op`, two instructions.
+    TopWord {
+        op: Alu,
+        word: u64,
+    },
+    /// Top word and one below it: `push tsp, POSITION; op`, two.
+    TopBelow {
+        op: Alu,
+        below: u8,
+    },
+    /// Top word and a variable: `push lv, LOCAL; op`, two.
+    TopLv {
+        op: Alu,
+        local: u16,
+    },
+    /// A word below the top one: `xchg; push WORD; op; xchg`, four.
+    BelowWord {
+        op: Alu,
+        below: u8,
+        word: u64,
+    },
+    /// A word below the top one, and that: `xchg; push tsp, 1; op; xchg`, four.
+    BelowTop {
+        op: Alu,
+        below: u8,
+    },
+    /// A variable: `push lv, LOCAL; push WORD; op; pop lv, LOCAL`, four.
+    LvWord {
+        op: Alu,
+        local: u16,
+        word: u64,
+    },
+    /// A variable and the top word: `dup 2; push lv, LOCAL; op; pop lv, LOCAL`, four.
+    LvTop {
+        op: Alu,
+        local: u16,
+    },
+    /// A variable and the top word, which is popped: `push lv, LOCAL; op; pop lv, LOCAL`, three.
+    LvPop {
+        op: Alu,
+        local: u16,
+    },
+    // `push WORD; add; jz LABEL`, three.
+    AddJz {
+        word: i32,
+        jump: Jump,
+    },
+    AddJnz {
+        word: i32,
+        jump: Jump,
+    },
+    AddJlt {
+        word: i32,
+        jump: Jump,
+    },
+    AddJle {
+        word: i32,
+        jump: Jump,
+    },
+    AddJgt {
+        word: i32,
+        jump: Jump,
+    },
+    AddJge {
+        word: i32,
+        jump: Jump,
+    },
+    // `push WORD; and; jz LABEL`, three.
+    AndJz {
+        word: i32,
+        jump: Jump,
+    },
+    AndJnz {
+        word: i32,
+        jump: Jump,
+    },
+}
+
+/// An operation on two words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alu {
+    Add,
+    Sub,
+    Mul,
+    And,
+    Or,
+    Xor,
+}
+
+impl Alu {
+    #[inline(always)]
+    pub(super) fn apply(self, a: u64, b: u64) -> u64 {
+        match self {
+            Self::Add => a.wrapping_add(b),
+            Self::Sub => a.wrapping_sub(b),
+            Self::Mul => a.wrapping_mul(b),
+            Self::And => a & b,
+            Self::Or => a | b,
+            Self::Xor => a ^ b,
+        }
+    }
 }
 
 impl Insn {

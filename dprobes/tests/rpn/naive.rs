@@ -634,7 +634,7 @@ impl Naive<'_> {
                     self.stack.push(value);
                     return wrap(parms);
                 }
-                self.budget -= count as i64;
+                self.budget -= (count as i64 - 2).max(0);
                 (0..count).for_each(|_| self.stack.push(value));
             }
             Ros => {

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::decode::Step;
 use super::depth::Depth;
+use super::fuse::fuse;
 use super::{Fault, Handler, Verifier, VerifyError};
 use crate::rpn::env::PortWidth;
 use crate::rpn::frame::{Access, Base, FrameInsn};
@@ -79,6 +80,12 @@ impl Verifier<'_, '_> {
             let insn = self.insn(step, jump)?;
             program.code.push(insn);
             program.origins.push(origin);
+        }
+        if self.fuse
+            && !whole_stack
+            && let Some(code) = program.code.get_mut(first..)
+        {
+            fuse(code);
         }
         Ok(Entry {
             pc: first as u32,

@@ -9,6 +9,7 @@ mod decode;
 mod depth;
 mod emit;
 mod error;
+mod fuse;
 
 pub use error::{Fault, VerifyError};
 
@@ -19,17 +20,21 @@ use super::object::{Object, Point};
 use super::op::Op;
 use super::program::{Entry, Group, Program};
 
-/// Proves that a program is safe to run, and decodes it.
+/// Proves that a program is safe to run, and decodes it. Frequent sequences of instructions are executed as one.
 ///
 /// # Errors
 /// The first reason found why it is not, with its place; or that there is no memory for it.
 pub fn verify(object: &Object<'_>) -> Result<Program, VerifyError> {
-    Verifier {
-        object,
-        point: 0,
-        groups: Vec::new(),
-    }
-    .program()
+    Verifier::new(object, true).program()
+}
+
+/// As [`verify`], but every instruction is executed on its own: for runs that somebody
+/// [watches](super::interp::run_observed). Nothing else tells the two programs apart.
+///
+/// # Errors
+/// As for [`verify`].
+pub fn verify_unfused(object: &Object<'_>) -> Result<Program, VerifyError> {
+    Verifier::new(object, false).program()
 }
 
 /// A handler, and a point that has it.
@@ -48,6 +53,19 @@ struct Verifier<'o, 'a> {
     point: u32,
     /// The groups of all points, sorted.
     groups: Vec<Group>,
+    /// Whether sequences become superinstructions.
+    fuse: bool,
+}
+
+impl<'o, 'a> Verifier<'o, 'a> {
+    fn new(object: &'o Object<'a>, fuse: bool) -> Self {
+        Self {
+            object,
+            point: 0,
+            groups: Vec::new(),
+            fuse,
+        }
+    }
 }
 
 impl Verifier<'_, '_> {
