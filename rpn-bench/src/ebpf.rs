@@ -1,5 +1,6 @@
 //! The same programs in eBPF, with rbpf.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,10 +15,17 @@ use crate::programs::Program;
 /// Numbers of the helpers.
 const READ_STRING: u32 = 1;
 const ATOMIC_INCREMENT: u32 = 2;
+const HISTOGRAM: u32 = 3;
+const COUNT_INSTRUCTION: u32 = 4;
 
 /// Text to bytecode. rbpf's assembler knows neither comments nor labels: here `//` begins a comment, `name:` on a line of its own is a
 /// label, and the last operand of a jump can be one.
 pub fn assemble(text: &str) -> Result<Vec<u8>> {
+    assemble_with(text, None)
+}
+
+/// The same, with an instruction before each.
+fn assemble_with(text: &str, between: Option<&'static str>) -> Result<Vec<u8>> {
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or("").trim());
     let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
     let mut labels = HashMap::new();
@@ -27,7 +35,7 @@ pub fn assemble(text: &str) -> Result<Vec<u8>> {
             Some(label) => {
                 labels.insert(label, instructions.len());
             }
-            None => instructions.push(line),
+            None => instructions.extend(between.into_iter().chain([line])),
         }
     }
     let mut source = String::new();
@@ -39,6 +47,18 @@ pub fn assemble(text: &str) -> Result<Vec<u8>> {
         }
     }
     rbpf::assembler::assemble(&source).map_err(|error| anyhow!("{error}\n{source}"))
+}
+
+/// How many instructions of a program are executed: a helper is called before each. It changes r0, which no program reads.
+pub fn count(program: &Program) -> Result<u64> {
+    let code = assemble_with(program.ebpf, Some("call 4"))?;
+    EXECUTED.set(0);
+    Interpreter::new(&code, program)?.observe()?;
+    Ok(EXECUTED.get())
+}
+
+thread_local! {
+    static EXECUTED: Cell<u64> = const { Cell::new(0) };
 }
 
 /// rbpf's interpreter with a program.
@@ -57,6 +77,8 @@ impl<'a> Machine<'a> {
         let mut vm = EbpfVmRaw::new(Some(code))?;
         vm.register_helper(READ_STRING, read_string)?;
         vm.register_helper(ATOMIC_INCREMENT, atomic_increment)?;
+        vm.register_helper(HISTOGRAM, histogram)?;
+        vm.register_helper(COUNT_INSTRUCTION, count_instruction)?;
         let mut ground = Ground::new(program.registers);
         ground.registers[11] = ground.string.as_ptr() as u64;
         Ok(Self { vm, ground })
@@ -146,6 +168,23 @@ fn read_string(to: u64, size: u64, from: u64, _: u64, _: u64) -> u64 {
 fn atomic_increment(address: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
     // SAFETY: the programs pass one of the ground's variables, which are aligned and live.
     unsafe { AtomicU64::from_ptr(address as *mut u64) }.fetch_add(1, Relaxed)
+}
+
+/// `(address, value)`: adds one to the value's bucket.
+fn histogram(address: u64, value: u64, _: u64, _: u64, _: u64) -> u64 {
+    let bucket = match value.cast_signed() {
+        ..0 => 0,
+        _ => 65 - value.leading_zeros() as usize,
+    };
+    // SAFETY: the programs pass the ground's variables, which are aligned and live, and there are 65 of them: a value that is not
+    // negative has a leading zero.
+    unsafe { *(address as *mut u64).add(bucket) += 1 };
+    0
+}
+
+fn count_instruction(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    EXECUTED.set(EXECUTED.get() + 1);
+    0
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ fn main() -> Result<()> {
 /// Checks that a program does the same in all machines, then times it in each.
 fn compare(program: &Program, rounds: u32, turn: Duration) -> Result<Vec<Row>> {
     let mut interpreter = rpn::Interpreter::new(program)?;
-    let expected = interpreter.observe();
+    let expected = interpreter.observe()?;
     (program.expect)(&expected)?;
 
     let code = ebpf::assemble(program.ebpf)?;
@@ -72,11 +72,8 @@ fn compare(program: &Program, rounds: u32, turn: Duration) -> Result<Vec<Row>> {
         rounds,
         turn,
     );
-    let rows = [
-        ("rpn", program.rpn_executes),
-        ("rbpf interpreter", program.ebpf_executes),
-        ("rbpf JIT", program.ebpf_executes),
-    ];
+    let (ours, theirs) = (rpn::count(program)?, ebpf::count(program)?);
+    let rows = [("rpn", ours), ("rbpf interpreter", theirs), ("rbpf JIT", theirs)];
     Ok(rows
         .into_iter()
         .zip(&samples)
