@@ -16,6 +16,19 @@ use crate::target::Target;
 /// The hook's arguments, whatever they are; a hook with fewer leaves the others unspecified.
 type Words = [u64; 8];
 
+#[cfg(not(feature = "linux-thunks"))]
+macro_rules! call_register {
+    ($operand:literal) => {
+        concat!("call {", $operand, "}")
+    };
+}
+#[cfg(feature = "linux-thunks")]
+macro_rules! call_register {
+    ($operand:literal) => {
+        concat!("call __x86_indirect_thunk_{", $operand, "}")
+    };
+}
+
 /// Calls `function` with `target` and the words, as C would.
 ///
 /// # Safety
@@ -32,7 +45,7 @@ unsafe fn invoke(function: *const (), target: *const Target, words: &Words) -> A
             "push {h}",
             "push {g}",
             "push {f}",
-            "call {function}",
+            call_register!("function"),
             "add rsp, 32",
             function = in(reg) function,
             f = in(reg) f,

@@ -42,17 +42,47 @@ pub(crate) fn idle(hook: &Hook) -> *const () {
     idle as *const ()
 }
 
+/// Calls the ordinary function of the target in RDI. R11 is free here.
+#[cfg(not(feature = "linux-thunks"))]
+macro_rules! call_ordinary {
+    () => {
+        "call [rdi + 24]"
+    };
+}
+#[cfg(feature = "linux-thunks")]
+macro_rules! call_ordinary {
+    () => {
+        "mov r11, [rdi + 24]\ncall __x86_indirect_thunk_r11"
+    };
+}
+
+#[cfg(not(feature = "linux-thunks"))]
+macro_rules! go_back {
+    () => {
+        "ret"
+    };
+}
+#[cfg(feature = "linux-thunks")]
+macro_rules! go_back {
+    () => {
+        "jmp __x86_return_thunk"
+    };
+}
+
 macro_rules! thunk {
-    ($(#[$doc:meta])* $name:ident, saves [$($register:literal),*], then [$($instruction:literal),*], restores [$($popped:literal),*]) => {
+    ($(#[$doc:meta])* $name:ident, saves [$($register:literal),*], then [$($before:literal),*], after [$($after:literal),*],
+        restores [$($popped:literal),*]) => {
         $(#[$doc])*
         #[unsafe(naked)]
         unsafe extern "C" fn $name() {
             naked_asm!(
                 "endbr64",
                 $(concat!("push ", $register),)*
-                $($instruction,)*
+                $($before,)*
+                call_ordinary!(),
+                $($after,)*
                 $(concat!("pop ", $popped),)*
-                "ret",
+                go_back!(),
             )
         }
     };
@@ -61,37 +91,37 @@ macro_rules! thunk {
 thunk! {
     /// Up to five arguments. Eight pushes and the return address leave RSP 8 off; the last step corrects that.
     enter, saves ["rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10"],
-    then ["sub rsp, 8", "call [rdi + 24]", "add rsp, 8"],
+    then ["sub rsp, 8"], after ["add rsp, 8"],
     restores ["r10", "r9", "r8", "rdi", "rsi", "rdx", "rcx", "rax"]
 }
 thunk! {
     /// Up to five arguments; the answer stays in RAX and RDX.
     enter_returning, saves ["rcx", "rsi", "rdi", "r8", "r9", "r10"],
-    then ["sub rsp, 8", "call [rdi + 24]", "add rsp, 8"],
+    then ["sub rsp, 8"], after ["add rsp, 8"],
     restores ["r10", "r9", "r8", "rdi", "rsi", "rcx"]
 }
 thunk! {
     /// More: the three words on the stack, above eight registers and the return address, are passed on. They are at the same distance
     /// each time, since every push moves RSP by as much as the words are apart.
     enter_stack, saves ["rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10"],
-    then ["push [rsp + 88]", "push [rsp + 88]", "push [rsp + 88]", "call [rdi + 24]", "add rsp, 24"],
+    then ["push [rsp + 88]", "push [rsp + 88]", "push [rsp + 88]"], after ["add rsp, 24"],
     restores ["r10", "r9", "r8", "rdi", "rsi", "rdx", "rcx", "rax"]
 }
 thunk! {
     /// As [`enter_stack`]; the answer stays in RAX and RDX.
     enter_stack_returning, saves ["rcx", "rsi", "rdi", "r8", "r9", "r10"],
-    then ["push [rsp + 72]", "push [rsp + 72]", "push [rsp + 72]", "call [rdi + 24]", "add rsp, 24"],
+    then ["push [rsp + 72]", "push [rsp + 72]", "push [rsp + 72]"], after ["add rsp, 24"],
     restores ["r10", "r9", "r8", "rdi", "rsi", "rcx"]
 }
 
 #[unsafe(naked)]
 unsafe extern "C" fn idle_normal() {
-    naked_asm!("endbr64", "ret")
+    naked_asm!("endbr64", go_back!())
 }
 
 #[unsafe(naked)]
 unsafe extern "C" fn idle_returning() {
-    naked_asm!("endbr64", "xor eax, eax", "ret")
+    naked_asm!("endbr64", "xor eax, eax", go_back!())
 }
 
 /// A typed exit: the body that [`hook!`](crate::hook) makes for each exit function, without its arguments' types.

@@ -167,6 +167,12 @@ impl Exit {
         self.options
     }
 
+    /// The limit of TSC cycles over which a call is counted as slow; 0 when the exit is not watched.
+    #[must_use]
+    pub const fn watch_limit(&self) -> u64 {
+        self.watch
+    }
+
     pub(crate) fn has(&self, option: u32) -> bool {
         self.options & option != 0
     }

@@ -20,6 +20,26 @@ macro_rules! __increment {
     };
 }
 
+/// Calls the entry of the target in RDI. A template for `asm!`.
+#[cfg(not(feature = "linux-thunks"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __call_target {
+    () => {
+        "call [rdi]"
+    };
+}
+
+/// Calls the entry of the target in RDI. A template for `asm!`.
+#[cfg(feature = "linux-thunks")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __call_target {
+    () => {
+        "mov r11, [rdi]\ncall __x86_indirect_thunk_r11"
+    };
+}
+
 /// Declares hooks.
 ///
 /// ```
@@ -487,7 +507,7 @@ macro_rules! __call {
                 "mov r10, [rip + {hook}]",
                 $crate::__increment!("r10"),
                 "mov rdi, [rip + {hook} + 8]",
-                "call [rdi]",
+                $crate::__call_target!(),
                 "2:",
                 $($cleanup,)*
                 "add r10, [rdi + 8]",

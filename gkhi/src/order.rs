@@ -88,3 +88,6 @@ where
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -357,3 +357,6 @@ fn undo<T: Text + ?Sized, C: Changes + ?Sized>(text: &T, changes: &C, step: Part
     let _ = write(text, changes, Part::Byte, Way::Back, firsts);
     text.sync_cores();
 }
+
+#[cfg(test)]
+mod tests;

@@ -213,7 +213,7 @@ fn status(info: &ExitInfo) -> gkhi_exit_status {
         calls: info.calls,
         slow: info.slow,
         nested: info.nested,
-        watch: info.exit.watch(),
+        watch: info.exit.watch_limit(),
     }
 }
 

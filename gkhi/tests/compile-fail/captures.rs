@@ -1,0 +1,12 @@
+use gkhi::{Flow, hook};
+
+hook! {
+    static OPEN: fn(inode: u64) = "open";
+}
+
+fn main() {
+    let limit = std::env::args().count() as u64;
+    let _exit = OPEN::exit(c"captures", (), move |_, inode| {
+        if inode > limit { Flow::Terminate } else { Flow::Continue }
+    });
+}

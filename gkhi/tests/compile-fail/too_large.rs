@@ -1,0 +1,5 @@
+gkhi::hook! {
+    static OPEN: fn(name: [u8; 64]) = "open";
+}
+
+fn main() {}
