@@ -29,7 +29,11 @@ pub unsafe extern "C" fn gkhi_start(host: *const gkhi_host) -> i32 {
     let Some(table) = (unsafe { Table::check(host) }) else {
         return gkhi_error::Invalid.code();
     };
-    if instance::start(table) { 0 } else { gkhi_error::Busy.code() }
+    if instance::start(table) {
+        0
+    } else {
+        gkhi_error::Busy.code()
+    }
 }
 
 /// Drops the registry.
@@ -111,7 +115,9 @@ pub unsafe extern "C" fn gkhi_deregister(exit: *mut Exit) -> i32 {
         return gkhi_error::Invalid.code();
     }
     // SAFETY: by this function's contract.
-    let code = finish(with_registry(|registry| unsafe { registry.deregister_raw(exit).map(drop) }));
+    let code = finish(with_registry(|registry| unsafe {
+        registry.deregister_raw(exit).map(drop)
+    }));
     instance::changed();
     code
 }

@@ -84,9 +84,24 @@ const _: () = {
     let _ = ptr::null::<u8>();
     assert!(Error::HookTaken { by: name }.code() == gkhi_error::HookTaken as i32);
     assert!(Error::NameTaken { name }.code() == gkhi_error::NameTaken as i32);
-    assert!(Error::WrongPrototype { exit: name, expects: name, declared: name }.code() == gkhi_error::WrongPrototype as i32);
+    assert!(
+        Error::WrongPrototype {
+            exit: name,
+            expects: name,
+            declared: name
+        }
+        .code()
+            == gkhi_error::WrongPrototype as i32
+    );
     assert!(Error::NotRegistered { exit: name }.code() == gkhi_error::NotRegistered as i32);
-    assert!(Error::Requires { exit: name, missing: name }.code() == gkhi_error::Requires as i32);
+    assert!(
+        Error::Requires {
+            exit: name,
+            missing: name
+        }
+        .code()
+            == gkhi_error::Requires as i32
+    );
     assert!(Error::Inside { hook: name }.code() == gkhi_error::Inside as i32);
     assert!(Error::ImageKnown.code() == gkhi_error::ImageKnown as i32);
     let error = CommitError::TooFar { address: 0 };

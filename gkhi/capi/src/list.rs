@@ -163,11 +163,7 @@ unsafe fn visit(registry: &Registry<Table>, visitor: &gkhi_visitor) {
 /// 1. `hook` and `exit` are terminated strings.
 /// 2. `found` can be written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gkhi_find_exit(
-    hook: *const c_char,
-    exit: *const c_char,
-    found: *mut gkhi_exit_status,
-) -> i32 {
+pub unsafe extern "C" fn gkhi_find_exit(hook: *const c_char, exit: *const c_char, found: *mut gkhi_exit_status) -> i32 {
     // SAFETY: by requirement 1.
     let (hook_name, exit_name) = unsafe { (CStr::from_ptr(hook), CStr::from_ptr(exit)) };
     let result = with_registry(|registry| find(registry, hook_name, exit_name).map(|info| status(&info)));

@@ -292,7 +292,7 @@ impl<H: Host> Registry<H> {
     /// Connects the exits whose hooks have come, and arms those that are to be.
     fn connect_waiting(&mut self, added: &mut Added) {
         let mut changed = HookList::EMPTY;
-        let mut exit = core::mem::replace(&mut self.waiting, ptr::null());
+        let mut exit = core::mem::take(&mut self.waiting);
         // SAFETY: registered exits stay.
         while let Some(this) = unsafe { exit.as_ref() } {
             let this: &'static Exit = this;

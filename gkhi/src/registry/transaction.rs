@@ -325,7 +325,7 @@ impl HookList {
 
     /// Forgets the hooks.
     pub(super) fn clear(&mut self) {
-        let mut next = core::mem::replace(&mut self.first, ptr::null());
+        let mut next = core::mem::take(&mut self.first);
         // SAFETY: as above.
         while let Some(hook) = unsafe { next.as_ref() } {
             // SAFETY: as above.

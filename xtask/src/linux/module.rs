@@ -25,6 +25,8 @@ struct Module {
     folder: &'static str,
     /// The package that makes lib`name`.a.
     package: &'static str,
+    /// Its features for Linux.
+    features: &'static str,
     /// How the symbols begin that its C side uses; all others become local, so that nothing of ours can clash with the kernel.
     exported: &'static str,
 }
@@ -33,12 +35,26 @@ const DPROBES: Module = Module {
     name: "dprobes",
     folder: "linux",
     package: "dprobes-capi",
+    features: "",
     exported: "dprobes_",
+};
+
+const GKHI: Module = Module {
+    name: "gkhi",
+    folder: "linux/gkhi",
+    package: "gkhi-capi",
+    features: "linux-thunks",
+    exported: "gkhi_",
 };
 
 /// Builds the module with the engine for a kernel and returns the file to load.
 pub fn build(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
     build_with_core(workspace, progress, kernel, &DPROBES)
+}
+
+/// Builds the module with the registry of hooks for a kernel and returns the file to load.
+pub fn build_gkhi(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
+    build_with_core(workspace, progress, kernel, &GKHI)
 }
 
 fn build_with_core(
@@ -114,7 +130,14 @@ fn core_object(workspace: &Workspace, progress: &mut Progress, module: &Module) 
     let target = workspace.target.join("linux/core");
     let mut cargo = workspace.bare_metal_cargo("build");
     cargo
-        .args(["--release", "--package", module.package, "--target-dir"])
+        .args([
+            "--release",
+            "--package",
+            module.package,
+            "--features",
+            module.features,
+            "--target-dir",
+        ])
         .arg(&target);
     let library = format!("lib{}.a", module.name);
     progress.step(&format!("{library} for Linux"), cargo.env("RUSTFLAGS", CODE_GENERATION))?;

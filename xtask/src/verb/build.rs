@@ -18,7 +18,8 @@ use crate::workspace::{HOST, Workspace};
 What is built, in target/:
   x86_64-unknown-linux-gnu/release/dprobes  the command
   x86_64-target/release/libdprobes.a        the engine behind its C ABI
-  linux/RELEASE/dprobes.ko                  the module for the newest kernel in /boot")]
+  linux/RELEASE/dprobes/dprobes.ko          the module for the newest kernel in /boot
+  linux/RELEASE/gkhi/gkhi.ko                the registry of hooks, and linux/RELEASE/samples, two modules that use it")]
 pub struct Arguments {}
 
 /// Builds all.
@@ -26,7 +27,10 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Res
     tools(workspace, progress)?;
     let mut library = workspace.bare_metal_cargo("build");
     progress.step("libdprobes.a", library.args(["--release", "--package", "dprobes-capi"]))?;
-    module::build(workspace, progress, &Kernel::newest()?)?;
+    let kernel = Kernel::newest()?;
+    module::build(workspace, progress, &kernel)?;
+    let gkhi = module::build_gkhi(workspace, progress, &kernel)?;
+    module::build_others(workspace, progress, &kernel, "samples", &[&gkhi])?;
     Ok(())
 }
 

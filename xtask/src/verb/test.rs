@@ -109,7 +109,18 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
     build::tools(workspace, progress)?;
     let kernel = Kernel::newest()?;
     let module = module::build(workspace, progress, &kernel)?;
-    let target = module::build_others(workspace, progress, &kernel, "testmod", &[])?.join("dprobes_target.ko");
+    let gkhi = module::build_gkhi(workspace, progress, &kernel)?;
+    let samples = module::build_others(workspace, progress, &kernel, "samples", &[&gkhi])?;
+    let testmod = module::build_others(workspace, progress, &kernel, "testmod", &[&gkhi])?;
+    let bench = module::build_others(workspace, progress, &kernel, "bench", &[&gkhi])?;
+    let others = [
+        gkhi,
+        samples.join("sample_queue.ko"),
+        samples.join("sample_watch.ko"),
+        testmod.join("dprobes_target.ko"),
+        testmod.join("gkhi_exits.ko"),
+        bench.join("empty_kprobe.ko"),
+    ];
     let requests = build::static_program(workspace, progress, "linux-guest", "linux-tests")?;
     let folder = workspace.root.join("linux/tests");
     let harness = read(&folder.join(HARNESS))?;
@@ -123,7 +134,10 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
     let mut tally = Tally::default();
     for name in names {
         let mut files = files(workspace, &module)?;
-        files.copy(&target, "dprobes_target.ko")?;
+        for module in &others {
+            let name = module.file_name().expect("a module is a file").to_string_lossy();
+            files.copy(module, &name)?;
+        }
         files.copy(&requests, "bin/linux-tests")?;
         let guest = Guest {
             kernel: &kernel,
