@@ -69,7 +69,14 @@ fn read(map: &MapStatus) -> (Vec<(Vec<u64>, Vec<u64>)>, u64) {
     let mut out = vec![0; size * 256];
     let reading = engine().read_map(map.id, None, &mut out).expect("a map that is there");
     assert_eq!((reading.left, reading.entry_bytes), (0, size));
-    let words = |bytes: &[u8]| -> Vec<u64> { bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect() };
+    let words = |bytes: &[u8]| -> Vec<u64> {
+        bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|word| u64::from_le_bytes(*word))
+            .collect()
+    };
     let entries = out.chunks(size).take(reading.count).map(words);
     let split = |mut keys: Vec<u64>| {
         let value = keys.split_off(map.keys as usize);
@@ -115,8 +122,14 @@ fn four_cpus_add_while_one_reads() {
             let finished = running.load(Ordering::Acquire) == 0;
             let heavy = check_heavy();
             let passes = read(&map("passes")).0.first().map_or(0, |(_, value)| value[0]);
-            let levels: u64 = read(&map("levels")).0.first().map_or(0, |(_, value)| value.iter().sum());
-            assert!(heavy >= last_heavy && passes >= last_passes && levels >= last_levels, "counts go back");
+            let levels: u64 = read(&map("levels"))
+                .0
+                .first()
+                .map_or(0, |(_, value)| value.iter().sum());
+            assert!(
+                heavy >= last_heavy && passes >= last_passes && levels >= last_levels,
+                "counts go back"
+            );
             (last_heavy, last_passes, last_levels) = (heavy, passes, levels);
             readings.fetch_add(1, Ordering::Relaxed);
             begun.store(1, Ordering::Release);
@@ -188,7 +201,10 @@ fn what_is_read_fits_or_is_gone_on_with() {
     }
     assert_eq!(keys, (1..=8).collect::<Vec<u64>>());
     for wrong in [&[][..], &[1, 1]] {
-        assert_eq!(engine().read_map(by_pass.id, Some(wrong), &mut out), Err(MapError::After));
+        assert_eq!(
+            engine().read_map(by_pass.id, Some(wrong), &mut out),
+            Err(MapError::After)
+        );
     }
     remove(7);
 }

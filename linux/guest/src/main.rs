@@ -9,6 +9,7 @@
 mod counts;
 mod device;
 mod machine;
+mod maps;
 mod program;
 mod records;
 mod refusals;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         ("records", records::TESTS),
         ("values", values::TESTS),
         ("counts", counts::TESTS),
+        ("maps", maps::TESTS),
         ("unloading", unloading::TESTS),
         ("sweep", sweep::TESTS),
     ] {
