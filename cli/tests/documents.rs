@@ -123,6 +123,11 @@ fn commands_print_what_is_written(document: &str) {
 }
 
 #[test]
+fn the_tutorial_is_true() {
+    commands_print_what_is_written("docs/tutorial.md");
+}
+
+#[test]
 fn the_examples_do_what_is_said() {
     commands_print_what_is_written("examples/README.md");
     // And each of them is there.

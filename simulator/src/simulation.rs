@@ -389,3 +389,136 @@ impl Effects for Log<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place;
+    use crate::trace::{Dispatch, Raised};
+    use dprobes::record::element::{Element, Elements};
+
+    fn simulation(text: &str) -> Simulation {
+        let head = "name = \"kernel\"; modtype = kernel; major = 1\n";
+        let assembled = rpn_asm::assemble("t", &format!("{head}{text}"), &rpn_asm::Options::default());
+        let mut bytes = assembled.unwrap_or_else(|e| panic!("{e}")).object;
+        place(&mut bytes, |name| (name == "known").then_some(0x5000)).unwrap();
+        Simulation::load(&bytes).unwrap()
+    }
+
+    fn words(hit: &Hit) -> Vec<u64> {
+        let Hit::Ran(ran) = hit else { panic!("{hit:?}") };
+        let (_, elements) = ran.record.as_ref().unwrap();
+        match Elements::new(elements).next() {
+            Some(Ok(Element::Words(words))) => words.iter().collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn skipped(hit: Hit) -> Option<Skipped> {
+        match hit {
+            Hit::Skipped(skipped) => Some(skipped),
+            Hit::Ran(_) => None,
+        }
+    }
+
+    #[test]
+    fn hits_pass_are_processed_and_end() {
+        let mut simulation = simulation("offset = f; minor = 1; pass_count = 2; max_hits = 2\nexit");
+        let mut machine = Machine::default();
+        let all: Vec<_> = (0..6).map(|_| skipped(simulation.hit(0, &mut machine, None))).collect();
+        let (passed, over) = (
+            |left| Some(Skipped::Passed { left }),
+            Some(Skipped::Exhausted { max_hits: 2 }),
+        );
+        assert_eq!(all, [passed(1), passed(0), None, None, over, over]);
+    }
+
+    #[test]
+    fn a_suspended_group_does_not_run_until_it_is_resumed() {
+        let mut simulation = simulation(
+            "offset = f; minor = 1; group = 3; suspended = yes\nexit\noffset = g; minor = 2\nresume 3\nexit\noffset = h; minor = 3\nsuspend 3\nremove",
+        );
+        let mut machine = Machine::default();
+        let mut hit = |index| skipped(simulation.hit(index, &mut machine, None));
+        assert_eq!(hit(0), Some(Skipped::Suspended { group: 3 }));
+        assert_eq!((hit(1), hit(0), hit(2)), (None, None, None));
+        assert_eq!(
+            (hit(0), hit(2)),
+            (Some(Skipped::Suspended { group: 3 }), Some(Skipped::Removed))
+        );
+    }
+
+    #[test]
+    fn variables_stay_memory_stays_registers_do_not() {
+        let mut simulation = simulation(
+            "vars = n; globals = g\noffset = f; minor = 1\ninc lv, n; inc gv, g\n\
+             push 0x1000; push lv, n; pop mem, u8; push r, rax; push lv, n; pop r, rax; log 1; exit",
+        );
+        let mut machine = Machine::default();
+        machine.memory.map(0x1000, vec![0], crate::Access::ReadWrite).unwrap();
+        assert!(simulation.set_local("n", 4) && simulation.set_global("g", 8) && !simulation.set_local("m", 1));
+        for n in 5..8 {
+            assert_eq!(words(&simulation.hit(0, &mut machine, None)), [0]);
+            let mut byte = [0];
+            machine.memory.read(0x1000, &mut byte).unwrap();
+            assert_eq!((byte[0], simulation.locals().next()), (n, Some(("n", n.into()))));
+        }
+        assert_eq!(simulation.globals().next(), Some(("g", 11)));
+    }
+
+    #[test]
+    fn symbols_have_the_addresses_that_were_given_or_some_of_their_own() {
+        let mut simulation = simulation(
+            "offset = known + 2; minor = 1\npush known + 8; push r, rip; log 2; exit\noffset = a; minor = 2\nexit\noffset = b + 1; minor = 3\nexit",
+        );
+        assert_eq!(
+            words(&simulation.hit(0, &mut Machine::default(), None)),
+            [0x5002, 0x5008]
+        );
+        let addresses: Vec<u64> = simulation.probes().iter().map(|probe| probe.address).collect();
+        assert_eq!(addresses, [0x5002, 0xffff_ffff_8100_0000, 0xffff_ffff_8100_1001]);
+    }
+
+    #[test]
+    fn each_instruction_is_one_step_also_where_the_stack_is_checked() {
+        // What is on the stack cannot be proven: the engine puts checks in front of the instructions.
+        let mut simulation = simulation(
+            "offset = f; minor = 1\nsx bad\npush r, rax\nagain: dup 2\nloop again\nsub\npop r, rbx\nros 3\nexit\nbad: log 3\nexit",
+        );
+        let mut machine = Machine::default();
+        machine.regs.insert(Reg::Rax, Some(vec![2]));
+        let mut steps = Vec::new();
+        let hit = simulation.hit(0, &mut machine, Some(&mut |step| steps.push(step.clone())));
+        let Hit::Ran(ran) = hit else { panic!() };
+        assert_eq!(ran.instructions, steps.len() as u64);
+        let depths: Vec<_> = steps.iter().map(|step| (step.before.depth, step.after.depth)).collect();
+        assert_eq!(
+            depths,
+            [
+                (0, 0),
+                (0, 1),
+                (1, 2),
+                (2, 2),
+                (2, 3),
+                (3, 3),
+                (3, 2),
+                (2, 1),
+                (1, 4),
+                (4, 1),
+                (1, 1)
+            ]
+        );
+        let raised: Vec<_> = steps.iter().filter_map(|step| step.raised.as_ref()).collect();
+        assert!(
+            matches!(
+                raised[..],
+                [Raised {
+                    to: Dispatch::Handler(_),
+                    ..
+                }]
+            ),
+            "{raised:?}"
+        );
+        assert_eq!(steps[8].after.top, [2, 2, 0, 0x2000]);
+    }
+}
