@@ -91,7 +91,7 @@ impl Assembled {
     fn refuse(&self, span: Option<Span>, problem: ProgramProblem) -> Diagnostics {
         let mut session = Session {
             map: self.sources().clone(),
-            list: Vec::new(),
+            ..Session::default()
         };
         session.report(span, problem);
         session.finish()

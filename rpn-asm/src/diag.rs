@@ -13,6 +13,9 @@ const MOST_SHOWN: usize = 50;
 /// With this many an end is made of collecting them.
 const MOST_COLLECTED: usize = 1000;
 
+/// With this many comparisons an end is made of looking for names that are nearly another.
+const MOST_COMPARED: usize = 1_000_000;
+
 /// A message of more characters than this is cut: some quote the text they are about.
 const LONGEST_TITLE: usize = 300;
 
@@ -271,6 +274,8 @@ impl std::error::Error for Diagnostics {}
 pub(crate) struct Session {
     pub map: SourceMap,
     pub list: Vec<Diagnostic>,
+    /// Names that have been compared in search of doubtful ones.
+    pub compared: usize,
 }
 
 /// A problem has been reported; nothing more is to be said about it.
@@ -301,6 +306,12 @@ impl Session {
     /// The candidate that `name` was probably meant to be, for a problem that will be shown.
     pub fn nearest<'a>(&self, name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
         self.suggests().then(|| nearest(name, candidates))?
+    }
+
+    /// Whether so many more names may be compared, in a program where nothing is known to be wrong.
+    pub fn compares(&mut self, names: usize) -> bool {
+        self.compared = self.compared.saturating_add(names);
+        self.compared <= MOST_COMPARED
     }
 
     /// In the order of the program's text; what is about no place in particular comes last.

@@ -10,6 +10,9 @@ use dprobes::rpn::op::{Flow, Operand};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use zerocopy::IntoBytes;
 
+/// Groups that a message about another one lists.
+const GROUPS_TOLD: usize = 10;
+
 /// An object and where its parts were written.
 pub(crate) struct Encoded {
     pub object: Vec<u8>,
@@ -331,7 +334,8 @@ impl Code<'_> {
         if !self.groups.contains(&group.value) {
             let problem = OperandProblem::UnknownGroup {
                 group: group.value,
-                known: self.groups.iter().copied().collect(),
+                known: self.groups.iter().copied().take(GROUPS_TOLD).collect(),
+                more: self.groups.len().saturating_sub(GROUPS_TOLD),
             };
             session.report(group.span, problem);
         }

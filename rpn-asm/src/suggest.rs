@@ -37,7 +37,10 @@ pub(crate) fn nearly_the_same(a: &str, b: &str) -> bool {
     if a == b || a.len().min(b.len()) < 3 || a.len().abs_diff(b.len()) > 1 {
         return false;
     }
-    a.eq_ignore_ascii_case(b) || (a.len().min(b.len()) > 3 && strsim::osa_distance(a, b) == 1)
+    // One change leaves the first letter or the last; most names differ in both.
+    let (x, y) = (a.as_bytes(), b.as_bytes());
+    let alike = x.first() == y.first() || x.last() == y.last();
+    a.eq_ignore_ascii_case(b) || (a.len().min(b.len()) > 3 && alike && strsim::osa_distance(a, b) == 1)
 }
 
 #[cfg(test)]
@@ -54,5 +57,27 @@ mod tests {
         assert_eq!(nearest("x", c), None);
         assert_eq!(nearest("entirely", c), None);
         assert_eq!(nearest("push", c), None);
+    }
+
+    #[test]
+    fn nearly_the_same_is_one_change() {
+        for (a, b) in [
+            ("SIZES", "SIZE"),
+            ("taks", "task"),
+            ("atsk", "task"),
+            ("xask", "task"),
+            ("Pid", "pid"),
+        ] {
+            assert!(nearly_the_same(a, b) && nearly_the_same(b, a), "{a} {b}");
+        }
+        for (a, b) in [
+            ("task", "task"),
+            ("cur", "cpu"),
+            ("pit", "pid"),
+            ("jiffies", "task"),
+            ("tsak1", "task"),
+        ] {
+            assert!(!nearly_the_same(a, b), "{a} {b}");
+        }
     }
 }

@@ -24,6 +24,7 @@ pub(super) fn join<'a>(mut previous: Option<&'a Token>, pieces: &'a [Piece], kee
     let mut before = Before::Opening;
     // For each open parenthesis, whether it may begin the arguments of a macro.
     let mut open: Vec<bool> = Vec::new();
+    let mut calls = 0usize;
     let mut questions = 0u32;
     let mut commented = false;
     for piece in pieces {
@@ -35,7 +36,7 @@ pub(super) fn join<'a>(mut previous: Option<&'a Token>, pieces: &'a [Piece], kee
         };
         let called = previous.is_some_and(|p| p.kind == TokenKind::Identifier || p.is(")"));
         let opens_call = t.is("(") && (called || keep);
-        let inside = keep || open.contains(&true);
+        let inside = keep || calls > 0;
         let (wanted, next) = classify(t, before, &mut questions);
         let wanted = match before {
             _ if commented => true,
@@ -47,8 +48,9 @@ pub(super) fn join<'a>(mut previous: Option<&'a Token>, pieces: &'a [Piece], kee
         out.push_str(&t.text);
         if t.is("(") {
             open.push(opens_call);
+            calls += usize::from(opens_call);
         } else if t.is(")") {
-            open.pop();
+            calls -= usize::from(open.pop() == Some(true));
         }
         before = next;
         commented = false;

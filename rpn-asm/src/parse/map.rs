@@ -7,7 +7,6 @@ use crate::expression;
 use crate::lex::{Token, TokenKind, string_value};
 use crate::problem::{MapProblem, ProgramProblem, ValueKind};
 use crate::program::{Map, Spanned};
-use crate::source::Span;
 use dprobes::rpn::limits;
 use dprobes::rpn::object::{self, MapKind};
 
@@ -49,8 +48,14 @@ impl Parser<'_> {
         let was_broken = std::mem::replace(&mut self.header.maps.broken, true);
         let map = self.map_declaration(item, rest)?;
         let span = map.name.span;
+        if self.header.maps.list.len() >= limits::MAPS_MAX.into() {
+            return Err(self.session.report(span, MapProblem::TooMany));
+        }
         self.header.maps.list.push(map);
-        self.map_limits(span)?;
+        let bytes: u64 = self.header.maps.list.iter().map(Map::bytes).sum();
+        if bytes > limits::MAP_BYTES_MAX {
+            return Err(self.session.report(span, MapProblem::TooLarge { bytes }));
+        }
         self.header.maps.broken = was_broken;
         Ok(())
     }
@@ -257,20 +262,6 @@ impl Parser<'_> {
             });
         };
         Err(self.session.report(problem.0, problem.1))
-    }
-
-    /// What all maps together may be; `span` is where the last one is.
-    fn map_limits(&mut self, span: Span) -> Parsed<()> {
-        let list = &self.header.maps.list;
-        let bytes: u64 = list.iter().map(Map::bytes).sum();
-        let problem = if list.len() > limits::MAPS_MAX.into() {
-            MapProblem::TooMany
-        } else if bytes > limits::MAP_BYTES_MAX {
-            MapProblem::TooLarge { bytes }
-        } else {
-            return Ok(());
-        };
-        Err(self.session.report(span, problem))
     }
 }
 

@@ -150,8 +150,10 @@ pub enum OperandProblem {
     UnknownGroup {
         /// Its number.
         group: u16,
-        /// The groups there are.
+        /// The first groups there are.
         known: Vec<u16>,
+        /// How many there are besides.
+        more: usize,
     },
     /// An unknown exit facility.
     UnknownFacility {
@@ -298,8 +300,11 @@ impl OperandProblem {
                 format!("there is no map {index}: the program has {count}"),
                 format!("expected an index from 0 to {}", count - 1),
             ),
-            UnknownGroup { group, known } => {
-                let known: Vec<_> = known.iter().map(u16::to_string).collect();
+            UnknownGroup { group, known, more } => {
+                let mut known: Vec<_> = known.iter().map(u16::to_string).collect();
+                if *more > 0 {
+                    known.push(format!("and {more} more"));
+                }
                 say(
                     format!("no probe of this program is in group {group}"),
                     "expected the group of a probe",
