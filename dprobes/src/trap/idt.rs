@@ -63,16 +63,16 @@ impl Gate {
     unsafe fn replace(self, place: *mut Gate, new: Gate) -> Result<(), Gate> {
         let (low, high, swapped): (u64, u64, u8);
         // SAFETY: the caller says that the place is writable; `Gate` is 16-byte aligned. LLVM keeps rbx for itself, so that
-        // it is exchanged in and out.
+        // it is exchanged in and out; all operands are named, because one that is left to LLVM may be in rbx.
         unsafe {
             asm!(
-                "xchg rbx, {new_low}",
-                "lock cmpxchg16b [{place}]",
-                "sete {swapped}",
-                "mov rbx, {new_low}",
-                place = in(reg) place,
-                new_low = inout(reg) new.low => _,
-                swapped = out(reg_byte) swapped,
+                "xchg rbx, rsi",
+                "lock cmpxchg16b [rdi]",
+                "sete r8b",
+                "mov rbx, rsi",
+                in("rdi") place,
+                inout("rsi") new.low => _,
+                out("r8b") swapped,
                 in("rcx") new.high,
                 inout("rax") self.low => low,
                 inout("rdx") self.high => high,
@@ -205,4 +205,32 @@ impl PatchedGate {
 fn has_cmpxchg16b() -> bool {
     // CPUID leaf 1, ECX bit 13 (SDM volume 2, CPUID).
     core::arch::x86_64::__cpuid(1).ecx >> 13 & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_is_replaced_if_it_is_still_there() {
+        let gate = |number| Gate {
+            low: number,
+            high: number << 32,
+        };
+        // Many, inlined, with enough values alive that operands would get every register there is.
+        let mut gates: [Gate; 32] = core::array::from_fn(|index| gate(index as u64));
+        let before = gates;
+        for (index, place) in gates.iter_mut().enumerate() {
+            let (old, new) = (gate(index as u64), gate(100 + index as u64));
+            let other = gate(50);
+            // SAFETY: the place is a variable, and every CPU that runs these tests has CMPXCHG16B.
+            unsafe {
+                assert_eq!(other.replace(place, new), Err(old));
+                assert_eq!(*place, before[index]);
+                assert_eq!(old.replace(place, new), Ok(()));
+                assert_eq!(new.replace(place, old), Ok(()));
+            }
+        }
+        assert_eq!(gates, before);
+    }
 }
