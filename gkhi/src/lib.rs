@@ -49,11 +49,17 @@
 //! works on stable compilers, and for exits that are ordinary C functions. Several exits, and exits that are watched, go through a
 //! chain, which costs more, and saves the registers once.
 //!
-//! What holds for the hot path is proven by `tests/dormant.rs`. In a release build the function with a dormant site is the same as without
-//! but for the NOP, unless the compiler could do better knowing that there is no site (it does not merge or vectorise across one).
-//! Nothing is spilled for it; a function that calls nothing else, and has the site in a loop, aligns its stack once (`push`,
-//! `pop`). In a debug build rustc keeps the blocks of a function in the order of the source, so that a `jmp` over the out-of-line code
-//! follows the NOP; nothing else is added, and nothing is loaded or stored.
+//! What holds for the hot path is proven by `tests/dormant.rs`, which compares functions with and without their sites:
+//!
+//! - *Release*: one NOP, and no register is saved or spilled for it. The compiler treats the site as the end of a block: it does not merge,
+//!   unroll or vectorise across it, and may choose other registers, or copy one to another, where the out-of-line part needs one.
+//! - A function that has no stack frame without the site, and in which the site is in a loop or before a jump to another function, gets
+//!   one `push` and `pop` per call, which align the stack for the exit. Elsewhere they are in the out-of-line part.
+//! - A local variable passed by reference (`ref`) has a place in the frame, which the hot path does not touch; if it is the only thing in
+//!   the frame, there is a frame because of it.
+//! - *Debug*: one NOP, followed by the compiler's `jmp` over the out-of-line part, since rustc lays blocks out in the order of the source;
+//!   and because a block ends there, values that live on go through their places in the frame, as at every `if`. Nothing is computed or
+//!   called for the hook.
 //!
 //! # Sets
 //!

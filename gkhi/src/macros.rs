@@ -347,12 +347,10 @@ macro_rules! fire {
 #[macro_export]
 macro_rules! __site {
     ($hook:path, $armed:expr) => {{
-        const {
-            assert!(
-                <$hook as $crate::HookType>::KIND & $crate::kind::GENERIC == 0,
-                "this hook is generic: write `fire!(generic ..)`"
-            );
-        }
+        const _: () = assert!(
+            <$hook as $crate::HookType>::KIND & $crate::kind::GENERIC == 0,
+            "this hook is generic: write `fire!(generic ..)`"
+        );
         // SAFETY: a NOP. When the registry has made it a jump it leads to the label, with every register as it was; the code there
         // is what Rust knows it to be.
         unsafe {
@@ -373,12 +371,10 @@ macro_rules! __site {
         }
     }};
     (generic $hook:path) => {{
-        const {
-            assert!(
-                <$hook as $crate::HookType>::KIND & $crate::kind::GENERIC != 0,
-                "this hook is not generic: write `fire!(..)` without the word"
-            );
-        }
+        const _: () = assert!(
+            <$hook as $crate::HookType>::KIND & $crate::kind::GENERIC != 0,
+            "this hook is not generic: write `fire!(..)` without the word"
+        );
         // SAFETY: no instruction, only a record that says that the hook has a site.
         unsafe {
             ::core::arch::asm!(

@@ -7,8 +7,8 @@
 //! 2. Every byte but the first; sync.
 //! 3. Every first byte; sync.
 //!
-//! Places of one byte need only the store and one sync. A CPU that meets the `int3` raises #BP: the host's handler asks the place's owner,
-//! and goes on at [`Change::resume`].
+//! Places of one byte need only the store and one sync. A CPU that meets the `int3` raises #BP; the owner of the place says where it goes
+//! on, as [`Shared::on_breakpoint`](crate::Shared::on_breakpoint) does for sites.
 
 /// Longest instruction sequence that is replaced as a whole.
 pub const CHANGE_MAX: usize = 16;
