@@ -138,7 +138,7 @@ mod tests {
         round('\u{10ffff}');
         round(-0.5f32);
         round(f64::MAX);
-        round(&7u32);
+        round(Some(&7u32));
         round(Option::<&u32>::None);
         round(NonNull::<u8>::dangling());
     }

@@ -143,7 +143,7 @@ fn pass_until_stopped() -> u64 {
                 set => panic!("a part of the set on hook {hook}: {set:b}"),
             };
             if before == after {
-                if before % 2 == 0 {
+                if before.is_multiple_of(2) {
                     assert_eq!(armed, before & 2 != 0, "nothing was changing");
                 }
                 // One change, in one direction: towards what follows this phase.
