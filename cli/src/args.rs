@@ -218,6 +218,7 @@ Examples:
   dprobes maps                      all
   dprobes maps kernel 1             those of program 1 for the kernel
   dprobes maps kernel 1 latency     one
+  dprobes maps kernel 4 --names     with process names as keys
   dprobes maps --json | jq 'select(.dropped > 0) | .name'
 
 {EXIT_CODES}"))]
@@ -230,6 +231,10 @@ pub struct Maps {
 
     /// Only the one of this name.
     pub name: Option<String>,
+
+    /// Show the last two keys as what they are, the name of a process: for maps whose program pushes it as key, with `push name`.
+    #[arg(long, conflicts_with = "json")]
+    pub names: bool,
 
     /// Print JSON, one object a line for each map.
     #[arg(long)]

@@ -55,6 +55,7 @@ pub fn run(args: &Maps, global: &Global) -> Result<(), Error> {
             width: width(),
             charset: Charset::from_env(),
             addresses: &addresses,
+            names: args.names,
         };
         let between = if nth > 0 { "\n" } else { "" };
         output::print(&format!("{between}{}", maps::text(&map, canvas)))?;

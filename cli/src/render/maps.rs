@@ -19,6 +19,8 @@ pub struct Canvas<'a> {
     pub charset: Charset,
     /// Names for keys that are addresses.
     pub addresses: &'a Addresses,
+    /// The last two keys are the name of a process, as `push name` pushes it.
+    pub names: bool,
 }
 
 /// A map as text, with a line feed at the end: what it is, its entries, those with the largest values first, and what did not fit.
@@ -91,9 +93,23 @@ fn histogram_of(entry: &Entry, canvas: Canvas<'_>) -> String {
     let Value::Histogram(buckets) = &entry.value else {
         return String::new();
     };
-    let keys: Vec<String> = entry.keys.iter().map(|&key| self::key(key, canvas)).collect();
+    let keys = self::keys(entry, canvas);
     let drawn = histogram::draw(buckets, canvas.width, canvas.charset);
     format!("\n  {}\n{drawn}", keys.join(", "))
+}
+
+/// The keys of an entry.
+fn keys(entry: &Entry, canvas: Canvas<'_>) -> Vec<String> {
+    let (numbers, name) = match entry.keys.as_slice() {
+        [numbers @ .., high, low] if canvas.names => (numbers, Some(process(*high, *low, canvas.charset))),
+        numbers => (numbers, None),
+    };
+    numbers.iter().map(|&key| self::key(key, canvas)).chain(name).collect()
+}
+
+/// The name of a process, from the words that `push name` pushes.
+pub fn process(high: u64, low: u64, charset: Charset) -> String {
+    name(&[low.to_le_bytes(), high.to_le_bytes()].concat(), charset)
 }
 
 /// A key: a decimal number without sign, or the symbol at an address of the kernel.
@@ -109,11 +125,15 @@ fn key(key: u64, canvas: Canvas<'_>) -> String {
 }
 
 fn table(map: &Map, entries: &[&Entry], canvas: Canvas<'_>) -> String {
-    let keys = map.spec.keys();
-    let mut headings: Vec<String> = match keys {
+    let named = canvas.names && map.spec.keys() >= 2;
+    // Without those that are a name.
+    let numbers = map.spec.keys() - if named { 2 } else { 0 };
+    let mut headings: Vec<String> = match numbers {
         1 => vec!["KEY".to_owned()],
-        _ => (1..=keys).map(|nth| format!("KEY {nth}")).collect(),
+        _ => (1..=numbers).map(|nth| format!("KEY {nth}")).collect(),
     };
+    headings.extend(named.then(|| "NAME".to_owned()));
+    let keys = headings.len();
     let kind = map.spec.kind().name().to_uppercase();
     headings.push(kind);
     let average_of = |entry: &Entry| matches!(entry.value, Value::Average { .. });
@@ -123,7 +143,7 @@ fn table(map: &Map, entries: &[&Entry], canvas: Canvas<'_>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(headings);
     for entry in entries {
-        let keys = entry.keys.iter().map(|&key| self::key(key, canvas));
+        let keys = self::keys(entry, canvas).into_iter();
         let values = match &entry.value {
             Value::Count(count) => vec![count.to_string()],
             Value::Number(number) => vec![number.to_string()],
@@ -135,10 +155,11 @@ fn table(map: &Map, entries: &[&Entry], canvas: Canvas<'_>) -> String {
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((2, 0));
         // A key that is a symbol is text, and stands beside others that are.
-        let text = index < keys
-            && entries
-                .iter()
-                .any(|entry| entry.keys.get(index).is_some_and(|&key| is_kernel(key)));
+        let symbols = || {
+            let mut keys = entries.iter().filter_map(|entry| entry.keys.get(index));
+            keys.any(|&key| is_kernel(key))
+        };
+        let text = index < keys && (named && index + 1 == keys || symbols());
         if !text {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -345,6 +366,44 @@ mod tests {
     }
 
     #[test]
+    fn process_names_are_shown_as_names_where_they_are() {
+        let addresses = addresses();
+        let canvas = Canvas {
+            width: 72,
+            charset: Charset::Ascii,
+            addresses: &addresses,
+            names: true,
+        };
+        let low = |name: &[u8; 8]| u64::from_le_bytes(*name);
+        let spec = Spec::new(Kind::Count, 3, 8).unwrap();
+        let map = sample(
+            b"opens",
+            spec,
+            &[
+                (&[7, 0, low(b"cat\0\0\0\0\0")], 0),
+                (&[7, low(b"16\x1b\0\0\0\0\0"), low(b"process-")], 0),
+            ],
+        );
+        let drawn = text(&map, canvas);
+        let rows: Vec<_> = drawn.lines().skip(1).collect();
+        assert_eq!(
+            rows,
+            [
+                "  KEY  NAME            COUNT",
+                "    7  cat                 1",
+                "    7  process-16\\x1b      1"
+            ]
+        );
+        // One key is no name.
+        let map = sample(
+            b"opens",
+            Spec::new(Kind::Count, 1, 8).unwrap(),
+            &[(&[low(b"cat\0\0\0\0\0")], 0)],
+        );
+        assert!(text(&map, canvas).contains("7627107"));
+    }
+
+    #[test]
     fn every_kind_has_a_form() {
         let addresses = addresses();
         for (charset, file) in [(Charset::Ascii, "maps.txt"), (Charset::Unicode, "maps-unicode.txt")] {
@@ -352,6 +411,7 @@ mod tests {
                 width: 72,
                 charset,
                 addresses: &addresses,
+                names: false,
             };
             let all: Vec<String> = samples().iter().map(|map| text(map, canvas)).collect();
             let all = all.join("\n");

@@ -103,6 +103,10 @@ pub struct Run {
     #[arg(long, visible_alias = "hits", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub repeat: u64,
 
+    /// Show the last two keys of maps as what they are, the name of a process.
+    #[arg(long)]
+    pub names: bool,
+
     /// Show each instruction, and the stack before and after it.
     #[arg(long)]
     pub step: bool,

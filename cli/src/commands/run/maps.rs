@@ -17,6 +17,7 @@ pub fn text(context: &Context<'_>, simulation: &Simulation) -> String {
         width: WIDTH,
         charset: context.charset,
         addresses: &context.addresses,
+        names: context.names,
     };
     all(context, simulation).map(|map| maps::text(&map, canvas)).collect()
 }

@@ -32,6 +32,8 @@ struct Context<'a> {
     major: u16,
     charset: Charset,
     addresses: Addresses,
+    /// See [`Run::names`].
+    names: bool,
 }
 
 /// One hit, for a printer.
@@ -60,6 +62,7 @@ pub fn run(args: &Run) -> Result<(), Error> {
     let context = Context {
         listing: Listing::new(&program),
         major: program.identity().1,
+        names: args.names,
         program: &program,
         charset: Charset::from_env(),
         addresses: Addresses::choose(args.kallsyms.as_ref(), false)?,

@@ -9,6 +9,7 @@ use simulator::{Added, Change, Changes, Dispatch, Hit, MemoryChange, Ran, Simula
 
 use super::{Context, Occurrence, Printer, maps};
 use crate::render::escape::quoted;
+use crate::render::maps::process;
 use crate::render::text::{self, plain};
 use crate::render::words::word;
 use crate::stream::Entry;
@@ -103,7 +104,13 @@ impl<'a> Text<'a> {
             line("wrote", format!("{value:#x} to port {port:#x}, {bits} bits"));
         }
         for Added { map, keys, value } in &changes.added {
-            let keys: Vec<String> = keys.iter().copied().map(word).collect();
+            let (numbers, name) = match keys.as_slice() {
+                [numbers @ .., high, low] if self.context.names => {
+                    (numbers, Some(process(*high, *low, self.context.charset)))
+                }
+                numbers => (numbers, None),
+            };
+            let keys: Vec<String> = numbers.iter().copied().map(word).chain(name).collect();
             let of = if keys.is_empty() {
                 String::new()
             } else {
