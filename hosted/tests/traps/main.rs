@@ -8,4 +8,5 @@ mod recursion;
 mod resumption;
 mod support;
 mod threads;
+mod values;
 mod victims;
