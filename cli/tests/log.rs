@@ -92,7 +92,9 @@ fn addresses_in_a_saved_stream_are_named_by_a_list_that_is_given() {
     );
     let (text, _) = log_saved(&stream, &["--kallsyms", list.to_str().unwrap()]);
     assert!(
-        text.ends_with("\n        ffffffff81200009  do_sys_openat2+0x9\n        ffffffff81200080  do_sys_openat2+0x80\n"),
+        text.ends_with(
+            "\n        ffffffff81200009  do_sys_openat2+0x9\n        ffffffff81200080  do_sys_openat2+0x80\n"
+        ),
         "{text}"
     );
     let (_, output) = log_saved(&stream, &["--kallsyms", "/nonexistent"]);
