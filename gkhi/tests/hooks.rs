@@ -498,7 +498,7 @@ fn exits_wait_for_hooks_that_come_and_go() {
 }
 
 #[test]
-fn a_thousand_exits_in_one_transaction_take_three_syncs() {
+fn a_set_takes_three_core_syncs() {
     static ON_ONE: ExitWith<()> = ONE::exit(c"t", (), |_, _| Flow::Continue);
     static ON_NONE: ExitWith<()> = NONE::exit(c"t", (), |_| Flow::Continue);
     static ON_FIVE: ExitWith<()> = FIVE::exit(c"t", (), |_, _, _, _, _, _| Flow::Continue);

@@ -1,3 +1,4 @@
+//~ an exit is a function or a closure that captures nothing
 use gkhi::{Flow, hook};
 
 hook! {

@@ -1,3 +1,4 @@
+//~ closure is expected to take
 use gkhi::{ExitWith, Flow, hook};
 
 hook! {

@@ -1,3 +1,4 @@
+//~ borrowed data escapes outside of closure
 use std::sync::Mutex;
 
 use gkhi::{ExitWith, Flow, hook};

@@ -1,3 +1,4 @@
+//~ expected `Flow`
 use gkhi::{ExitWith, Verdict, hook};
 
 hook! {

@@ -1,3 +1,4 @@
+//~ this hook is generic
 use gkhi::{fire, hook};
 
 hook! {

@@ -1,3 +1,4 @@
+//~ no method named `__pass`
 use gkhi::{fire, hook};
 
 hook! {

@@ -1,3 +1,4 @@
+//~ mismatched types
 use gkhi::{fire, hook};
 
 hook! {

@@ -1,3 +1,4 @@
+//~ type mismatch in function arguments
 use gkhi::{ExitWith, Flow, hook};
 
 hook! {
