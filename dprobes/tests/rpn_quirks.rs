@@ -545,3 +545,36 @@ fn what_takes_long_is_paid_for() {
         assert_eq!(raised(&outcome), budget, "{text}");
     }
 }
+
+/// A pool gives a variable to one at a time, whoever else allocates and frees, and takes back what an owner leaves.
+#[test]
+fn a_pool_gives_no_variable_twice() {
+    let pool = Pool::new();
+    std::thread::scope(|scope| {
+        for owner in 1..=3 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for round in 0..2_000_u64 {
+                    let mine: Vec<u64> = (0..100).filter_map(|_| pool.alloc(owner)).collect();
+                    for index in &mine {
+                        let word = u64::from(owner) << 32 | round;
+                        let variable = pool.variable(*index).expect("it is allocated");
+                        assert_eq!(variable.swap(word, Ordering::Relaxed), 0, "fresh ones are zero");
+                    }
+                    for index in &mine {
+                        let word = pool.variable(*index).expect("it is allocated").load(Ordering::Relaxed);
+                        assert_eq!(word, u64::from(owner) << 32 | round);
+                        assert!(round % 2 == 0 || pool.free(*index));
+                    }
+                    pool.free_all(owner);
+                }
+            });
+        }
+    });
+    let all: std::collections::BTreeSet<u64> = (0..300).filter_map(|_| pool.alloc(9)).collect();
+    assert_eq!(all, (0x10000..0x10100).collect());
+    assert!(!pool.free(0x0ffff) && !pool.free(0x10100) && pool.free(0x10007) && !pool.free(0x10007));
+    assert_eq!(pool.alloc(8), Some(0x10007));
+    pool.free_all(9);
+    assert!(pool.variable(0x10006).is_none() && pool.variable(0x10007).is_some());
+}

@@ -90,7 +90,7 @@ impl Map<'_> {
 }
 
 impl layout::Map {
-    fn kind(&self) -> Option<MapKind> {
+    fn known_kind(&self) -> Option<MapKind> {
         Some(match self.kind {
             map_kind::COUNT => MapKind::Count,
             map_kind::SUM => MapKind::Sum,
@@ -111,7 +111,7 @@ impl layout::Map {
     pub(super) fn map<'a>(&self, object: &Object<'a>) -> Map<'a> {
         Map {
             name: object.string(self.name),
-            kind: self.kind().unwrap_or(MapKind::Count),
+            kind: self.known_kind().unwrap_or(MapKind::Count),
             keys: self.keys,
             entries: self.entries.get(),
         }
@@ -160,7 +160,7 @@ fn check_kind(raw: &layout::Map, base: usize) -> Result<(), ObjectError> {
         base + offset_of!(layout::Map, min),
         base + offset_of!(layout::Map, step),
     );
-    match raw.kind() {
+    match raw.known_kind() {
         None => value(false, base, Field::MapKind, raw.kind),
         Some(MapKind::Linear { min, max, step }) => {
             value(min < max, min_at, Field::MapRange, min.cast_unsigned())?;
