@@ -42,7 +42,9 @@
 //! | | instructions |
 //! |---|---|
 //! | dormant | 1 |
-//! | armed, one exit, over the exit's own body | 8 and one move for each of the first two arguments; conditional return 10 |
+//! | armed, one exit, over the exit's own body | 8, and at most one move for each argument |
+//! | the same, conditional return | 9, the moves, and up to 3 when the function keeps a value in RAX, where the answer comes |
+//! | in a function without a frame | 2 more, which align the stack |
 //!
 //! The eight: the jump, load the counter's place, count in, load the target, call, find the place to count out, count out, jump back. With
 //! the feature `preserve-most` the exit is entered directly; without it a thunk saves the registers, which costs 20 more, so that it

@@ -291,7 +291,7 @@ fn without_hooks_there_is_nothing_at_all() {
 
 /// Instructions of an armed pass over those of a dormant one, up to the exit and after it.
 #[test]
-fn an_armed_pass_takes_at_most_ten_instructions() {
+fn an_armed_pass_takes_as_many_instructions_as_documented() {
     let file = compile(true, true);
     let functions = functions(&file);
     for (name, most) in [
@@ -299,7 +299,7 @@ fn an_armed_pass_takes_at_most_ten_instructions() {
         ("nothing", 10),
         ("between_calls", 9),
         ("two_between_calls", 10),
-        // One of them moves what is in RAX, where the answer comes, and one moves it back.
+        // Nine, the argument, and three because a value is in RAX, where the answer comes.
         ("returning_between_calls", 13),
     ] {
         let function = &functions[name];
