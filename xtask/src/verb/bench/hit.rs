@@ -31,7 +31,8 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result
     build::tools(workspace, progress)?;
     let kernel = Kernel::newest()?;
     let module = module::build(workspace, progress, &kernel)?;
-    let kprobe = module::build_others(workspace, progress, &kernel, "bench", &[])?.join("empty_kprobe.ko");
+    let gkhi = module::build_gkhi(workspace, progress, &kernel)?;
+    let kprobe = module::build_others(workspace, progress, &kernel, "bench", &[&gkhi])?.join("empty_kprobe.ko");
 
     let folder = workspace.target.join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;

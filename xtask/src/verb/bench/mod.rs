@@ -1,6 +1,7 @@
 //! `bench`: what things cost.
 
 mod hit;
+mod hooks;
 mod rpn;
 
 use anyhow::Result;
@@ -9,10 +10,11 @@ use clap::{Args, ValueEnum};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
-/// Measure what a hit costs, or what a probe program costs
+/// Measure what a hit costs, what passing a hook costs, or what a probe program costs
 #[derive(Args)]
 #[command(after_help = "Examples:
   ./x bench             guest instructions and traps of a hit
+  ./x bench hooks       guest instructions of a pass through a hook, beside tracepoints and static keys
   ./x bench rpn         nanoseconds of five programs, beside rbpf
   ./x bench rpn --json  one object a line")]
 pub struct Arguments {
@@ -31,6 +33,9 @@ enum What {
     /// shift=0`, where the time stamp counter counts instructions: the numbers are the same on every machine. Traps are taken from QEMU's
     /// log of exceptions
     Hit,
+    /// Passing a hook, dormant and armed, beside a tracepoint, a static key and a function pointer in one boot of Linux under `qemu -icount
+    /// shift=0`; and arming a thousand hooks one by one and in one transaction
+    Hooks,
     /// The interpreter: nanoseconds of five programs on this machine, side by side with the same in eBPF under rbpf's interpreter and JIT.
     /// All take turns in one run; what they leave behind is compared first
     Rpn,
@@ -40,6 +45,7 @@ enum What {
 pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
     match arguments.what {
         What::Hit => hit::run(workspace, progress, arguments.json),
+        What::Hooks => hooks::run(workspace, progress, arguments.json),
         What::Rpn => rpn::run(workspace, progress, arguments.json),
     }
 }

@@ -1,0 +1,108 @@
+//! What passing a hook costs, and arming a thousand.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use vmlinux::Kernel;
+
+use crate::linux::guest::Guest;
+use crate::linux::initramfs::Initramfs;
+use crate::linux::module;
+use crate::progress::Progress;
+use crate::workspace::Workspace;
+
+/// How many passes linux/bench/hooks_bench.c adds up.
+const PASSES: f64 = 1000.0;
+
+/// Measures in a guest and prints.
+pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result<()> {
+    let kernel = Kernel::newest()?;
+    let gkhi = module::build_gkhi(workspace, progress, &kernel)?;
+    let bench = module::build_others(workspace, progress, &kernel, "bench", &[&gkhi])?;
+
+    let folder = workspace.target.join("bench-hooks");
+    let script = workspace.root.join("linux/bench/hooks.sh");
+    let mut files = Initramfs::with_busybox()?;
+    files.copy(&gkhi, "gkhi.ko")?;
+    for name in ["hooks_bench.ko", "hooks_many.ko"] {
+        files.copy(&bench.join(name), name)?;
+    }
+    let guest = Guest {
+        kernel: &kernel,
+        files,
+        script: &fs::read_to_string(&script).with_context(|| format!("cannot read {}", script.display()))?,
+        cpus: 1,
+        icount: Some(0),
+        qemu: &[],
+        append: "",
+        limit: Duration::from_secs(600),
+    };
+    let ending = progress.narrate("measuring hooks in the guest", |say| {
+        let ending = guest.run(&folder, say)?;
+        let success = ending.fault.is_none();
+        Ok((ending, success))
+    })?;
+    if let Some(fault) = ending.fault {
+        progress.show_end(&ending.console, &folder.join("console.log"));
+        bail!("{fault}");
+    }
+    show(&ending.report, &kernel.release, json)
+}
+
+fn show(report: &str, release: &str, json: bool) -> Result<()> {
+    let passes = lines(report, "@pass ")?;
+    let arming = lines(report, "@arm ")?;
+    if passes.is_empty() || arming.is_empty() {
+        bail!("the guest measured nothing");
+    }
+    if !json {
+        println!("Linux {release}, a function of a few instructions. With one of these in it, more by:");
+        println!("{:<40} {:>20}", "", "instructions/pass");
+    }
+    for (ticks, name) in passes {
+        let instructions = ticks as f64 / PASSES;
+        if json {
+            println!("{{\"kernel\":\"{release}\",\"pass\":\"{name}\",\"instructions\":{instructions}}}");
+        } else {
+            println!("{name:<40} {instructions:>20.2}");
+        }
+    }
+    if !json {
+        println!("\nArming, on one CPU, each exit on a hook of its own:");
+        println!("{:<40} {:>20}", "", "instructions");
+    }
+    for (ticks, name) in arming {
+        if json {
+            println!("{{\"kernel\":\"{release}\",\"arm\":\"{name}\",\"instructions\":{ticks}}}");
+        } else {
+            println!("{name:<40} {ticks:>20}");
+        }
+    }
+    Ok(())
+}
+
+/// The numbers and names behind a mark in the report.
+fn lines<'r>(report: &'r str, mark: &str) -> Result<Vec<(u64, &'r str)>> {
+    report
+        .lines()
+        .filter_map(|line| line.strip_prefix(mark))
+        .map(|line| {
+            let (number, name) = line.split_once(' ').with_context(|| format!("malformed: {line}"))?;
+            let number = number.parse().with_context(|| format!("malformed: {line}"))?;
+            Ok((number, name))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lines;
+
+    #[test]
+    fn results_are_read() {
+        let report = "noise\n@pass 1000 hook: dormant\n@arm 7 all\n";
+        assert_eq!(lines(report, "@pass ").unwrap(), [(1000, "hook: dormant")]);
+        assert!(lines("@pass x y\n", "@pass ").is_err());
+    }
+}
