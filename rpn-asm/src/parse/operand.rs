@@ -140,10 +140,17 @@ impl Reader<'_> {
         let near = plain
             .chain(selected.filter(|_| alone))
             .find(|(name, _)| nearly_the_same(symbol, name));
-        if let Some((name, selector)) = near {
+        // `push u64`: the width of an access, without what is accessed.
+        let width = Op::with_mnemonic("push")
+            .filter(|_| alone)
+            .find_map(|op| match op.info().selectors {
+                [of, width] if *width == symbol => Some(format!("{of}, {width}")),
+                _ => None,
+            });
+        if let Some(near) = width.or_else(|| near.map(|(name, selector)| format!("{selector}{name}"))) {
             let problem = OperandProblem::DoubtfulSymbol {
                 name: symbol.to_owned(),
-                near: format!("{selector}{name}"),
+                near,
             };
             self.session.report(span, problem);
         }
