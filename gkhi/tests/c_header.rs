@@ -152,7 +152,7 @@ fn a_dormant_site_is_one_nop() {
                 let others = |code: &[String]| {
                     code.iter()
                         .filter(|instruction| {
-                            *instruction != NOP && !(instruction.starts_with("mov ") && !uses_memory(instruction))
+                            *instruction != NOP && (!instruction.starts_with("mov ") || uses_memory(instruction))
                         })
                         .count()
                 };

@@ -132,10 +132,18 @@ static const struct file_operations exit_operations = {
 	.llseek	= default_llseek,
 };
 
-static struct node *find(struct list_head *nodes, const char *name)
+/* `last` is what was found before, or NULL: what comes next in the registry mostly comes next here. */
+static struct node *find(struct list_head *nodes, struct node *last, const char *name)
 {
 	struct node *node;
 
+	if (last && !strcmp(last->name, name))
+		return last;
+	if (last && !list_is_last(&last->list, nodes)) {
+		node = list_next_entry(last, list);
+		if (!strcmp(node->name, name))
+			return node;
+	}
 	list_for_each_entry(node, nodes, list) {
 		if (!strcmp(node->name, name))
 			return node;
@@ -231,7 +239,7 @@ static void forget(struct list_head *nodes)
 void gkhi_tree_refresh(void)
 {
 	struct snapshot snapshot = { .capacity = 64 };
-	struct node *folder, *file;
+	struct node *folder = NULL, *file;
 	size_t i;
 
 	mutex_lock(&tree_lock);
@@ -252,13 +260,13 @@ void gkhi_tree_refresh(void)
 	for (i = 0; i < snapshot.count; i++) {
 		const struct seen *seen = &snapshot.seen[i];
 
-		folder = find(&folders, seen->hook) ?: add(&folders, NULL, seen->hook);
+		folder = find(&folders, folder, seen->hook) ?: add(&folders, NULL, seen->hook);
 		if (!folder)
 			continue;
 		folder->seen = true;
 		if (!seen->exit[0])
 			continue;
-		file = find(&folder->exits, seen->exit) ?: add(&folder->exits, folder, seen->exit);
+		file = find(&folder->exits, NULL, seen->exit) ?: add(&folder->exits, folder, seen->exit);
 		if (file)
 			file->seen = true;
 	}

@@ -7,7 +7,7 @@ queue=/sys/module/sample_queue/parameters
 insmod /gkhi.ko
 insmod /sample_queue.ko threads=2
 insmod /gkhi_exits.ko
-check "two hundred lives of two exits, armed as a set" sh -c "echo 200 >/sys/module/gkhi_exits/parameters/stress"
+check "a hundred lives of two exits, armed as a set" sh -c "echo 100 >/sys/module/gkhi_exits/parameters/stress"
 calls=$(cat /sys/module/gkhi_exits/parameters/stress)
 check "that were called" test "$calls" -gt 0
 echo "    $calls calls" >&2
@@ -15,7 +15,7 @@ rmmod gkhi_exits
 
 rounds() {
     n=0
-    while [ $n -lt 20 ]; do
+    while [ $n -lt 10 ]; do
         "$@" || return 1
         n=$((n + 1))
     done
