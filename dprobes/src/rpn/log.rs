@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::env::Env;
 use super::exception::operand;
-use super::limits::{RETURN_ADDRESS_COST, STACK_TRACE_MAX, STACK_WORDS};
+use super::limits::{MEMORY_COST, RETURN_ADDRESS_COST, STACK_TRACE_MAX, STACK_WORDS};
 use super::rare::{Failure, Machine};
 use super::variables::Variables;
 use super::workspace::Workspace;
@@ -50,6 +50,7 @@ impl LogInsn {
             Self::KernelStack => log_stack(m, token::KERNEL_STACK, E::kernel_stack)?,
             Self::UserStack => log_stack(m, token::USER_STACK, E::user_stack)?,
             Self::Name => {
+                m.charge(MEMORY_COST)?;
                 let name = m.env.task().name;
                 let len = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
                 m.start_element();

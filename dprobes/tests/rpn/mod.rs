@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod build;
+pub mod compare;
 pub mod env;
 pub mod naive;
 pub mod random;

@@ -125,7 +125,7 @@ impl Step {
             // A position below the top is a word that must be there. Decoding proved that there is none above it, unless the
             // stack is a ring, where that is as good as never enough.
             pops: match self.tsp_position() {
-                Some(position) => u16::try_from(position + 1).map_or(u16::MAX, |below| self.takes + below),
+                Some(position) => u16::try_from(position).map_or(u16::MAX, |position| self.takes + position + 1),
                 None => self.takes,
             },
             room: self.puts.saturating_sub(self.takes),
