@@ -226,8 +226,11 @@ impl Hook {
 }
 
 /// The type that [`hook!`](crate::hook) makes for each hook.
+///
+/// # Safety
+/// The type is a [`Hook`] and nothing else, of this kind and prototype.
 #[doc(hidden)]
-pub trait HookType: Sync + 'static {
+pub unsafe trait HookType: Sync + 'static {
     /// Its [`kind`].
     const KIND: u32;
     /// Its name.

@@ -81,7 +81,7 @@
 //! | 0 | `unsigned long counter` | read by passes; zero |
 //! | 8 | `struct gkhi_target *current` | read by passes; zero |
 //! | 16 | `const char *name` | unique; [`Name::is_valid`] |
-//! | 24 | `const char *signature` | prototype as text, or null for "not checked". Rust makes `fn(type,type,)->type` |
+//! | 24 | `const char *signature` | prototype as text, or null for "not checked". Rust makes `fn(type,type,)->type in module::HOOK:line:column` |
 //! | 32 | `unsigned kind` | [`kind`] |
 //! | 36 | `unsigned arguments` | 0..=8 |
 //! | 40 | `unsigned enabled` | a generic site tests it |

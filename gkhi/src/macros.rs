@@ -120,11 +120,14 @@ macro_rules! __hook {
             $crate::__count!($($argument)*) as u32,
         ) };
 
-        impl $crate::HookType for $hook {
+        // SAFETY: the type and the variable are made here, and there is no other variable of the type.
+        unsafe impl $crate::HookType for $hook {
             const KIND: u32 = ($kind) $(| $crate::__first!($crate::kind::RETURNING; $result))?;
             const NAME: $crate::Name = $crate::Name::new($crate::__c_str!($name));
             const SIGNATURE: $crate::Name = $crate::Name::new(
-                $crate::__c_str!("fn(", $(stringify!($type), ",",)* ")" $(, "->", stringify!($result))?),
+                // With the place of the declaration: elsewhere the same text may name other types.
+                $crate::__c_str!("fn(", $(stringify!($type), ",",)* ")" $(, "->", stringify!($result))?,
+                    " in ", module_path!(), "::", stringify!($hook), ":", line!(), ":", column!()),
             );
         }
 
@@ -141,6 +144,9 @@ macro_rules! __hook {
 }
 
 /// The typed halves of a hook: the pass, and the making of exits.
+///
+/// Types are not hygienic in `macro_rules!`: the names of type parameters and of the body's type are such that no argument's type has
+/// them. An argument of a type called `D` would otherwise become the exit's data.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __typed {
@@ -158,11 +164,15 @@ macro_rules! __typed {
             /// An exit of this hook: `function` is called with the data and the hook's arguments. It must be a function or a
             /// closure that captures nothing. Register it with [`Registry::register`]($crate::Registry::register).
             #[must_use]
-            pub const fn exit<D: Sync + 'static, F>(name: &'static ::core::ffi::CStr, data: D, function: F) -> $crate::ExitWith<D>
+            pub const fn exit<__GkhiData: Sync + 'static, __GkhiFunction>(
+                name: &'static ::core::ffi::CStr,
+                data: __GkhiData,
+                function: __GkhiFunction,
+            ) -> $crate::ExitWith<__GkhiData>
             where
-                F: Fn(&D $(, $type)*) -> $crate::Flow + Copy + Sync + 'static,
+                __GkhiFunction: Fn(&__GkhiData $(, $type)*) -> $crate::Flow + Copy + Sync + 'static,
             {
-                $crate::__exit!($hook, name, data, function, D, F, entry, $crate::Flow, ($($argument: $type),*))
+                $crate::__exit!($hook, name, data, function, __GkhiData, __GkhiFunction, entry, $crate::Flow, ($($argument: $type),*))
             }
         }
     };
@@ -172,26 +182,30 @@ macro_rules! __typed {
             /// The out-of-line part of a pass: what the hooked function is to return, if anything.
             #[doc(hidden)]
             #[inline(always)]
-            pub fn __pass_returning(&self $(, $argument: $type)*) -> Option<$result> {
+            pub fn __pass_returning(&self $(, $argument: $type)*) -> ::core::option::Option<$result> {
                 $(let $argument = $crate::Word::into_word($argument);)*
                 let (flow, value): (u64, u64);
                 $crate::__enter!(returning flow value $hook; $($argument)*);
                 if (flow as i32) < 0 {
                     // SAFETY: an exit that answers so has given a value of this type.
-                    Some(unsafe { <$result as $crate::Word>::from_word(value) })
+                    ::core::option::Option::Some(unsafe { <$result as $crate::Word>::from_word(value) })
                 } else {
-                    None
+                    ::core::option::Option::None
                 }
             }
 
             /// An exit of this hook: `function` is called with the data and the hook's arguments. It must be a function or a
             /// closure that captures nothing. Register it with [`Registry::register`]($crate::Registry::register).
             #[must_use]
-            pub const fn exit<D: Sync + 'static, F>(name: &'static ::core::ffi::CStr, data: D, function: F) -> $crate::ExitWith<D>
+            pub const fn exit<__GkhiData: Sync + 'static, __GkhiFunction>(
+                name: &'static ::core::ffi::CStr,
+                data: __GkhiData,
+                function: __GkhiFunction,
+            ) -> $crate::ExitWith<__GkhiData>
             where
-                F: Fn(&D $(, $type)*) -> $crate::Verdict<$result> + Copy + Sync + 'static,
+                __GkhiFunction: Fn(&__GkhiData $(, $type)*) -> $crate::Verdict<$result> + Copy + Sync + 'static,
             {
-                $crate::__exit!($hook, name, data, function, D, F, entry_returning, $crate::Verdict<$result>, ($($argument: $type),*))
+                $crate::__exit!($hook, name, data, function, __GkhiData, __GkhiFunction, entry_returning, $crate::Verdict<$result>, ($($argument: $type),*))
             }
         }
     };
@@ -201,9 +215,9 @@ macro_rules! __typed {
 #[macro_export]
 macro_rules! __exit {
     ($hook:ident, $name:ident, $data:ident, $function:ident, $d:ident, $f:ident, $entry:ident, $answer:ty, ($($argument:ident: $type:ty),*)) => {{
-        struct Body<$d, $f>(::core::marker::PhantomData<($d, $f)>);
+        struct __GkhiBody<$d, $f>(::core::marker::PhantomData<($d, $f)>);
         // SAFETY: `run` is called with the record made here, in front of its data, and with the words of the hook's arguments.
-        unsafe impl<$d: Sync + 'static, $f> $crate::Body<{ $crate::__count!($($argument)*) }> for Body<$d, $f>
+        unsafe impl<$d: Sync + 'static, $f> $crate::Body<{ $crate::__count!($($argument)*) }> for __GkhiBody<$d, $f>
         where
             $f: Fn(&$d $(, $type)*) -> $answer + Copy + Sync + 'static,
         {
@@ -227,8 +241,8 @@ macro_rules! __exit {
                     <$hook as $crate::HookType>::NAME,
                     $crate::Name::new($name),
                     <$hook as $crate::HookType>::SIGNATURE,
-                    $crate::Arity::<{ $crate::__count!($($argument)*) }>::call::<Body<$d, $f>>(),
-                    $crate::Arity::<{ $crate::__count!($($argument)*) }>::$entry::<Body<$d, $f>>(),
+                    $crate::Arity::<{ $crate::__count!($($argument)*) }>::call::<__GkhiBody<$d, $f>>(),
+                    $crate::Arity::<{ $crate::__count!($($argument)*) }>::$entry::<__GkhiBody<$d, $f>>(),
                 ),
                 $data,
             )
@@ -260,8 +274,8 @@ macro_rules! __count {
 macro_rules! __c_str {
     ($($part:expr),* $(,)?) => {
         match ::core::ffi::CStr::from_bytes_with_nul(concat!($($part,)* "\0").as_bytes()) {
-            Ok(string) => string,
-            Err(_) => panic!("a name holds no zero byte"),
+            ::core::result::Result::Ok(string) => string,
+            ::core::result::Result::Err(_) => panic!("a name holds no zero byte"),
         }
     };
 }
@@ -399,12 +413,12 @@ macro_rules! __arguments {
         $hook.__pass($($done),*)
     };
     (returning $hook:path; [$($done:expr,)*];) => {
-        if let Some(value) = $hook.__pass_returning($($done),*) {
+        if let ::core::option::Option::Some(value) = $hook.__pass_returning($($done),*) {
             return value;
         }
     };
     (returning $hook:path; [$($done:expr,)*]; => |$value:ident| $map:expr) => {
-        if let Some($value) = $hook.__pass_returning($($done),*) {
+        if let ::core::option::Option::Some($value) = $hook.__pass_returning($($done),*) {
             return $map;
         }
     };
@@ -527,10 +541,12 @@ macro_rules! __call {
                 out("xmm20") _, out("xmm21") _, out("xmm22") _, out("xmm23") _,
                 out("xmm24") _, out("xmm25") _, out("xmm26") _, out("xmm27") _,
                 out("xmm28") _, out("xmm29") _, out("xmm30") _, out("xmm31") _,
-                out("k1") _, out("k2") _, out("k3") _, out("k4") _, out("k5") _, out("k6") _, out("k7") _,
+                out("k0") _, out("k1") _, out("k2") _, out("k3") _, out("k4") _, out("k5") _, out("k6") _, out("k7") _,
                 out("mm0") _, out("mm1") _, out("mm2") _, out("mm3") _, out("mm4") _, out("mm5") _, out("mm6") _, out("mm7") _,
                 out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
                 out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             );
         }
     };

@@ -498,6 +498,33 @@ fn exits_wait_for_hooks_that_come_and_go() {
 }
 
 #[test]
+fn types_of_the_same_name_are_not_the_same_prototype() {
+    mod one {
+        pub struct Packet(pub u64);
+        gkhi::hook! {
+            pub static ARRIVED: fn(packet: &Packet) = "arrived";
+        }
+    }
+    mod other {
+        pub struct Packet(pub &'static str);
+        gkhi::hook! {
+            pub static ARRIVED: fn(packet: &Packet) = "arrived";
+        }
+    }
+    use one::ARRIVED;
+    static EXIT: ExitWith<AtomicU64> = other::ARRIVED::exit(c"reads", AtomicU64::new(0), |sum, packet| {
+        sum.fetch_add(packet.0.len() as u64, Relaxed);
+        Flow::Continue
+    });
+    let mut registry = registry(&IMAGE);
+    let error = registry.register(&EXIT).unwrap_err();
+    assert!(matches!(error, Error::WrongPrototype { .. }), "{error}");
+    let packet = one::Packet(1);
+    fire!(ARRIVED, &packet);
+    assert_eq!(packet.0, 1);
+}
+
+#[test]
 fn a_set_takes_three_core_syncs() {
     static ON_ONE: ExitWith<()> = ONE::exit(c"t", (), |_, _| Flow::Continue);
     static ON_NONE: ExitWith<()> = NONE::exit(c"t", (), |_| Flow::Continue);
