@@ -170,6 +170,18 @@ impl Probe {
             .is_ok()
     }
 
+    /// Its own program removes it. False when it has done so before; true as well when the probe is exhausted or its module gone, for
+    /// then too no other run of the program is the one that removed it.
+    pub(crate) fn remove_itself(&self) -> bool {
+        let (armed, exhausted) = (State::Armed as u32, State::Exhausted as u32);
+        let removed = State::RemovedItself as u32;
+        let change = |state| (state == armed || state == exhausted).then_some(removed);
+        match self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change) {
+            Ok(_) => true,
+            Err(state) => state != removed,
+        }
+    }
+
     /// Its [`State`] as a number.
     pub(crate) fn state_code(&self) -> u32 {
         self.state.load(Ordering::Acquire)

@@ -96,7 +96,9 @@ impl Ring {
 
     /// Makes the provisional records since `mark` final: their instruction has completed. Only the owning CPU calls this.
     pub(crate) fn publish_since(&self, mark: u64) {
-        self.for_each(mark, self.head.load(Ordering::Relaxed), |position, first, _| {
+        // Records that are final may have been read, and their place have been used again.
+        let from = mark.max(self.tail.load(Ordering::Acquire));
+        self.for_each(from, self.head.load(Ordering::Relaxed), |position, first, _| {
             if first as u32 == RecordState::Provisional as u32 {
                 self.store(position, with_state(first, RecordState::Published));
             }

@@ -84,7 +84,7 @@ impl<H: Host> Engine<H> {
             End::Exit | End::ExitTo(_) => {}
             End::Abort => return,
             End::Remove => {
-                if !probe.retire(State::RemovedItself) {
+                if !probe.remove_itself() {
                     // Another CPU's program has just ended in the same way, and its record is the one that counts.
                     return;
                 }

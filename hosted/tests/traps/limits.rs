@@ -59,6 +59,19 @@ fn a_program_removes_its_probe_once() {
 }
 
 #[test]
+fn the_last_hit_that_is_wanted_may_remove_its_probe() {
+    let session = session();
+    let at = address(victim_add as *const ());
+    session.insert_text(1, &point(at, 1, "max_hits = 1", "push r, rdi\nlog 1\nremove"));
+    assert_eq!(victim_add(5, 1), 7);
+    let records = session.records();
+    assert_eq!(records.len(), 1, "the record of the hit is there");
+    assert_eq!(records[0].words(), [5]);
+    let probe = session.only_probe();
+    assert_eq!((probe.state, probe.hits, probe.late), (State::RemovedItself as u32, 1, 0));
+}
+
+#[test]
 fn lost_records_are_counted_exactly() {
     const HITS: u64 = 20_000;
     let session = session_with(|process| process.with_cpus(1));

@@ -125,6 +125,26 @@ fn publishing_since_a_mark_makes_those_records_final() {
 }
 
 #[test]
+fn what_was_read_and_written_over_is_not_taken_for_a_record() {
+    let ring = Ring::new(6).unwrap();
+    let mark = ring.mark();
+    // In the place of the mark stand bytes of a program's own in the end, which look like a provisional record.
+    let length = 24_u64 << 32;
+    let looks_so = (length | RecordState::Provisional as u64).to_le_bytes().repeat(11);
+    for n in 0..10 {
+        assert!(ring.push(&header(n, 0, looks_so.len(), RecordState::Published), &looks_so));
+        if n < 9 {
+            assert_eq!(read_all(&ring).len(), 1);
+        }
+    }
+    ring.publish_since(mark);
+    let [(_, body)] = &read_all(&ring)[..] else {
+        panic!("one record is left")
+    };
+    assert!(*body == looks_so, "{body:x?}");
+}
+
+#[test]
 fn a_reader_with_a_small_buffer_gets_whole_records() {
     let ring = Ring::new(8).unwrap();
     for n in 0..4 {
