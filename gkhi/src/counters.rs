@@ -58,6 +58,18 @@ pub(crate) fn sum<H: Host>(host: &H, offset: usize, word: usize) -> u64 {
         .fold(0, |sum, count| sum.wrapping_add(count.load(Ordering::Acquire)))
 }
 
+/// The sums over all CPUs of a word and the one behind it.
+pub(crate) fn sum_pair<H: Host>(host: &H, offset: usize, word: usize) -> [u64; 2] {
+    (0..host.cpus())
+        .filter_map(|cpu| host.counters(cpu, offset)?.words.get(word..)?.first_chunk())
+        .fold([0; 2], |[first, second]: [u64; 2], [a, b]| {
+            [
+                first.wrapping_add(a.load(Ordering::Acquire)),
+                second.wrapping_add(b.load(Ordering::Acquire)),
+            ]
+        })
+}
+
 /// Increments a word of this CPU's counters.
 ///
 /// # Safety

@@ -6,8 +6,12 @@
 //! one of the thunks here saves them and calls the ordinary function in [`Target::call`].
 
 use core::arch::naked_asm;
+use core::mem::offset_of;
 
-use crate::hook::{Hook, kind};
+use crate::counters::CALLED;
+use crate::exit::Exit;
+use crate::hook::{Chain, Hook, kind};
+use crate::target::Target;
 
 /// The thunk for an exit of `hook` that is an ordinary C function.
 pub(crate) fn thunk(hook: &Hook) -> *const () {
@@ -30,6 +34,20 @@ pub(crate) fn is_thunk(entry: *const ()) -> bool {
     ]
     .iter()
     .any(|thunk| core::ptr::eq(*thunk, entry))
+}
+
+/// The entry of a hook's chain: calls its exits in order until one does not continue. It times none of them.
+pub(crate) fn chain(hook: &Hook, version: usize) -> *const () {
+    let [even, odd]: [unsafe extern "C" fn(); 2] = match (hook.arguments, hook.is(kind::RETURNING)) {
+        (0..=2, false) => [chain_2_even, chain_2_odd],
+        (0..=2, true) => [chain_2_returning_even, chain_2_returning_odd],
+        (3..=5, false) => [chain_5_even, chain_5_odd],
+        (3..=5, true) => [chain_5_returning_even, chain_5_returning_odd],
+        (_, false) => [chain_8_even, chain_8_odd],
+        (_, true) => [chain_8_returning_even, chain_8_returning_odd],
+    };
+    let entry = if version == 0 { even } else { odd };
+    entry as *const ()
 }
 
 /// Does nothing: the entry of a hook without an armed exit.
@@ -112,6 +130,100 @@ thunk! {
     enter_stack_returning, saves ["rcx", "rsi", "rdi", "r8", "r9", "r10"],
     then ["push [rsp + 72]", "push [rsp + 72]", "push [rsp + 72]"], after ["add rsp, 24"],
     restores ["r10", "r9", "r8", "rdi", "rsi", "rcx"]
+}
+
+/// Calls the exit in RBX, an ordinary function. R11 is free here.
+#[cfg(not(feature = "linux-thunks"))]
+macro_rules! call_exit {
+    () => {
+        "call [rbx + {call}]"
+    };
+}
+#[cfg(feature = "linux-thunks")]
+macro_rules! call_exit {
+    () => {
+        "mov r11, [rbx + {call}]\ncall __x86_indirect_thunk_r11"
+    };
+}
+
+/// What calls several exits. It saves the registers once; RBX has the current exit, and each exit gets the arguments anew from where they
+/// were saved. Nine pushes and the return address leave RSP aligned; from there the arguments are at 40 (RSI), 56 (RDX), 48, 24 and 16.
+macro_rules! chain {
+    ($($even:ident, $odd:ident: reloads [$($reload:literal),*], before [$($before:literal),*], after [$($after:literal),*],
+        ends [$($end:literal),*];)*) => {$(
+        chain!($even, 0, [$($reload),*], [$($before),*], [$($after),*], [$($end),*]);
+        chain!($odd, 1, [$($reload),*], [$($before),*], [$($after),*], [$($end),*]);
+    )*};
+    ($name:ident, $version:literal, [$($reload:literal),*], [$($before:literal),*], [$($after:literal),*], [$($end:literal),*]) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name() {
+            naked_asm!(
+                "endbr64",
+                "push rax",
+                "push rdx",
+                "push rcx",
+                "push rsi",
+                "push rdi",
+                "push r8",
+                "push r9",
+                "push r10",
+                "push rbx",
+                "mov rbx, [rdi + {first}]",
+                "jmp 3f",
+                "2:",
+                $($reload,)*
+                "3:",
+                "mov r11, [rbx + {counters}]",
+                crate::__increment!("r11 + {called}"),
+                $($before,)*
+                "mov rdi, rbx",
+                call_exit!(),
+                $($after,)*
+                "test eax, eax",
+                "jnz 4f",
+                "mov rbx, [rbx + {link}]",
+                "test rbx, rbx",
+                "jnz 2b",
+                "4:",
+                "pop rbx",
+                "pop r10",
+                "pop r9",
+                "pop r8",
+                "pop rdi",
+                "pop rsi",
+                "pop rcx",
+                $($end,)*
+                go_back!(),
+                first = const offset_of!(Chain, first),
+                counters = const offset_of!(Target, counters),
+                called = const CALLED * 8,
+                call = const offset_of!(Target, call),
+                link = const Exit::LINKS + $version * 8,
+            )
+        }
+    };
+}
+chain! {
+    chain_2_even, chain_2_odd:
+        reloads ["mov rsi, [rsp + 40]", "mov rdx, [rsp + 56]"], before [], after [], ends ["pop rdx", "pop rax"];
+    // The answer stays in RAX and RDX.
+    chain_2_returning_even, chain_2_returning_odd:
+        reloads ["mov rsi, [rsp + 40]", "mov rdx, [rsp + 56]"], before [], after [], ends ["add rsp, 16"];
+    chain_5_even, chain_5_odd:
+        reloads ["mov rsi, [rsp + 40]", "mov rdx, [rsp + 56]", "mov rcx, [rsp + 48]", "mov r8, [rsp + 24]", "mov r9, [rsp + 16]"],
+        before [], after [], ends ["pop rdx", "pop rax"];
+    chain_5_returning_even, chain_5_returning_odd:
+        reloads ["mov rsi, [rsp + 40]", "mov rdx, [rsp + 56]", "mov rcx, [rsp + 48]", "mov r8, [rsp + 24]", "mov r9, [rsp + 16]"],
+        before [], after [], ends ["add rsp, 16"];
+    // The three words above the return address are passed on, to each exit anew, since it may change them.
+    chain_8_even, chain_8_odd:
+        reloads ["mov rsi, [rsp + 40]", "mov rdx, [rsp + 56]", "mov rcx, [rsp + 48]", "mov r8, [rsp + 24]", "mov r9, [rsp + 16]"],
+        before ["sub rsp, 8", "push [rsp + 104]", "push [rsp + 104]", "push [rsp + 104]"], after ["add rsp, 32"],
+        ends ["pop rdx", "pop rax"];
+    chain_8_returning_even, chain_8_returning_odd:
+        reloads ["mov rsi, [rsp + 40]", "mov rdx, [rsp + 56]", "mov rcx, [rsp + 48]", "mov r8, [rsp + 24]", "mov r9, [rsp + 16]"],
+        before ["sub rsp, 8", "push [rsp + 104]", "push [rsp + 104]", "push [rsp + 104]"], after ["add rsp, 32"],
+        ends ["add rsp, 16"];
 }
 
 #[unsafe(naked)]

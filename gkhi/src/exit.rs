@@ -107,6 +107,9 @@ unsafe impl Sync for Exit {}
 unsafe impl Send for Exit {}
 
 impl Exit {
+    /// Where the links are, for the code that follows them.
+    pub(crate) const LINKS: usize = core::mem::offset_of!(Exit, state) + core::mem::offset_of!(ExitState, link);
+
     /// A record for the hook called `hook`, whose prototype nobody checks but through `signature`.
     ///
     /// # Safety

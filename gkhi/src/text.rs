@@ -63,7 +63,8 @@ pub struct Write {
 }
 
 impl Write {
-    const NONE: Self = Write {
+    /// No bytes for no place: room for one.
+    pub const NONE: Self = Write {
         address: 0,
         len: 0,
         reserved: 0,
@@ -120,11 +121,16 @@ impl Change {
     }
 
     fn old(&self) -> &[u8] {
-        self.old.get(..self.len).unwrap_or(&self.old)
+        self.side(Way::Back)
     }
 
-    fn new_bytes(&self) -> &[u8] {
-        self.new.get(..self.len).unwrap_or(&self.new)
+    /// What is there when a step has gone this way.
+    fn side(&self, way: Way) -> &[u8] {
+        let side = match way {
+            Way::There => &self.new,
+            Way::Back => &self.old,
+        };
+        side.get(..self.len).unwrap_or(side)
     }
 }
 
@@ -183,53 +189,38 @@ impl CommitError {
     }
 }
 
-/// How many writes are handed to the host at once; on the stack.
-const BATCH: usize = 32;
-
-/// Writes in batches, and knows how many places are done.
+/// Writes in batches, and knows how many writes are done.
 struct Writer<'t, T: Text + ?Sized> {
     text: &'t T,
-    batch: [Write; BATCH],
-    /// Which place each write of the batch is for.
-    places: [usize; BATCH],
+    /// Where a batch is put together.
+    room: &'t mut [Write],
     len: usize,
     done: usize,
 }
 
 impl<'t, T: Text + ?Sized> Writer<'t, T> {
-    fn new(text: &'t T) -> Self {
-        Writer {
-            text,
-            batch: [Write::NONE; BATCH],
-            places: [0; BATCH],
-            len: 0,
-            done: 0,
+    fn push(&mut self, address: usize, bytes: &[u8]) -> Result<(), CommitError> {
+        if self.len == self.room.len() {
+            self.flush()?;
         }
-    }
-
-    fn push(&mut self, place: usize, address: usize, bytes: &[u8]) -> Result<(), CommitError> {
-        if bytes.is_empty() {
-            return Ok(());
+        match self.room.get_mut(self.len) {
+            Some(write) => *write = Write::new(address, bytes),
+            None => return Err(CommitError::Unwritable { address }),
         }
-        if let (Some(write), Some(number)) = (self.batch.get_mut(self.len), self.places.get_mut(self.len)) {
-            *write = Write::new(address, bytes);
-            *number = place;
-            self.len += 1;
-        }
-        if self.len == BATCH { self.flush() } else { Ok(()) }
+        self.len += 1;
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), CommitError> {
-        let writes = self.batch.get(..self.len).unwrap_or(&[]);
+        let writes = self.room.get(..self.len).unwrap_or(&[]);
         self.len = 0;
         if writes.is_empty() {
             return Ok(());
         }
-        self.text.write_text(writes).map_err(|Unwritable { index }| {
-            self.done = self.places.get(index).copied().unwrap_or(0);
-            CommitError::Unwritable {
-                address: writes.get(index).map_or(0, |write| write.address),
-            }
+        let result = self.text.write_text(writes);
+        self.done += result.map_or_else(|Unwritable { index }| index, |()| writes.len());
+        result.map_err(|Unwritable { index }| CommitError::Unwritable {
+            address: writes.get(index).map_or(0, |write| write.address),
         })
     }
 }
@@ -267,13 +258,18 @@ enum Way {
     Back,
 }
 
-/// Checks every place, then changes every place.
+/// Checks every place, then changes every place. As many writes as there is `room` for are handed to the host at once; it must not be
+/// empty.
 ///
 /// While it runs, a CPU that executes a place of more than one byte may take #BP there.
 ///
 /// # Errors
 /// Why nothing was changed.
-pub fn commit<T: Text + ?Sized, C: Changes + ?Sized>(text: &T, changes: &C) -> Result<(), CommitError> {
+pub fn commit<T: Text + ?Sized, C: Changes + ?Sized>(
+    text: &T,
+    changes: &C,
+    room: &mut [Write],
+) -> Result<(), CommitError> {
     let (mut any, mut long) = (false, false);
     changes.visit(&mut |change| {
         any = true;
@@ -298,8 +294,8 @@ pub fn commit<T: Text + ?Sized, C: Changes + ?Sized>(text: &T, changes: &C) -> R
         &[Part::Trap]
     };
     for step in steps {
-        if let Err((error, done)) = write(text, changes, *step, Way::There, usize::MAX) {
-            undo(text, changes, *step, done);
+        if let Err((error, done)) = write(text, changes, room, *step, Way::There, usize::MAX) {
+            undo(text, changes, room, *step, done);
             return Err(error);
         }
         text.sync_cores();
@@ -311,33 +307,53 @@ pub fn commit<T: Text + ?Sized, C: Changes + ?Sized>(text: &T, changes: &C) -> R
 fn write<T: Text + ?Sized, C: Changes + ?Sized>(
     text: &T,
     changes: &C,
+    room: &mut [Write],
     part: Part,
     way: Way,
     limit: usize,
 ) -> Result<(), (CommitError, usize)> {
-    let mut writer = Writer::new(text);
+    let mut writer = Writer {
+        text,
+        room,
+        len: 0,
+        done: 0,
+    };
     let mut place = 0;
     let result = changes
         .visit(&mut |change| {
             if place < limit {
-                let side = if way == Way::There {
-                    change.new_bytes()
-                } else {
-                    change.old()
-                };
-                let (address, bytes) = part.of(change, side);
-                writer.push(place, address, bytes)?;
+                let (address, bytes) = part.of(change, change.side(way));
+                if !bytes.is_empty() {
+                    writer.push(address, bytes)?;
+                }
             }
             place += 1;
             Ok(())
         })
         .and_then(|()| writer.flush());
-    result.map_err(|error| (error, writer.done))
+    result.map_err(|error| (error, places_of(changes, part, writer.done)))
+}
+
+/// How many places are done when `writes` writes of a part are: some places have nothing to write.
+fn places_of<C: Changes + ?Sized>(changes: &C, part: Part, writes: usize) -> usize {
+    let (mut places, mut left) = (0, writes);
+    let _ = changes.visit(&mut |change| {
+        let (address, bytes) = part.of(change, change.old());
+        if !bytes.is_empty() {
+            if left == 0 {
+                return Err(CommitError::Unwritable { address });
+            }
+            left -= 1;
+        }
+        places += 1;
+        Ok(())
+    });
+    places
 }
 
 /// Puts the old bytes back after `step` has failed with `done` places written. What was just written can be written again; if the
 /// host says otherwise there is nothing better to do than to go on.
-fn undo<T: Text + ?Sized, C: Changes + ?Sized>(text: &T, changes: &C, step: Part, done: usize) {
+fn undo<T: Text + ?Sized, C: Changes + ?Sized>(text: &T, changes: &C, room: &mut [Write], step: Part, done: usize) {
     let all = usize::MAX;
     let (trapped, tails) = match step {
         Part::Trap => (0, 0),
@@ -346,15 +362,15 @@ fn undo<T: Text + ?Sized, C: Changes + ?Sized>(text: &T, changes: &C, step: Part
         Part::First | Part::Byte => (done, all),
     };
     if trapped > 0 {
-        let _ = write(text, changes, Part::Trap, Way::There, trapped);
+        let _ = write(text, changes, room, Part::Trap, Way::There, trapped);
         text.sync_cores();
     }
     if tails > 0 {
-        let _ = write(text, changes, Part::Tail, Way::Back, tails);
+        let _ = write(text, changes, room, Part::Tail, Way::Back, tails);
         text.sync_cores();
     }
     let firsts = if matches!(step, Part::Trap) { done } else { all };
-    let _ = write(text, changes, Part::Byte, Way::Back, firsts);
+    let _ = write(text, changes, room, Part::Byte, Way::Back, firsts);
     text.sync_cores();
 }
 

@@ -73,7 +73,9 @@ static bool is_text(unsigned long address)
 
 static int host_read_text(uintptr_t address, u8 *bytes, uintptr_t length)
 {
-	if (!length || !is_text(address) || !is_text(address + length - 1))
+	const uintptr_t last = address + length - 1;
+
+	if (!length || !is_text(address) || ((address ^ last) & PAGE_MASK && !is_text(last)))
 		return -EFAULT;
 	return copy_from_kernel_nofault(bytes, (void *)address, length);
 }

@@ -1,9 +1,14 @@
 //! What passes, trap handlers and the registry share.
 
+use core::cell::UnsafeCell;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use crate::site::{Image, NOP, mode};
+use crate::text::Write;
+
+/// How many writes are handed to the host at once: every batch costs it the mapping of pages.
+const BATCH: usize = 256;
 
 /// The part of a registry that other CPUs look at without its lock. A static variable, one for each registry.
 #[derive(Debug)]
@@ -14,7 +19,12 @@ pub struct Shared {
     pub(crate) images: AtomicPtr<Image>,
     /// How many sites' texts have been changed, for the curious.
     pub(crate) patched: AtomicUsize,
+    /// Where a text transaction puts its writes together: too large for a kernel's stack. Under the registry's exclusive reference.
+    pub(crate) batch: UnsafeCell<[Write; BATCH]>,
 }
+
+// SAFETY: the batch is touched under the exclusive reference of the one registry that this belongs to; the rest is atomic.
+unsafe impl Sync for Shared {}
 
 impl Shared {
     /// Nothing known yet.
@@ -24,6 +34,7 @@ impl Shared {
             live: AtomicU64::new(0),
             images: AtomicPtr::new(ptr::null_mut()),
             patched: AtomicUsize::new(0),
+            batch: UnsafeCell::new([Write::NONE; BATCH]),
         }
     }
 

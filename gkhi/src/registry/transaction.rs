@@ -133,7 +133,11 @@ impl<H: Host> Registry<H> {
     }
 
     /// Patches those of the sites that are not as they should be.
-    pub(super) fn patch_sites<'s, I>(&self, sites: impl Fn() -> I, to: u32) -> Result<(), (crate::Name, CommitError)>
+    pub(super) fn patch_sites<'s, I>(
+        &mut self,
+        sites: impl Fn() -> I,
+        to: u32,
+    ) -> Result<(), (crate::Name, CommitError)>
     where
         I: Iterator<Item = &'s Site>,
     {
@@ -150,7 +154,9 @@ impl<H: Host> Registry<H> {
             sites: || sites().filter(|site| site.mode() == mode::CHANGING),
             to,
         };
-        let result = text::commit(&self.host, &changes);
+        // SAFETY: `&mut self`, and nobody else has a reference to the batch.
+        let batch = unsafe { &mut *self.shared.batch.get() };
+        let result = text::commit(&self.host, &changes, batch);
         let now = if result.is_ok() { to } else { from };
         if result.is_ok() {
             self.shared.patched.fetch_add(count, Ordering::Relaxed);
@@ -230,6 +236,12 @@ fn plan(hook: &'static Hook) -> *const Target {
             } else {
                 (0, even)
             };
+            let entry = if wanted.clone().any(|exit| exit.watch != 0) {
+                crate::entry::thunk(hook)
+            } else {
+                crate::entry::chain(hook, version)
+            };
+            chain.target.entry.store(entry.cast_mut(), Ordering::Relaxed);
             chain.first.store(ptr::from_ref(first).cast_mut(), Ordering::Relaxed);
             let mut behind = wanted.clone().skip(1);
             for exit in wanted {

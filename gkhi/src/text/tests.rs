@@ -50,7 +50,7 @@ impl Memory {
             assert_eq!(before[1..], now[1..], "a tail has changed under an instruction");
             for bytes in [before, now] {
                 assert!(
-                    bytes[0] == INT3 || bytes == change.old() || bytes == change.new_bytes(),
+                    bytes[0] == INT3 || bytes == change.old() || bytes == change.side(Way::There),
                     "half an instruction"
                 );
             }
@@ -117,11 +117,11 @@ proptest! {
     fn all_or_nothing_and_no_half_instruction_on_the_way(changes in changes(), fail_at in prop::option::of(0..300usize)) {
         let memory = Memory::new(&changes, 80 * 20);
         memory.fail_at.set(fail_at.unwrap_or(usize::MAX));
-        let result = commit(&memory, &changes[..]);
+        let result = commit(&memory, &changes[..], &mut [Write::NONE; 3]);
         let bytes = memory.bytes.borrow();
         for change in &changes {
             let found = &bytes[change.address..][..change.len];
-            let expected = if result.is_ok() { change.new_bytes() } else { change.old() };
+            let expected = if result.is_ok() { change.side(Way::There) } else { change.old() };
             prop_assert_eq!(found, expected);
         }
         if result.is_ok() {
@@ -143,13 +143,13 @@ fn what_is_not_as_expected_stops_everything() {
     let mut found = [0; CHANGE_MAX];
     found[..2].copy_from_slice(&[1, 7]);
     assert_eq!(
-        commit(&memory, &[good, bad][..]),
+        commit(&memory, &[good, bad][..], &mut [Write::NONE; 3]),
         Err(CommitError::Changed { address: 20, found })
     );
     assert_eq!(memory.syncs.get(), 0);
     let nowhere = Change::new(100, [1], [2]);
     assert_eq!(
-        commit(&memory, &[good, nowhere][..]),
+        commit(&memory, &[good, nowhere][..], &mut [Write::NONE; 3]),
         Err(CommitError::Unreadable { address: 100 })
     );
     assert_eq!(memory.bytes.borrow()[..5], [1, 2, 3, 4, 5]);
