@@ -68,7 +68,10 @@ fn the_last_hit_that_is_wanted_may_remove_its_probe() {
     assert_eq!(records.len(), 1, "the record of the hit is there");
     assert_eq!(records[0].words(), [5]);
     let probe = session.only_probe();
-    assert_eq!((probe.state, probe.hits, probe.late), (State::RemovedItself as u32, 1, 0));
+    assert_eq!(
+        (probe.state, probe.hits, probe.late),
+        (State::RemovedItself as u32, 1, 0)
+    );
 }
 
 #[test]
