@@ -123,7 +123,12 @@ impl Victim {
                 run(&program, point, ws, env, &variables)
             };
             // The budget, as seen from outside: one access is charged eight.
-            assert!(self.env.asked <= 2 * bound / 8 + 3 * length);
+            assert!(
+                self.env.asked <= 2 * bound / 8 + 3 * length,
+                "{} questions by {:x?}",
+                self.env.asked,
+                &object.code()[code.start as usize..code.end as usize]
+            );
             assert_eq!(outcome.log_len, self.ws.log().len());
             assert!(outcome.log_len <= usize::from(object.logmax()));
             assert!(self.ws.traces().len() <= usize::from(object.ex_logmax()));

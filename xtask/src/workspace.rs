@@ -21,7 +21,13 @@ pub const HOST: &str = "x86_64-unknown-linux-gnu";
 pub const BARE_METAL: &str = "x86_64-target";
 
 /// The packages that build for bare metal only; all others build and are tested on the host.
-const BARE_METAL_PACKAGES: [&str; 4] = ["dprobes-capi", "gkhi-capi", "bootimage", "test-support"];
+const BARE_METAL_PACKAGES: [&str; 5] = [
+    "dprobes-capi",
+    "gkhi-capi",
+    "bootimage",
+    "test-support",
+    "conformance-linux",
+];
 
 /// The checkout.
 pub struct Workspace {

@@ -4,5 +4,6 @@
 pub mod build;
 pub mod compare;
 pub mod env;
+pub mod machine;
 pub mod naive;
 pub mod random;

@@ -6,6 +6,7 @@
 //!
 //! Each test loads the module and unloads it again, so that a module that cannot be unloaded fails the test that broke it.
 
+mod conformance;
 mod counts;
 mod device;
 mod machine;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         ("values", values::TESTS),
         ("counts", counts::TESTS),
         ("maps", maps::TESTS),
+        ("conformance", conformance::TESTS),
         ("unloading", unloading::TESTS),
         ("sweep", sweep::TESTS),
     ] {

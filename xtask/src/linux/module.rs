@@ -47,6 +47,15 @@ const GKHI: Module = Module {
     exported: "gkhi_",
 };
 
+/// For tests: linux/conformance.
+const CONFORMANCE: Module = Module {
+    name: "dprobes_conformance",
+    folder: "linux/conformance",
+    package: "conformance-linux",
+    features: "",
+    exported: "conformance_",
+};
+
 /// Builds the module with the engine for a kernel and returns the file to load.
 pub fn build(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
     build_with_core(workspace, progress, kernel, &DPROBES)
@@ -55,6 +64,11 @@ pub fn build(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) ->
 /// Builds the module with the registry of hooks for a kernel and returns the file to load.
 pub fn build_gkhi(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
     build_with_core(workspace, progress, kernel, &GKHI)
+}
+
+/// Builds the module that runs the table of what each instruction does, and returns the file to load.
+pub fn build_conformance(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
+    build_with_core(workspace, progress, kernel, &CONFORMANCE)
 }
 
 fn build_with_core(

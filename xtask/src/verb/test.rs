@@ -113,7 +113,9 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
     let samples = module::build_others(workspace, progress, &kernel, "samples", &[&gkhi])?;
     let testmod = module::build_others(workspace, progress, &kernel, "testmod", &[&gkhi])?;
     let bench = module::build_others(workspace, progress, &kernel, "bench", &[&gkhi])?;
+    let conformance = module::build_conformance(workspace, progress, &kernel)?;
     let others = [
+        conformance,
         gkhi,
         samples.join("sample_queue.ko"),
         samples.join("sample_watch.ko"),
