@@ -26,7 +26,8 @@ static enum half half_of(unsigned long address)
 		return USER;
 	if ((address & PAGE_MASK) == VSYSCALL_ADDR)
 		return NEITHER;
-	return __is_canonical_address(address, boot_cpu_data.x86_virt_bits) ? KERNEL : NEITHER;
+	/* By the page tables there are: a CPU that could have five levels counts more bits than it translates with four. */
+	return __is_canonical_address(address, __VIRTUAL_MASK_SHIFT + 1) ? KERNEL : NEITHER;
 }
 NOKPROBE_SYMBOL(half_of);
 

@@ -592,6 +592,7 @@ fn what_can_be_written_is_known_and_not_paged_in() -> Outcome {
         (symbol("__start_rodata"), [1, 0]),
         (0, [1, 1]),
         (1 << 47, [1, 1]),
+        (1 << 55, [1, 1]),
         (1 << 62, [1, 1]),
         (0xffff_8000_0000_0000 - 8, [1, 1]),
         (0xffff_ffff_ff60_0000, [1, 1]),

@@ -18,6 +18,9 @@ use crate::workspace::Workspace;
 /// What the files with the tests of a guest begin with.
 const HARNESS: &str = "harness.sh";
 
+/// The line of a file with tests that has what its guest's kernel is told beside the usual.
+const APPEND: &str = "# Kernel command line: ";
+
 /// A guest whose tests run longer than this hangs.
 const GUEST_LIMIT: Duration = Duration::from_secs(300);
 
@@ -141,14 +144,15 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
             files.copy(module, &name)?;
         }
         files.copy(&requests, "bin/linux-tests")?;
+        let script = read(&folder.join(&name))?;
         let guest = Guest {
             kernel: &kernel,
             files,
-            script: &format!("{harness}\n{}\nfinish\n", read(&folder.join(&name))?),
+            script: &format!("{harness}\n{script}\nfinish\n"),
             cpus: 2,
             icount: None,
             qemu: &[],
-            append: "",
+            append: script.lines().find_map(|line| line.strip_prefix(APPEND)).unwrap_or(""),
             limit: GUEST_LIMIT,
         };
         let name = name.trim_end_matches(".sh");
