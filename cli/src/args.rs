@@ -272,7 +272,7 @@ pub struct Asm {
 #[command(after_help = format!("\
 Examples:
   dprobes check openat.rpn
-  dprobes check openat.rpn --kallsyms /boot/System.map-$(uname -r)
+  sudo dprobes check openat.rpn --kallsyms /proc/kallsyms
 
 {EXIT_CODES}"))]
 pub struct Check {

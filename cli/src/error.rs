@@ -152,6 +152,9 @@ fn list(path: &std::path::Path, error: &ListError) -> Report {
     match error {
         ListError::Malformed { line } => Report::new(format!("{path} is not a list of symbols: see line {line}"))
             .note("a line has an address, a type, a name, and [module] for a module's symbol"),
+        ListError::StandIn => Report::new(format!("{path} has no symbols: it only says where the real list is"))
+            .note("on Debian the real one is in the package linux-image-VERSION-dbg")
+            .help("for the kernel that runs, give --kallsyms /proc/kallsyms as root"),
         ListError::Empty => Report::new(format!("{path} has no symbols"))
             .help("the kernel must be built with CONFIG_KALLSYMS, or give a System.map with --kallsyms"),
         ListError::Hidden => Report::new(format!("the kernel hides the addresses in {path}"))

@@ -81,6 +81,8 @@ pub struct Symbol<'a> {
 pub enum ListError {
     /// This line, counted from 1, has another form.
     Malformed { line: usize },
+    /// What Debian has instead of a System.map: a line that says which package has the real one.
+    StandIn,
     /// It has no line at all.
     Empty,
     /// All addresses are zero: the kernel hides them from this user.
@@ -145,6 +147,9 @@ impl Kallsyms {
         };
         if u32::try_from(text.len()).is_err() {
             return Err(ListError::Malformed { line: 1 });
+        }
+        if text.contains("The real System.map is in") {
+            return Err(ListError::StandIn);
         }
         let mut owner = 0;
         for (index, line) in text.lines().enumerate() {
@@ -522,6 +527,10 @@ ffffffffc0300010 t ext4_open\t[ext4]
         assert_eq!(
             parse("ffffffff81000000 T a\nnonsense\n"),
             ListError::Malformed { line: 2 }
+        );
+        assert_eq!(
+            parse("ffffffffffffffff B The real System.map is in the linux-image-<version>-dbg package\n"),
+            ListError::StandIn
         );
         assert_eq!(parse("+ff T a\n"), ListError::Malformed { line: 1 });
         assert_eq!(parse("ff T a [\n"), ListError::Malformed { line: 1 });
