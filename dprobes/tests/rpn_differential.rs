@@ -218,6 +218,7 @@ fn tops(op: Op) -> Vec<Vec<u64>> {
 fn every_instruction_agrees_at_the_edges() {
     let (mut rng, mut ws, mut seen) = (Rng(3), Box::new(Workspace::new()), Seen::new());
     let (mut verified, mut refused) = (0, 0);
+    let full = Builder::text("push -1; dup 255; exit", 0);
     for op in Op::ALL {
         let (operands, tops) = (operands(*op), tops(*op));
         // Of many registers and words each is taken with some depths.
@@ -231,16 +232,25 @@ fn every_instruction_agrees_at_the_edges() {
                 if depth < top.len() || (all > 40 && !(number + turn).is_multiple_of(3)) {
                     continue;
                 }
-                for (mask, known) in [
-                    (0xbfff, true),
-                    (0xbfff, false),
-                    (0x9fff, true),
-                    (0x9fff, false),
-                    (0x0000, false),
+                for (mask, depths) in [
+                    (0xbfff, Depths::Known),
+                    (0xbfff, Depths::Unknown),
+                    (0xbfff, Depths::Plain),
+                    (0x9fff, Depths::Known),
+                    (0x9fff, Depths::Unknown),
+                    (0x9fff, Depths::Plain),
+                    (0x0000, Depths::Unknown),
                 ] {
-                    let builder = edge_case(*op, operand, top, mask, known);
+                    if depths == Depths::Plain {
+                        if depth > 4 {
+                            continue;
+                        }
+                        // What an earlier hit leaves behind must not be seen.
+                        agrees(&full, &mut rng, &mut ws, &mut seen, |_, _| {}, &String::new);
+                    }
+                    let builder = edge_case(*op, operand, top, depth, mask, depths);
                     let below = (depth - top.len()) as u64;
-                    let what = || format!("{op} {operand:#x} {top:x?} on {depth}, {mask:#x}, known: {known}");
+                    let what = || format!("{op} {operand:#x} {top:x?} on {depth}, {mask:#x}, {depths:?}");
                     let prepare = |_: &mut _, world: &mut rpn::naive::World| world.locals = vec![below, 0];
                     if agrees(&builder, &mut rng, &mut ws, &mut seen, prepare, &what) {
                         verified += 1;
@@ -255,31 +265,55 @@ fn every_instruction_agrees_at_the_edges() {
     println!("{verified} cases, {refused} refused");
 }
 
+/// How a case comes to its depth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depths {
+    /// The words on top are pushed last.
+    Known,
+    /// The same, and after it the verifier knows of no word on the stack.
+    Unknown,
+    /// All words are pushed, and nothing shows words that were popped: a ring of which no more is kept than is used.
+    Plain,
+}
+
 /// Code that gives the stack as many words as the first variable says and these on top, executes an instruction, and logs what then is
 /// at the top of the stack.
-fn edge_case(op: Op, operand: u64, top: &[u64], mask: u16, known: bool) -> Builder {
-    let mut code = rpn::build::assemble("push 0; push 100; trace pv; push lv, 0; restore tsp");
-    for word in top {
-        code.push(Op::Push.byte());
-        code.extend(word.to_le_bytes());
-    }
-    if !known {
-        // After this the verifier knows of no word on the stack.
-        code.extend(rpn::build::assemble("push lv, 1; log"));
-    }
-    let tail = rpn::build::assemble("log st; exit");
-    // The handler is behind the instruction; a branch goes there too.
-    code.push(Op::Sx.byte());
-    code.extend((op.size() as u32).to_le_bytes());
-    code.push(op.byte());
+fn edge_case(op: Op, operand: u64, top: &[u64], depth: usize, mask: u16, depths: Depths) -> Builder {
     let operand = if op.info().operand == Operand::Branch {
         0
     } else {
         operand
     };
+    let push = |code: &mut Vec<u8>, word: u64| {
+        code.push(Op::Push.byte());
+        code.extend(word.to_le_bytes());
+    };
+    let mut code = Vec::new();
+    if depths == Depths::Plain {
+        (top.len()..depth).for_each(|number| push(&mut code, 0x70 + number as u64));
+    } else {
+        code = rpn::build::assemble("push 0; push 100; trace pv; push lv, 0; restore tsp");
+    }
+    top.iter().for_each(|word| push(&mut code, *word));
+    if depths == Depths::Unknown {
+        code.extend(rpn::build::assemble("push lv, 1; log"));
+    }
+    let (tail, handled) = match (depths, op.info().pops, op.info().pushes) {
+        (Depths::Plain, Words::Fixed(pops), Words::Fixed(pushes)) => {
+            let left = (depth + usize::from(pushes)).saturating_sub(usize::from(pops));
+            (format!("log {left}; exit"), false)
+        }
+        (Depths::Plain, ..) => ("exit".to_owned(), false),
+        _ => ("log st; exit".to_owned(), true),
+    };
+    if handled {
+        // The handler is behind the instruction; a branch goes there too.
+        code.push(Op::Sx.byte());
+        code.extend((op.size() as u32).to_le_bytes());
+    }
+    code.push(op.byte());
     code.extend(&operand.to_le_bytes()[..op.info().operand.size()]);
-    code.extend(tail);
-    let mut builder = Builder::new(code, 2).globals(2).map(0, 0, 8).map(1, 2, 8).map(5, 4, 8);
-    builder = builder.heap(100).group(16).ex_mask(mask);
-    builder
+    code.extend(rpn::build::assemble(&tail));
+    let builder = Builder::new(code, 2).globals(2).map(0, 0, 8).map(1, 2, 8).map(5, 4, 8);
+    builder.heap(100).group(16).ex_mask(mask)
 }

@@ -73,6 +73,11 @@ impl Workspace {
 
     /// A cargo command for host tools and host tests.
     pub fn host_cargo(&self, command: &str) -> Command {
+        self.host_cargo_in(command, &self.root.join("Cargo.toml"))
+    }
+
+    /// The same, for another workspace.
+    pub fn host_cargo_in(&self, command: &str, manifest: &Path) -> Command {
         let mut cargo = match rustup_host_toolchain() {
             Some(toolchain) => {
                 let mut cargo = self.clean("cargo".into());
@@ -83,7 +88,7 @@ impl Workspace {
         };
         cargo.current_dir("/").arg(command);
         if command != "install" {
-            cargo.arg("--manifest-path").arg(self.root.join("Cargo.toml"));
+            cargo.arg("--manifest-path").arg(manifest);
         }
         if !["fmt", "deny"].contains(&command) {
             cargo.args(["--target", HOST]);
@@ -102,6 +107,13 @@ impl Workspace {
             }
         };
         cargo.current_dir(&self.root).arg(command);
+        cargo
+    }
+
+    /// A cargo command of the nightly toolchain, for what no other has; out of the checkout, whose configuration is for bare metal.
+    pub fn nightly_cargo(&self, command: &str) -> Command {
+        let mut cargo = self.clean("cargo".into());
+        cargo.env("RUSTUP_TOOLCHAIN", "nightly").current_dir("/").arg(command);
         cargo
     }
 

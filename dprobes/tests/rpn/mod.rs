@@ -7,3 +7,4 @@ pub mod env;
 pub mod machine;
 pub mod naive;
 pub mod random;
+pub mod victim;

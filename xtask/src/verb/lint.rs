@@ -28,6 +28,7 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Res
         ("rustfmt", rustfmt(workspace)),
         ("clippy, host", host_clippy(workspace)),
         ("clippy, bare metal", bare_metal_clippy(workspace)),
+        ("clippy, fuzz targets", fuzz_clippy(workspace)),
         ("rustdoc", documentation(workspace)),
         ("shellcheck", shellcheck(workspace)?),
     ];
@@ -80,6 +81,16 @@ fn bare_metal_clippy(workspace: &Workspace) -> Command {
         command.args(["--package", &package.name]);
     }
     command.args(["--", "--deny", "warnings"]);
+    command
+}
+
+/// The targets of fuzz/, without libFuzzer, which is C++.
+fn fuzz_clippy(workspace: &Workspace) -> Command {
+    let mut command = workspace.host_cargo_in("clippy", &workspace.root.join("fuzz/Cargo.toml"));
+    command
+        .args(["--no-default-features", "--target-dir"])
+        .arg(workspace.target.join("fuzz"))
+        .args(["--", "--deny", "warnings"]);
     command
 }
 

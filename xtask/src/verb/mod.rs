@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod build;
 pub mod demo;
+pub mod fuzz;
 pub mod headers;
 pub mod kernel_run;
 pub mod lint;
