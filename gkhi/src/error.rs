@@ -104,10 +104,15 @@ pub enum Error {
     },
     /// The host has no memory for counters.
     NoMemory,
-    /// The image is in the registry already.
+    /// The image, or another one with the same sections, is in a registry already.
     ImageKnown,
     /// The image is not in the registry.
     ImageUnknown,
+    /// Another registry has the hook, or, with no name, uses the same [`Shared`](crate::Shared).
+    OtherRegistry {
+        /// The hook.
+        hook: Name,
+    },
 }
 
 impl Error {
@@ -133,6 +138,7 @@ impl Error {
             Error::NoMemory => -17,
             Error::ImageKnown => -18,
             Error::ImageUnknown => -19,
+            Error::OtherRegistry { .. } => -24,
             Error::Text { error, .. } => match error {
                 CommitError::Changed { .. } => -20,
                 CommitError::Unreadable { .. } => -21,
@@ -183,6 +189,10 @@ impl fmt::Display for Error {
             Error::NoMemory => write!(f, "no memory for counters"),
             Error::ImageKnown => write!(f, "the image is known already"),
             Error::ImageUnknown => write!(f, "the image is not known"),
+            Error::OtherRegistry { hook } if hook.is_none() => {
+                write!(f, "another registry uses the same shared part: give each its own")
+            }
+            Error::OtherRegistry { hook } => write!(f, "another registry has hook {hook}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use core::cell::UnsafeCell;
 use core::ops::Deref;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crate::entry;
 use crate::hook::Hook;
@@ -65,8 +65,8 @@ pub struct Exit {
     pub(crate) watch: u64,
     /// See [`options`].
     pub(crate) options: u32,
-    /// Must be zero.
-    pub(crate) reserved: u32,
+    /// The number of the registry that has it; zero in a new record.
+    pub(crate) owner: AtomicU32,
     state: ExitState,
 }
 
@@ -127,7 +127,7 @@ impl Exit {
             data: ptr::null_mut(),
             watch: 0,
             options: 0,
-            reserved: 0,
+            owner: AtomicU32::new(0),
             state: ExitState {
                 link: [const { AtomicPtr::new(ptr::null_mut()) }; 2],
                 control: UnsafeCell::new(Control {
@@ -337,7 +337,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Exit, data) == 88);
     assert!(core::mem::offset_of!(Exit, watch) == 96);
     assert!(core::mem::offset_of!(Exit, options) == 104);
-    assert!(core::mem::offset_of!(Exit, reserved) == 108);
+    assert!(core::mem::offset_of!(Exit, owner) == 108);
     assert!(core::mem::offset_of!(Exit, state) == 112);
     assert!(core::mem::size_of::<Exit>() == 176);
 };

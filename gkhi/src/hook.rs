@@ -42,7 +42,8 @@ pub struct Hook {
     pub(crate) arguments: u32,
     /// Not zero while a pass of a generic site must call.
     pub(crate) enabled: AtomicU32,
-    pub(crate) reserved: u32,
+    /// The number of the registry that has it; zero in a new head.
+    pub(crate) owner: AtomicU32,
     pub(crate) state: HookState,
 }
 
@@ -109,7 +110,9 @@ pub(crate) struct Control {
     pub(crate) unsettled: bool,
     /// Does some site jump?
     pub(crate) jumping: bool,
-    pub(crate) spare: [u8; 4],
+    /// Do the counters stay when the hook is not known, because a pass may be on its way to them?
+    pub(crate) kept: bool,
+    pub(crate) spare: [u8; 3],
 }
 
 // SAFETY: what passes touch is atomic or constant; the control part is touched under the registry's exclusive reference only.
@@ -140,7 +143,7 @@ impl Hook {
             kind,
             arguments,
             enabled: AtomicU32::new(0),
-            reserved: 0,
+            owner: AtomicU32::new(0),
             state: HookState {
                 idle: target(),
                 gate: Gate {
@@ -164,7 +167,8 @@ impl Hook {
                     changing: false,
                     unsettled: false,
                     jumping: false,
-                    spare: [0; 4],
+                    kept: false,
+                    spare: [0; 3],
                 }),
             },
         }
@@ -248,7 +252,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Hook, kind) == 32);
     assert!(core::mem::offset_of!(Hook, arguments) == 36);
     assert!(core::mem::offset_of!(Hook, enabled) == 40);
-    assert!(core::mem::offset_of!(Hook, reserved) == 44);
+    assert!(core::mem::offset_of!(Hook, owner) == 44);
     assert!(core::mem::offset_of!(Hook, state) == 48);
     assert!(core::mem::size_of::<Hook>() == 48 + 32 + 64 + 2 * 48 + 80);
 };

@@ -130,7 +130,7 @@ pub struct Image {
     pub(crate) calls_end: *const CallSite,
     /// The next image; zero in a new record.
     pub(crate) next: AtomicPtr<Image>,
-    /// Not zero while the registry knows it.
+    /// The number of the registry that knows it, or zero.
     pub(crate) known: AtomicU32,
     pub(crate) reserved: u32,
 }

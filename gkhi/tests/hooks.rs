@@ -4,7 +4,7 @@ mod process;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use gkhi::{Error, ExitWith, Flow, Image, Name, State, Verdict, fire, hook};
+use gkhi::{Error, ExitWith, Flow, Host, Image, Name, Registry, Shared, State, Verdict, fire, hook};
 use process::registry;
 
 hook! {
@@ -522,6 +522,89 @@ fn types_of_the_same_name_are_not_the_same_prototype() {
     let packet = one::Packet(1);
     fire!(ARRIVED, &packet);
     assert_eq!(packet.0, 1);
+}
+
+#[test]
+fn what_one_registry_has_no_other_touches() {
+    static EXIT: ExitWith<()> = ONE::exit(c"t", (), |_, _| Flow::Continue);
+    static AGAIN: Image = gkhi::image!(c"again");
+    static OTHER: Shared = Shared::new();
+    let mut registry = registry(&IMAGE);
+    registry.register(&EXIT).unwrap();
+    let unknown = Err(Error::NotRegistered { exit: EXIT.name() });
+    let mut other = Registry::new(process::Process::new(), &OTHER);
+    assert_eq!(other.arm(&[&EXIT]), unknown);
+    assert_eq!(
+        other.register(&EXIT),
+        Err(Error::AlreadyRegistered { exit: EXIT.name() })
+    );
+    assert_eq!(other.arm(&[&EXIT]), unknown);
+    assert_eq!(other.deregister(&EXIT).map(|_| ()), unknown);
+    assert_eq!(other.add_image(&IMAGE), Err(Error::ImageKnown));
+    let error = other.add_image(&AGAIN).unwrap_err();
+    assert!(matches!(error, Error::OtherRegistry { .. }), "{error}");
+    assert_eq!(other.remove_image(&IMAGE), Err(Error::ImageUnknown));
+    for hook in registry.hooks() {
+        assert_eq!((other.sites(hook.hook).count(), other.exits(hook.hook).count()), (0, 0));
+    }
+    // The same sections under another name.
+    assert_eq!(registry.add_image(&AGAIN), Err(Error::ImageKnown));
+    // Two registries with one shared part.
+    static LATER: ExitWith<()> = ONE::exit(c"later", (), |_, _| Flow::Continue);
+    let mut twin = Registry::new(process::Process::new(), &process::SHARED);
+    let taken = Err(Error::OtherRegistry { hook: Name::NONE });
+    assert_eq!(twin.register(&LATER), taken);
+    registry.deregister(&EXIT).unwrap();
+    // Now it is free.
+    other.register(&EXIT).unwrap();
+    assert_eq!(
+        registry.register(&EXIT),
+        Err(Error::AlreadyRegistered { exit: EXIT.name() })
+    );
+    other.deregister(&EXIT).unwrap();
+}
+
+#[test]
+fn a_pass_that_comes_late_counts_in_memory_that_is_still_the_hooks() {
+    let mut registry = registry(&IMAGE);
+    registry.remove_image(&IMAGE).unwrap();
+    let mut taken = Vec::new();
+    for _ in 0..100 {
+        taken.push(registry.host().alloc_counters().unwrap());
+    }
+    // What a pass does that had gone past the site before it became a NOP.
+    NONE.__pass();
+    let zero = format!("{:?}", gkhi::Counters::new());
+    for &place in &taken {
+        assert_eq!(format!("{:?}", registry.host().counters(0, place).unwrap()), zero);
+    }
+    for place in taken {
+        registry.host().free_counters(place);
+    }
+    registry.add_image(&IMAGE).unwrap();
+    assert!(registry.hooks().all(|hook| hook.inside == 0));
+}
+
+#[test]
+fn a_waiting_exit_that_may_not_be_armed_keeps_no_other_from_it() {
+    static NEEDS: ExitWith<()> =
+        ONE::exit(c"needs", (), |_, _| Flow::Continue).requires(&const { [Name::new(c"nobody")] });
+    static FREE: ExitWith<()> = NONE::exit(c"free", (), |_| Flow::Continue);
+    let mut registry = registry(&IMAGE);
+    registry.remove_image(&IMAGE).unwrap();
+    for exit in [&*NEEDS, &*FREE] {
+        registry.register(exit).unwrap();
+        registry.arm(&[exit]).unwrap();
+    }
+    let added = registry.add_image(&IMAGE).unwrap();
+    let (name, error) = added.refused.unwrap();
+    assert_eq!(name, NEEDS.name());
+    assert!(matches!(error, Error::Requires { .. }), "{error}");
+    assert_eq!(registry.exit(&NEEDS).unwrap().state, State::Registered);
+    assert_eq!(registry.exit(&FREE).unwrap().state, State::Armed);
+    for exit in [&*NEEDS, &*FREE] {
+        registry.deregister(exit).unwrap();
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::hook::{ARGUMENTS_MAX, Hook};
 use crate::host::Host;
 use crate::kind;
 use crate::name::Name;
+use crate::order;
 use crate::site::{Image, Site, mode};
 use crate::text::CommitError;
 
@@ -37,6 +38,7 @@ impl<H: Host> Registry<H> {
     /// [`Error::ImageKnown`], [`Error::BadName`], [`Error::BadHook`], [`Error::NameTaken`], [`Error::NoMemory`], [`Error::Text`] when a
     /// site's jump would not reach, or a site of a hook that is armed cannot be patched: nothing is known of it then. An exit that does
     /// not fit is no error, see [`Added::refused`].
+    /// [`Error::OtherRegistry`] when a hook of the image is another registry's.
     pub fn add_image(&mut self, image: &'static Image) -> Result<Added, Error> {
         // SAFETY: it lives for ever.
         unsafe { self.add_image_raw(image) }
@@ -53,26 +55,42 @@ impl<H: Host> Registry<H> {
     pub unsafe fn add_image_raw(&mut self, image: *const Image) -> Result<Added, Error> {
         // SAFETY: the caller's promise.
         let image: &'static Image = unsafe { &*image };
-        if image.known.load(Ordering::Relaxed) != 0 {
+        self.claim()?;
+        let owner = image
+            .known
+            .compare_exchange(0, self.id, Ordering::Acquire, Ordering::Relaxed);
+        if owner.is_err() {
+            return Err(Error::ImageKnown);
+        }
+        let result = self.admit(image);
+        if result.is_err() {
+            image.known.store(0, Ordering::Release);
+            self.release_if_empty();
+        }
+        result
+    }
+
+    /// Makes an image known that has been claimed.
+    fn admit(&mut self, image: &'static Image) -> Result<Added, Error> {
+        if self.shared.images().any(|known| overlap(known, image)) {
             return Err(Error::ImageKnown);
         }
         let mut added = Added::default();
         for site in image.sites() {
             if let Err(error) = self.admit_site(site, &mut added) {
-                self.forget_sites(image);
+                self.forget_sites(image, false);
                 return Err(error);
             }
         }
         let first = self.shared.images.load(Ordering::Relaxed);
         image.next.store(first, Ordering::Relaxed);
-        image.known.store(1, Ordering::Relaxed);
         self.shared
             .images
             .store(ptr::from_ref(image).cast_mut(), Ordering::Release);
         // New sites of hooks that are armed already.
         let active = || image.sites().iter().filter(|site| is_active(site));
         if let Err((hook, error)) = self.patch_sites(active, mode::JUMP) {
-            self.forget_sites(image);
+            self.forget_sites(image, false);
             self.forget_image(image);
             return Err(Error::Text { hook, error });
         }
@@ -87,21 +105,25 @@ impl<H: Host> Registry<H> {
     /// [`Error::ImageUnknown`]; [`Error::Inside`] when called from inside an exit of a hook that would go away. [`Error::Text`] when a
     /// site cannot be made a NOP again. Then the image is known as before; exits may have been disarmed.
     pub fn remove_image(&mut self, image: &'static Image) -> Result<(), Error> {
-        // SAFETY: it lives for ever.
-        unsafe { self.remove_image_raw(image) }
+        // The code is still there, so that a pass may be on its way from the site to the counter for as long as it likes.
+        self.remove(image, true)
     }
 
     /// Forgets the sites of an image that does not live for ever.
     ///
     /// # Safety
-    /// As [`add_image_raw`](Self::add_image_raw).
+    /// As [`add_image_raw`](Self::add_image_raw). No CPU is in the image's code outside of an exit, or enters it: a pass on its way from
+    /// a site to the hook's counter is not seen. What the listing has told of the image's hooks is not used any more.
     ///
     /// # Errors
     /// As [`remove_image`](Self::remove_image).
     pub unsafe fn remove_image_raw(&mut self, image: *const Image) -> Result<(), Error> {
         // SAFETY: the caller's promise.
-        let image: &'static Image = unsafe { &*image };
-        if image.known.load(Ordering::Relaxed) == 0 || !self.shared.images().any(|known| ptr::eq(known, image)) {
+        self.remove(unsafe { &*image }, false)
+    }
+
+    fn remove(&mut self, image: &'static Image, keep: bool) -> Result<(), Error> {
+        if !self.owns(&image.known) {
             return Err(Error::ImageUnknown);
         }
         let mut leaving = HookList::EMPTY;
@@ -111,8 +133,10 @@ impl<H: Host> Registry<H> {
         let result = self.let_go(&leaving, image);
         leaving.clear();
         result?;
-        self.forget_sites(image);
+        self.forget_sites(image, keep);
         self.forget_image(image);
+        image.known.store(0, Ordering::Release);
+        self.release_if_empty();
         Ok(())
     }
 
@@ -154,9 +178,18 @@ impl<H: Host> Registry<H> {
                 error: CommitError::TooFar { address },
             });
         }
-        // SAFETY: `&mut self`.
-        if !unsafe { hook.control() }.known {
-            self.admit_hook(hook)?;
+        if !self.take(&hook.owner) {
+            return Err(Error::OtherRegistry { hook: hook.name() });
+        }
+        // SAFETY: `&mut self`, and the hook is this registry's.
+        let control = unsafe { hook.control() };
+        if !control.known {
+            if let Err(error) = self.admit_hook(hook) {
+                if control.counters == 0 {
+                    hook.owner.store(0, Ordering::Release);
+                }
+                return Err(error);
+            }
             added.hooks += 1;
         }
         // SAFETY: `&mut self`.
@@ -173,15 +206,22 @@ impl<H: Host> Registry<H> {
         if !name.is_valid() {
             return Err(Error::BadName { name });
         }
-        if hook.kind() & !kind::ALL != 0 || hook.arguments() > ARGUMENTS_MAX || hook.reserved != 0 {
+        if hook.kind() & !kind::ALL != 0 || hook.arguments() > ARGUMENTS_MAX {
             return Err(Error::BadHook { hook: name });
         }
         if self.hook(name).is_some() {
             return Err(Error::NameTaken { name });
         }
-        let counters = self.host.alloc_counters().ok_or(Error::NoMemory)?;
+        // SAFETY: `&mut self`.
+        let mut kept = unsafe { hook.control() };
+        if kept.counters == 0 {
+            kept.counters = self.host.alloc_counters().ok_or(Error::NoMemory)?;
+            kept.left_before = [0; 2];
+            kept.phase = 0;
+        }
         hook.prepare(HOOK_LEFT);
-        hook.counter.store(counters, Ordering::Relaxed);
+        let begun = kept.counters.wrapping_add(kept.phase * 8);
+        hook.counter.store(begun, Ordering::Relaxed);
         let idle = &raw const hook.state.idle;
         hook.current.store(idle.cast_mut(), Ordering::Release);
         // SAFETY: `&mut self`.
@@ -191,9 +231,9 @@ impl<H: Host> Registry<H> {
                 control.sites = ptr::null();
                 control.exits = ptr::null();
                 control.steady = idle;
-                control.counters = counters;
-                control.left_before = [0; 2];
-                control.phase = 0;
+                control.counters = kept.counters;
+                control.left_before = kept.left_before;
+                control.phase = kept.phase;
                 control.known = true;
                 control.unsettled = false;
             });
@@ -205,8 +245,9 @@ impl<H: Host> Registry<H> {
         Ok(())
     }
 
-    /// Unlinks an image's sites from their hooks, and forgets the hooks that have none then. Nobody passes those.
-    fn forget_sites(&mut self, image: &'static Image) {
+    /// Unlinks an image's sites from their hooks, and forgets the hooks that have none then. Nobody passes those, or, with `keep`, some may
+    /// have gone past the site before it became a NOP.
+    fn forget_sites(&mut self, image: &'static Image, keep: bool) {
         let mut hook = self.hooks;
         // SAFETY: known hooks stay.
         while let Some(this) = unsafe { hook.as_ref() } {
@@ -226,13 +267,13 @@ impl<H: Host> Registry<H> {
             // SAFETY: `&mut self`.
             unsafe { this.update(|control| control.sites = kept) };
             if kept.is_null() {
-                self.forget_hook(this);
+                self.forget_hook(this, keep);
             }
         }
     }
 
-    /// Takes a hook out, and lets its exits wait for another one of its name.
-    fn forget_hook(&mut self, hook: &'static Hook) {
+    /// Takes a hook out, and lets its exits wait for another one of its name. With `keep`, and ever after, its counters stay with it.
+    fn forget_hook(&mut self, hook: &'static Hook, keep: bool) {
         // SAFETY: `&mut self`.
         while let Some(exit) = unsafe { exits_of(hook) }.next() {
             // SAFETY: `&mut self`.
@@ -267,10 +308,16 @@ impl<H: Host> Registry<H> {
             hook.update(|control| {
                 control.known = false;
                 control.next = ptr::null();
-                control.counters = 0;
+                control.kept |= keep;
+                if !control.kept {
+                    control.counters = 0;
+                }
             });
         }
-        self.host.free_counters(control.counters);
+        if !(keep || control.kept) {
+            self.host.free_counters(control.counters);
+            hook.owner.store(0, Ordering::Release);
+        }
     }
 
     /// Takes an image out, and waits until no trap handler looks at it any more.
@@ -286,7 +333,6 @@ impl<H: Host> Registry<H> {
             before.next.store(next, Ordering::Release);
         }
         self.host.sync_cores();
-        image.known.store(0, Ordering::Relaxed);
     }
 
     /// Connects the exits whose hooks have come, and arms those that are to be.
@@ -320,23 +366,39 @@ impl<H: Host> Registry<H> {
                 changed.add(hook);
             }
         }
-        let hooks = changed.hooks();
-        if let Err(error) = self.check_rules(&changed).and_then(|()| self.transact(&changed)) {
-            for hook in hooks {
-                // SAFETY: `&mut self`.
-                for exit in unsafe { exits_of(hook) } {
-                    // SAFETY: `&mut self`.
-                    unsafe {
-                        if exit.control().wanted && !exit.control().armed {
-                            added.refused.get_or_insert((exit.name(), error));
-                        }
-                        exit.update(|control| control.wanted = control.armed);
-                    }
-                }
+        for hook in changed.hooks() {
+            // SAFETY: `&mut self`.
+            if let Err(error) = unsafe { order::coexist(exits_of(hook).filter(|exit| exit.control().wanted)) } {
+                leave_as_it_is(hook, error, added);
+            }
+        }
+        if let Err(error) = self.transact(&changed) {
+            for hook in changed.hooks() {
+                leave_as_it_is(hook, error, added);
             }
         }
         changed.clear();
     }
+}
+
+/// The exits that were to be armed on a hook are not.
+fn leave_as_it_is(hook: &Hook, error: Error, added: &mut Added) {
+    // SAFETY: the registry's exclusive reference is held.
+    for exit in unsafe { exits_of(hook) } {
+        // SAFETY: as above.
+        unsafe {
+            if exit.control().wanted && !exit.control().armed {
+                added.refused.get_or_insert((exit.name(), error));
+            }
+            exit.update(|control| control.wanted = control.armed);
+        }
+    }
+}
+
+/// Do the two name some record both?
+fn overlap(one: &Image, other: &Image) -> bool {
+    let (one, other) = (one.sites().as_ptr_range(), other.sites().as_ptr_range());
+    one.start < other.end && other.start < one.end
 }
 
 /// Is the record in this image's section?

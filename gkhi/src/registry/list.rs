@@ -73,16 +73,23 @@ impl<H: Host> Registry<H> {
 
     /// The sites of a hook.
     pub fn sites(&self, hook: &'static Hook) -> impl Iterator<Item = &'static Site> + '_ {
-        // SAFETY: `&self`; known sites stay until their image is removed.
-        let first = unsafe { hook.control().sites.as_ref() };
+        let first = if self.owns(&hook.owner) {
+            // SAFETY: `&self`; known sites stay until their image is removed.
+            unsafe { hook.control().sites.as_ref() }
+        } else {
+            None
+        };
         // SAFETY: as above.
         core::iter::successors(first, |site| unsafe { site.next().as_ref() })
     }
 
     /// The exits of a hook in the order in which they are called.
     pub fn exits(&self, hook: &'static Hook) -> impl Iterator<Item = ExitInfo> + '_ {
-        // SAFETY: `&self`.
-        unsafe { exits_of(hook) }
+        self.owns(&hook.owner)
+            // SAFETY: `&self`, and the hook is this registry's.
+            .then(|| unsafe { exits_of(hook) })
+            .into_iter()
+            .flatten()
             .enumerate()
             .map(|(index, exit)| self.describe(exit, index + 1))
     }

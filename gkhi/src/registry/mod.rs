@@ -16,6 +16,7 @@ pub use list::{ExitInfo, HookInfo};
 pub use shared::Shared;
 
 use core::ptr;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::counters;
 use crate::error::Error;
@@ -35,6 +36,10 @@ pub struct Registry<H: Host> {
     waiting: *const Exit,
     /// How many registrations there were.
     registered: u64,
+    /// Its number, which marks what it has; 0 before it has anything.
+    ///
+    /// A record's control part is guarded by the exclusive reference to a registry: so that it must be one registry's.
+    id: u32,
 }
 
 // SAFETY: the records it points to are `Sync` and have no affinity to a thread; their control parts go with the registry.
@@ -43,7 +48,7 @@ unsafe impl<H: Host + Send> Send for Registry<H> {}
 unsafe impl<H: Host + Sync> Sync for Registry<H> {}
 
 impl<H: Host> Registry<H> {
-    /// An empty registry. `shared` is its own.
+    /// An empty registry. `shared` is its own, as long as it knows an image or an exit.
     pub const fn new(host: H, shared: &'static Shared) -> Self {
         Registry {
             host,
@@ -51,6 +56,7 @@ impl<H: Host> Registry<H> {
             hooks: ptr::null(),
             waiting: ptr::null(),
             registered: 0,
+            id: 0,
         }
     }
 
@@ -89,10 +95,40 @@ impl<H: Host> Registry<H> {
         control.calls_before.wrapping_add(counted)
     }
 
+    /// Takes a number, and the shared part.
+    fn claim(&mut self) -> Result<(), Error> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let taken = Err(Error::OtherRegistry { hook: Name::NONE });
+        if self.id == 0 {
+            match NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |id| id.checked_add(1)) {
+                Ok(id) => self.id = id,
+                Err(_) => return taken,
+            }
+        }
+        if self.take(&self.shared.owner) { Ok(()) } else { taken }
+    }
+
+    /// Lets another registry have the shared part when nothing is known any more.
+    fn release_if_empty(&self) {
+        if self.hooks.is_null() && self.waiting.is_null() && self.shared.images().next().is_none() {
+            self.shared.owner.store(0, Ordering::Release);
+        }
+    }
+
+    /// Marks what belongs to nobody as this registry's; is it then this one's?
+    fn take(&self, owner: &AtomicU32) -> bool {
+        let before = owner.compare_exchange(0, self.id, Ordering::Acquire, Ordering::Acquire);
+        before.map_or_else(|owner| owner == self.id, |_| true)
+    }
+
+    /// Is what is marked so this registry's?
+    fn owns(&self, owner: &AtomicU32) -> bool {
+        self.id != 0 && owner.load(Ordering::Acquire) == self.id
+    }
+
     /// Is this very record registered here?
     fn check_registered(&self, exit: &Exit) -> Result<(), Error> {
-        // SAFETY: `&self`: nobody holds the exclusive reference.
-        if unsafe { exit.control() }.registered {
+        if self.owns(&exit.owner) {
             Ok(())
         } else {
             Err(Error::NotRegistered { exit: exit.name })

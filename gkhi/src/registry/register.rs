@@ -1,6 +1,7 @@
 //! Registering and deregistering exits.
 
 use core::ptr;
+use core::sync::atomic::Ordering;
 
 use super::{Registry, exits_from, exits_of};
 use crate::counters;
@@ -15,7 +16,7 @@ impl<H: Host> Registry<H> {
     /// Registers an exit on the hook that it names, or to wait for it. It is not called before it is armed.
     ///
     /// # Errors
-    /// [`Error::AlreadyRegistered`], [`Error::BadName`], [`Error::BadOptions`], [`Error::NameTaken`], [`Error::NoFunction`]; against
+    /// [`Error::AlreadyRegistered`], here or in another registry; [`Error::OtherRegistry`], [`Error::BadName`], [`Error::BadOptions`], [`Error::NameTaken`], [`Error::NoFunction`]; against
     /// the hook, if it is there: [`Error::HookTaken`], [`Error::WrongPrototype`]; against the exits on it, or waiting for it:
     /// [`Error::FirstTaken`], [`Error::LastTaken`]; [`Error::NoMemory`].
     pub fn register(&mut self, exit: &'static Exit) -> Result<(), Error> {
@@ -34,15 +35,29 @@ impl<H: Host> Registry<H> {
     pub unsafe fn register_raw(&mut self, exit: *const Exit) -> Result<(), Error> {
         // SAFETY: the caller's promise.
         let exit: &'static Exit = unsafe { &*exit };
-        if self.check_registered(exit).is_ok() {
+        self.claim()?;
+        let owner = exit
+            .owner
+            .compare_exchange(0, self.id, Ordering::Acquire, Ordering::Relaxed);
+        if owner.is_err() {
             return Err(Error::AlreadyRegistered { exit: exit.name });
         }
+        let result = self.place(exit);
+        if result.is_err() {
+            exit.owner.store(0, Ordering::Release);
+            self.release_if_empty();
+        }
+        result
+    }
+
+    /// Checks an exit that has been claimed, and puts it where it belongs.
+    fn place(&mut self, exit: &'static Exit) -> Result<(), Error> {
         for name in [exit.name, exit.hook] {
             if !name.is_valid() {
                 return Err(Error::BadName { name });
             }
         }
-        if exit.target.call.load(core::sync::atomic::Ordering::Relaxed).is_null() {
+        if exit.target.call.load(Ordering::Relaxed).is_null() {
             return Err(Error::NoFunction { exit: exit.name });
         }
         self.registered += 1;
@@ -101,7 +116,10 @@ impl<H: Host> Registry<H> {
         }
         // SAFETY: `&mut self`.
         unsafe { exit.update(|control| control.registered = false) };
-        Ok(self.calls(exit))
+        let calls = self.calls(exit);
+        exit.owner.store(0, Ordering::Release);
+        self.release_if_empty();
+        Ok(calls)
     }
 
     /// Puts an exit on a hook, in its place.

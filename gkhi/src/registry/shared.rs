@@ -2,7 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::site::{Image, NOP, mode};
 use crate::text::Write;
@@ -13,6 +13,8 @@ const BATCH: usize = 256;
 /// The part of a registry that other CPUs look at without its lock. A static variable, one for each registry.
 #[derive(Debug)]
 pub struct Shared {
+    /// The number of the registry that uses it, or zero while that one knows nothing.
+    pub(crate) owner: AtomicU32,
     /// The number of the last transaction that has taken effect.
     pub(crate) live: AtomicU64,
     /// Images whose sites are known.
@@ -31,6 +33,7 @@ impl Shared {
     #[must_use]
     pub const fn new() -> Self {
         Shared {
+            owner: AtomicU32::new(0),
             live: AtomicU64::new(0),
             images: AtomicPtr::new(ptr::null_mut()),
             patched: AtomicUsize::new(0),

@@ -45,7 +45,7 @@ extern "C" fn on_trap(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_voi
 }
 
 impl Process {
-    fn new() -> Self {
+    pub fn new() -> Self {
         membarrier(REGISTER);
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
