@@ -1,7 +1,7 @@
 //! The way into the kernel: from the boot loader to the program's main function.
 
 use crate::percpu::STACKS;
-use crate::{apic, cpu, heap, info, memory, percpu, segments, serial, smp, trap};
+use crate::{apic, cpu, heap, hooks, info, memory, percpu, segments, serial, smp, trap};
 
 core::arch::global_asm!(
     ".set bsp_stack_top, {stacks} + {top}",
@@ -31,5 +31,6 @@ extern "C" fn bsp_main(start_info: u32) -> ! {
     apic::init();
     smp::start();
     x86_64::instructions::interrupts::enable();
+    hooks::init();
     bootimage_main()
 }

@@ -40,6 +40,9 @@
 //! - [`smp`]: [`smp::cpu_count`], [`smp::run_on_all`], [`smp::run_on`] (ordinary context), [`smp::call_on`], [`smp::call_on_all`] (interrupt
 //!   context), [`smp::sync_cores`], [`smp::quiesce`]. [`cpu_id`] is the current CPU.
 //! - [`apic`]: [`apic::send_interrupt`], [`apic::send_nmi`], [`apic::start_timer`], [`apic::stop_timer`].
+//! - [`hooks`]: the kernel's GKHI hooks, and their registry: [`hooks::BREAKPOINT`], [`hooks::DEBUG`], [`hooks::PAGE_FAULT`],
+//!   [`hooks::FAULT`], [`hooks::MODULE_COMING`], [`hooks::MODULE_GOING`], [`hooks::EXEC`].
+//! - [`module`]: bringing in and taking out the crate `loadable`, if it is linked: [`module::load`], [`module::get`], [`module::unload`].
 //! - [`ring3`]: [`ring3::run`], code with user rights on pages mapped with [`memory::Rights::USER`].
 //! - [`clock`]: the time-stamp counter and nanoseconds.
 //! - [`symbols`]: [`symbols::function_at`], [`symbols::function_named`], from the kernel's own ELF file, which the runner passes as a boot module.
@@ -62,8 +65,10 @@ pub mod exit;
 pub mod fault;
 pub mod harness;
 pub mod heap;
+pub mod hooks;
 pub mod info;
 pub mod memory;
+pub mod module;
 pub mod ring3;
 pub mod segments;
 pub mod serial;

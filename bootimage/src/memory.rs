@@ -3,6 +3,7 @@
 //! | addresses | what | rights |
 //! |---|---|---|
 //! | [`KERNEL_BASE`] + physical | the image: text, read-only data, data | RX, R, RW |
+//! | [`module::BASE`](crate::module::BASE) | the module, while it is loaded: text, data | RX, RW |
 //! | [`EXEC_BASE`], 1 GiB | memory from [`alloc_exec`], within 2 GiB of the text | RX |
 //! | [`DIRECT_MAP`] + physical, first 4 GiB | all of memory, and devices | RW, no-execute |
 //!
@@ -195,7 +196,7 @@ fn pages(at: u64, len: usize) -> Result<impl Iterator<Item = Page>, MapError> {
 
 /// Builds the kernel's address space and goes over to it; returns the RAM for the heap, as direct-map addresses.
 pub(crate) fn init() -> Range<u64> {
-    let image_end = symbol_range!(__text_start, __data_end).end - KERNEL_BASE;
+    let image_end = crate::module::linked_image().end;
     let module = boot_info().module.clone().unwrap_or(0..0);
     let ram = boot_info()
         .ram()
@@ -312,6 +313,27 @@ pub fn map(at: u64, len: usize, rights: Rights) -> Result<(), MapError> {
     let mut space = SPACE.lock();
     for page in pages(at, len)? {
         space.map(page, None, rights)?;
+    }
+    Ok(())
+}
+
+/// Takes physically contiguous pages, for good. `len` is rounded up to pages. Returns the physical address.
+pub(crate) fn alloc_frames(len: usize) -> Result<u64, MapError> {
+    let frames = &mut SPACE.lock().frames;
+    let first = frames.0.start;
+    frames.0.start = first
+        .checked_add((len as u64).next_multiple_of(PAGE))
+        .filter(|&end| end <= frames.0.end)
+        .ok_or(MapError::OutOfFrames)?;
+    Ok(first)
+}
+
+/// Maps the physical pages from `physical` on, which [`alloc_frames`] has returned, at `at`.
+pub(crate) fn map_frames(at: u64, physical: u64, len: usize, rights: Rights) -> Result<(), MapError> {
+    let mut space = SPACE.lock();
+    for (n, page) in pages(at, len)?.enumerate() {
+        let frame = PhysFrame::containing_address(PhysAddr::new(physical + n as u64 * PAGE));
+        space.map(page, Some(frame), rights)?;
     }
     Ok(())
 }

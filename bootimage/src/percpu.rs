@@ -84,7 +84,10 @@ pub(crate) static STACKS: StackMemory = StackMemory(UnsafeCell::new(
 ));
 
 /// What belongs to one CPU. Everything in it is atomic or written once, so that a shared reference is enough, in a trap as well.
-#[repr(C)]
+///
+/// The areas are a page apart each. Memory that is allocated later for each CPU ([`Chunk`]) has the same distances, so that what one CPU
+/// finds at an offset from its area every other one finds at the same offset from its own.
+#[repr(C, align(4096))]
 pub(crate) struct PerCpu {
     /// Index of this CPU, at offset 0: `gs:[0]`.
     id: u32,
@@ -130,6 +133,34 @@ pub(crate) fn current() -> &'static PerCpu {
 
 pub(crate) fn cpu(id: usize) -> &'static PerCpu {
     &CPUS[id]
+}
+
+/// A page of memory for each CPU, as far from its area as every other CPU's from its own.
+#[repr(C, align(4096))]
+pub(crate) struct Chunk([[u8; size_of::<PerCpu>()]; MAX_CPUS]);
+
+impl Chunk {
+    /// Bytes for each CPU.
+    pub(crate) const UNIT: usize = size_of::<PerCpu>();
+
+    /// From each CPU's area, where GS base points, to its unit of the chunk at `chunk`.
+    pub(crate) fn offset(chunk: *mut Self) -> usize {
+        chunk.expose_provenance().wrapping_sub((&raw const CPUS).addr())
+    }
+
+    /// Where a CPU's copy of what is at `offset` is.
+    pub(crate) fn address(cpu: usize, offset: usize) -> usize {
+        (&raw const CPUS)
+            .addr()
+            .wrapping_add(cpu * Self::UNIT)
+            .wrapping_add(offset)
+    }
+}
+
+/// The main stack of the current CPU.
+pub(crate) fn main_stack() -> core::ops::Range<usize> {
+    let top = STACKS.of(cpu_id()).main_top().as_u64() as usize;
+    top - MAIN_STACK_SIZE..top
 }
 
 /// Makes this CPU number `id`: points GS base at its area. The first thing a CPU does in Rust.

@@ -5,9 +5,9 @@ use core::sync::atomic::Ordering;
 
 use x86_64::VirtAddr;
 
-use crate::percpu;
 use crate::segments::{KERNEL_CS, KERNEL_DS, USER_CS, USER_DS, ring0_stack_slot};
 use crate::trap::{FIRST_OWN_VECTOR, TrapFrame};
+use crate::{hooks, percpu};
 
 /// Code in ring 3 executes `int` with this vector to end; RAX is then what [`run`] returns.
 pub const LEAVE_VECTOR: u8 = FIRST_OWN_VECTOR + 2;
@@ -27,10 +27,13 @@ unsafe extern "C" {
 /// Runs the code at `entry` in ring 3 with interrupts enabled, its stack pointer at `stack` and `argument` in RDI, until it executes
 /// `int 0xf2` or a trap handler calls [`leave`]. Returns RAX, or what [`leave`] was given. Not to be called in a trap.
 ///
+/// Passes [`hooks::EXEC`], whose exits may change where the program starts and with which argument, or answer in its place.
+///
 /// # Safety
 ///
 /// The code must be able to do no more than ring 3 may; user pages must not alias memory that Rust code uses.
-pub unsafe fn run(entry: u64, stack: u64, argument: u64) -> u64 {
+pub unsafe fn run(mut entry: u64, stack: u64, mut argument: u64) -> u64 {
+    gkhi::fire!(return hooks::EXEC, ref entry, stack, ref argument);
     // SAFETY: the slot is this CPU's; a trap from ring 3 starts below what `ring3_enter` saves on the present stack.
     unsafe { ring3_enter(entry, stack, argument, ring0_stack_slot()) }
 }

@@ -11,8 +11,9 @@ use spin::Once;
 
 use crate::info::boot_info;
 use crate::memory::{boot_bytes, text};
+use crate::module;
 
-/// A function of this kernel.
+/// A function of this kernel, or of its module, which is there only while it is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
     /// Its symbol, mangled as the compiler left it.
@@ -39,7 +40,10 @@ pub fn functions() -> &'static [Function] {
 
 fn function(symbol: &ElfSymbol64<'static, '_>) -> Option<Function> {
     let code = symbol.address()..symbol.address() + symbol.size();
-    if symbol.kind() != SymbolKind::Text || code.is_empty() || !text().contains(&code.start) {
+    if symbol.kind() != SymbolKind::Text
+        || code.is_empty()
+        || !(text().contains(&code.start) || module::text().contains(&code.start))
+    {
         return None;
     }
     Some(Function {

@@ -10,7 +10,7 @@ use x86_64::{PrivilegeLevel, VirtAddr};
 
 use crate::segments::{IST_DOUBLE_FAULT, IST_MACHINE_CHECK, KERNEL_CS};
 use crate::sync::IrqMutex;
-use crate::{apic, fault, harness, percpu, println, ring3, smp, symbols};
+use crate::{apic, fault, harness, hooks, percpu, println, ring3, smp, symbols};
 
 core::arch::global_asm!(include_str!("asm/trap.s"), options(att_syntax));
 
@@ -81,7 +81,7 @@ pub enum Action {
     Pass,
 }
 
-/// Handles one vector, with interrupts masked, on the stack of the interrupted code. The runtime acknowledges interrupts at the local APIC.
+/// Handles one vector, with interrupts masked, on the stack of the interrupted code, after the exits of the [`hooks`] in the path. The runtime acknowledges interrupts at the local APIC.
 pub type Handler = fn(vector: u8, frame: &mut TrapFrame) -> Action;
 
 static HANDLERS: [AtomicPtr<()>; 256] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 256];
@@ -153,10 +153,12 @@ extern "C" fn trap_dispatch(vector: u32, frame: &mut TrapFrame) {
     if from_user {
         cpu.user_frame.store(frame, Ordering::Relaxed);
     }
-    let action = match as_handler(HANDLERS[usize::from(vector)].load(Ordering::Acquire)) {
-        Some(handler) => handler(vector, frame),
-        None => Action::Pass,
-    };
+    let mut action = hooks::offer(vector, frame);
+    if action == Action::Pass
+        && let Some(handler) = as_handler(HANDLERS[usize::from(vector)].load(Ordering::Acquire))
+    {
+        action = handler(vector, frame);
+    }
     if action == Action::Pass && !built_in(vector, frame, depth) {
         fatal(vector, frame);
     }

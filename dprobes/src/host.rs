@@ -203,8 +203,8 @@ pub trait Host: Sync + 'static {
     /// address in `frame.rip`, then return addresses. `None` when the host has no unwinder: the engine follows frame pointers then.
     fn kernel_stack(&self, frame: &TrapFrame, addresses: &mut [u64]) -> Option<usize>;
 
-    /// Triggers an exit facility: the program of a hit on code with the registers `frame` has asked for it, and its record
-    /// has been written. False when there is no such facility.
+    /// Triggers an exit facility of the host's own: the program of a hit on code with the registers `frame` has asked for it, its record
+    /// has been written, and no exit on [`EXIT_TO`](crate::trap::EXIT_TO) is this facility. False when there is no such facility.
     fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame) -> bool;
 
     /// Asks that [`Engine::reap`](crate::probe::Engine::reap) be called soon from a context that may sleep.

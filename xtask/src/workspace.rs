@@ -21,11 +21,12 @@ pub const HOST: &str = "x86_64-unknown-linux-gnu";
 pub const BARE_METAL: &str = "x86_64-target";
 
 /// The packages that build for bare metal only; all others build and are tested on the host.
-const BARE_METAL_PACKAGES: [&str; 5] = [
+const BARE_METAL_PACKAGES: [&str; 6] = [
     "dprobes-capi",
     "gkhi-capi",
     "bootimage",
     "test-support",
+    "loadable",
     "conformance-linux",
 ];
 
@@ -147,7 +148,7 @@ fn chooses_a_toolchain(name: &str) -> bool {
         "CARGO_ENCODED_RUSTFLAGS",
         "CARGO_BUILD_TARGET",
     ];
-    const PREFIXES: [&str; 5] = [
+    const PREFIXES: [&str; 6] = [
         "CARGO_PKG_",
         "CARGO_MANIFEST_",
         "CARGO_BIN_",

@@ -9,6 +9,9 @@ trap_stubs:
 .set vector, 0
 .rept 256
     .balign 16
+    .if vector == 3
+    jmp breakpoint_stub
+    .else
     # Vectors that push an error code (SDM volume 3, table 7-1; AMD: 29, 30).
     .if !((vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21) || (vector == 29) || (vector == 30))
     push $0
@@ -16,8 +19,26 @@ trap_stubs:
     push %rdi
     mov $vector, %edi
     jmp trap_common
+    .endif
     .set vector, vector + 1
 .endr
+
+# #BP. An exit may emulate a call or a push, which writes just below the interrupted stack pointer: where the CPU has put what it
+# returns with. For ring 0, which stays on that stack, work on a copy further down. The stack pointer moves with each push, the distance
+# stays.
+.balign 16
+breakpoint_stub:
+    testb $3, 8(%rsp)
+    jnz 1f
+    pushq 32(%rsp)
+    pushq 32(%rsp)
+    pushq 32(%rsp)
+    pushq 32(%rsp)
+    pushq 32(%rsp)
+1:  push $0
+    push %rdi
+    mov $3, %edi
+    jmp trap_common
 
 .balign 16
 trap_common:

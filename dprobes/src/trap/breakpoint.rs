@@ -3,6 +3,7 @@
 use super::Verdict;
 use super::emulated::Emulated;
 use super::environment::Environment;
+use super::facility;
 use crate::frame::{RFLAGS_TF, TrapFrame};
 use crate::host::{ExitTo, Host};
 use crate::probe::{Cpu, Engine, Hit, Loaded, Probe, Resumption, Site, Turn, count};
@@ -125,7 +126,7 @@ impl<H: Host> Engine<H> {
                 minor: probe.minor,
                 address,
             };
-            if !self.host().exit_to(&exit, frame) {
+            if !facility::trigger(self.host(), &exit, frame) {
                 count(&probe.counts.unavailable);
             }
         }

@@ -8,12 +8,15 @@ mod breakpoint;
 mod emulated;
 pub mod entry;
 mod environment;
+mod facility;
 mod fault;
 pub mod idt;
 mod registers;
 mod stack;
 mod step;
 mod system;
+
+pub use facility::EXIT_TO;
 
 pub use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
 

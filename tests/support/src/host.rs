@@ -4,7 +4,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bootimage::memory::{self, ExecMemory};
-use bootimage::{clock, fault, ring3, smp, symbols};
+use bootimage::{clock, fault, module, ring3, smp, symbols};
 use dprobes::host::{BadAddress, ExitTo, Function, Host, Patch, Prohibited, Task, TrapFrame, WriteTextError};
 
 /// Functions whose names begin with this may be probed. All others are what a trap may run, or might be.
@@ -139,7 +139,8 @@ impl Host for Kernel {
     }
 
     fn probeable(&self, address: u64) -> Result<Function, Prohibited> {
-        if !memory::text().contains(&address) {
+        let in_module = module::text().contains(&address) && module::get().is_some();
+        if !in_module && !memory::text().contains(&address) {
             return Err(Prohibited::NotText);
         }
         let function = symbols::function_at(address).ok_or(Prohibited::NoFunction)?;
@@ -152,8 +153,8 @@ impl Host for Kernel {
         })
     }
 
-    fn module_base(&self, _: &[u8]) -> Option<u64> {
-        None
+    fn module_base(&self, name: &[u8]) -> Option<u64> {
+        (name == b"loadable" && module::get().is_some()).then_some(module::BASE)
     }
 
     fn write_text(&self, patches: &[Patch]) -> Result<(), WriteTextError> {

@@ -19,7 +19,9 @@ use dprobes::trap::idt::{Gate, PatchedGate};
 use dprobes::wire::ProbeStatus;
 use spin::Once;
 
+pub mod attach;
 mod host;
+pub mod passes;
 
 pub use host::{FACILITY, Kernel, TARGET};
 
@@ -53,6 +55,15 @@ pub fn engine_for(vectors: &[u8]) -> &'static Engine<Kernel> {
             // It stays patched as long as this kernel runs.
             let _ = patch_gate(*vector);
         }
+        engine
+    })
+}
+
+/// The engine, attached through the kernel's hooks: no gate is patched. Made by the first call.
+pub fn engine_by_hooks() -> &'static Engine<Kernel> {
+    ENGINE.call_once(|| {
+        let engine = Engine::new(Kernel::new()).expect("memory for the engine");
+        attach::attach().expect("hooks to attach to");
         engine
     })
 }
