@@ -148,7 +148,7 @@ fn chooses_a_toolchain(name: &str) -> bool {
         "CARGO_ENCODED_RUSTFLAGS",
         "CARGO_BUILD_TARGET",
     ];
-    const PREFIXES: [&str; 6] = [
+    const PREFIXES: [&str; 5] = [
         "CARGO_PKG_",
         "CARGO_MANIFEST_",
         "CARGO_BIN_",
