@@ -144,6 +144,7 @@ impl Error {
                 CommitError::Unreadable { .. } => -21,
                 CommitError::Unwritable { .. } => -22,
                 CommitError::TooFar { .. } => -23,
+                CommitError::Stuck { .. } => -25,
             },
         }
     }
@@ -214,6 +215,10 @@ impl fmt::Display for CommitError {
             }
             CommitError::Unreadable { address } => write!(f, "no text at {address:#x}"),
             CommitError::Unwritable { address } => write!(f, "text at {address:#x} cannot be written"),
+            CommitError::Stuck { address } => write!(
+                f,
+                "text at {address:#x} could be written no more, and is as it was, a jump or a breakpoint: all of them do nothing; the next change tries again"
+            ),
             CommitError::TooFar { address } => write!(f, "a jump at {address:#x} does not reach its out-of-line code"),
         }
     }

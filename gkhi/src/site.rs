@@ -37,11 +37,26 @@ pub(crate) mod mode {
     pub(crate) const JUMP: u32 = 1;
     /// Being patched: either, or `int3`.
     pub(crate) const CHANGING: u32 = 2;
+    /// Any of the three, since neither the change nor its undoing could be written. Its exits are not called.
+    pub(crate) const STUCK: u32 = 3;
 }
 
 impl Site {
     fn at(place: *const impl Sized, offset: i64) -> usize {
         (place as usize).wrapping_add(offset as usize)
+    }
+
+    /// A record for a test: the text is `code` bytes behind it.
+    #[cfg(test)]
+    pub(crate) const fn before_text(code: i32) -> Self {
+        Site {
+            code,
+            target: 0,
+            hook: 0,
+            next: AtomicPtr::new(ptr::null_mut()),
+            mode: AtomicU32::new(mode::NOP),
+            reserved: 0,
+        }
     }
 
     /// Where it is in the text; `None` for a generic site.

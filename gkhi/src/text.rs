@@ -169,6 +169,12 @@ pub enum CommitError {
         /// Where the place begins.
         address: usize,
     },
+    /// The host could not write at `address`, and then not undo what was written before: each place is as it was, or as it was to become,
+    /// or begins with a breakpoint. [`restore`] tries again.
+    Stuck {
+        /// Where the place begins.
+        address: usize,
+    },
     /// A jump from `address` to its out-of-line code does not reach.
     TooFar {
         /// Where the place begins.
@@ -184,6 +190,7 @@ impl CommitError {
             CommitError::Changed { address, .. }
             | CommitError::Unreadable { address }
             | CommitError::Unwritable { address }
+            | CommitError::Stuck { address }
             | CommitError::TooFar { address } => address,
         }
     }
@@ -264,7 +271,7 @@ enum Way {
 /// While it runs, a CPU that executes a place of more than one byte may take #BP there.
 ///
 /// # Errors
-/// Why nothing was changed.
+/// Why nothing was changed, or [`CommitError::Stuck`].
 pub fn commit<T: Text + ?Sized, C: Changes + ?Sized>(
     text: &T,
     changes: &C,
@@ -295,8 +302,8 @@ pub fn commit<T: Text + ?Sized, C: Changes + ?Sized>(
     };
     for step in steps {
         if let Err((error, done)) = write(text, changes, room, *step, Way::There, usize::MAX) {
-            undo(text, changes, room, *step, done);
-            return Err(error);
+            let undone = undo(text, changes, room, *step, done);
+            return Err(undone.map_or_else(stuck, |()| error));
         }
         text.sync_cores();
     }
@@ -331,7 +338,15 @@ fn write<T: Text + ?Sized, C: Changes + ?Sized>(
             Ok(())
         })
         .and_then(|()| writer.flush());
-    result.map_err(|error| (error, places_of(changes, part, writer.done)))
+    result.map_err(|error| {
+        let error = match error {
+            CommitError::Unwritable { address } if matches!(part, Part::Tail) => CommitError::Unwritable {
+                address: address.wrapping_sub(1),
+            },
+            error => error,
+        };
+        (error, places_of(changes, part, writer.done))
+    })
 }
 
 /// How many places are done when `writes` writes of a part are: some places have nothing to write.
@@ -351,9 +366,15 @@ fn places_of<C: Changes + ?Sized>(changes: &C, part: Part, writes: usize) -> usi
     places
 }
 
-/// Puts the old bytes back after `step` has failed with `done` places written. What was just written can be written again; if the
-/// host says otherwise there is nothing better to do than to go on.
-fn undo<T: Text + ?Sized, C: Changes + ?Sized>(text: &T, changes: &C, room: &mut [Write], step: Part, done: usize) {
+/// Puts the old bytes back after `step` has failed with `done` places written. What was just written can be written again; if the host
+/// says otherwise, it ends there, since to go on would put half of an instruction where a breakpoint stands.
+fn undo<T: Text + ?Sized, C: Changes + ?Sized>(
+    text: &T,
+    changes: &C,
+    room: &mut [Write],
+    step: Part,
+    done: usize,
+) -> Result<(), (CommitError, usize)> {
     let all = usize::MAX;
     let (trapped, tails) = match step {
         Part::Trap => (0, 0),
@@ -362,16 +383,35 @@ fn undo<T: Text + ?Sized, C: Changes + ?Sized>(text: &T, changes: &C, room: &mut
         Part::First | Part::Byte => (done, all),
     };
     if trapped > 0 {
-        let _ = write(text, changes, room, Part::Trap, Way::There, trapped);
+        write(text, changes, room, Part::Trap, Way::There, trapped)?;
         text.sync_cores();
     }
     if tails > 0 {
-        let _ = write(text, changes, room, Part::Tail, Way::Back, tails);
+        write(text, changes, room, Part::Tail, Way::Back, tails)?;
         text.sync_cores();
     }
     let firsts = if matches!(step, Part::Trap) { done } else { all };
-    let _ = write(text, changes, room, Part::Byte, Way::Back, firsts);
+    write(text, changes, room, Part::Byte, Way::Back, firsts)?;
     text.sync_cores();
+    Ok(())
+}
+
+/// Puts the old bytes back after a transaction has failed with [`CommitError::Stuck`], whatever it has left.
+///
+/// # Errors
+/// [`CommitError::Stuck`] again.
+pub fn restore<T: Text + ?Sized, C: Changes + ?Sized>(
+    text: &T,
+    changes: &C,
+    room: &mut [Write],
+) -> Result<(), CommitError> {
+    undo(text, changes, room, Part::First, usize::MAX).map_err(stuck)
+}
+
+fn stuck((error, _): (CommitError, usize)) -> CommitError {
+    CommitError::Stuck {
+        address: error.address(),
+    }
 }
 
 #[cfg(test)]

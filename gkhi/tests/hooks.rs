@@ -342,6 +342,63 @@ fn a_set_that_cannot_be_patched_is_not_armed_at_all() {
 }
 
 #[test]
+fn sites_that_can_be_written_no_more_call_nothing_until_they_can() {
+    static ON_ONE: ExitWith<()> = ONE::exit(c"t", (), |_, _| Flow::Continue);
+    static ON_NONE: ExitWith<()> = NONE::exit(c"t", (), |_| Flow::Continue);
+    let mut registry = registry(&IMAGE);
+    let set = [&*ON_ONE, &*ON_NONE];
+    for exit in set {
+        registry.register(exit).unwrap();
+    }
+    let fail = |registry: &Registry<process::Process>, after| {
+        registry.host().fail_for_good.store(after != usize::MAX, Relaxed);
+        registry.host().fail_after.store(after, Relaxed);
+    };
+    let mut calls = 0;
+    for arming in [true, false] {
+        for good in 1..6 {
+            if !arming {
+                registry.arm(&set).unwrap();
+            }
+            fail(&registry, good);
+            if arming {
+                let error = registry.arm(&set).unwrap_err();
+                let Error::Text {
+                    hook,
+                    error: gkhi::text::CommitError::Stuck { .. },
+                } = error
+                else {
+                    panic!("{error}");
+                };
+                assert!([ONE.name(), NONE.name()].contains(&hook), "{error}");
+                // Again it cannot be written.
+                let error = registry.arm(&set).unwrap_err();
+                assert_eq!(error.code(), -25);
+            } else {
+                registry.disarm(&set).unwrap();
+            }
+            // Through breakpoints, some of them, which stay.
+            pass_one(1);
+            pass_none();
+            assert_eq!(registry.exit(&ON_ONE).unwrap().calls, calls);
+            assert_eq!(registry.exit(&ON_NONE).unwrap().calls, calls);
+            fail(&registry, usize::MAX);
+            registry.arm(&set).unwrap();
+            pass_one(1);
+            pass_none();
+            calls += 1;
+            assert_eq!(registry.exit(&ON_ONE).unwrap().calls, calls);
+            assert_eq!(registry.exit(&ON_NONE).unwrap().calls, calls);
+            registry.disarm(&set).unwrap();
+            assert!(registry.hooks().all(|hook| hook.jumping == 0));
+        }
+    }
+    for exit in set {
+        registry.deregister(exit).unwrap();
+    }
+}
+
+#[test]
 fn a_site_that_somebody_else_has_patched_is_named() {
     static EXIT: ExitWith<()> = NONE::exit(c"t", (), |_| Flow::Continue);
     let mut registry = registry(&IMAGE);

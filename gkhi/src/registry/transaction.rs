@@ -142,6 +142,7 @@ impl<H: Host> Registry<H> {
         I: Iterator<Item = &'s Site>,
     {
         let from = if to == mode::JUMP { mode::NOP } else { mode::JUMP };
+        self.free_stuck(&sites)?;
         let mut count = 0;
         for site in sites().filter(|site| site.address().is_some() && site.mode() == from) {
             site.set_mode(mode::CHANGING);
@@ -150,6 +151,8 @@ impl<H: Host> Registry<H> {
         if count == 0 {
             return Ok(());
         }
+        // Between the modes and the breakpoints: a late handler that has seen neither finds out that there is a transaction since.
+        self.shared.edits.fetch_add(1, Ordering::SeqCst);
         let changes = SiteChanges {
             sites: || sites().filter(|site| site.mode() == mode::CHANGING),
             to,
@@ -157,21 +160,49 @@ impl<H: Host> Registry<H> {
         // SAFETY: `&mut self`, and nobody else has a reference to the batch.
         let batch = unsafe { &mut *self.shared.batch.get() };
         let result = text::commit(&self.host, &changes, batch);
-        let now = if result.is_ok() { to } else { from };
+        let now = match result {
+            Ok(()) => to,
+            Err(CommitError::Stuck { .. }) => mode::STUCK,
+            Err(_) => from,
+        };
         if result.is_ok() {
             self.shared.patched.fetch_add(count, Ordering::Relaxed);
         }
-        let at = |address| {
-            let site = sites().find(|site| site.address() == Some(address));
-            // SAFETY: a known site's hook is known.
-            site.map_or(crate::Name::NONE, |site| unsafe { &*site.hook() }.name())
-        };
-        let result = result.map_err(|error| (at(error.address()), error));
+        let result = result.map_err(|error| (hook_at(sites(), error.address()), error));
         for site in sites().filter(|site| site.mode() == mode::CHANGING) {
             site.set_mode(now);
         }
         result
     }
+
+    /// Makes NOPs of sites that a transaction could neither change nor leave as they were.
+    fn free_stuck<'s, I>(&mut self, sites: &impl Fn() -> I) -> Result<(), (crate::Name, CommitError)>
+    where
+        I: Iterator<Item = &'s Site>,
+    {
+        let stuck = || sites().filter(|site| site.mode() == mode::STUCK);
+        if stuck().next().is_none() {
+            return Ok(());
+        }
+        let changes = SiteChanges {
+            sites: stuck,
+            to: mode::JUMP,
+        };
+        // SAFETY: as in `patch_sites`.
+        let batch = unsafe { &mut *self.shared.batch.get() };
+        text::restore(&self.host, &changes, batch).map_err(|error| (hook_at(sites(), error.address()), error))?;
+        for site in stuck() {
+            site.set_mode(mode::NOP);
+        }
+        Ok(())
+    }
+}
+
+/// The hook of the site whose text is at `address`.
+fn hook_at<'s>(mut sites: impl Iterator<Item = &'s Site>, address: usize) -> crate::Name {
+    let site = sites.find(|site| site.address() == Some(address));
+    // SAFETY: a known site's hook is known.
+    site.map_or(crate::Name::NONE, |site| unsafe { &*site.hook() }.name())
 }
 
 /// Sites as a text transaction sees them.

@@ -8,6 +8,8 @@ use super::*;
 struct Memory {
     bytes: RefCell<Vec<u8>>,
     fail_at: Cell<usize>,
+    /// Does it go on failing?
+    for_good: Cell<bool>,
     syncs: Cell<usize>,
     /// Places, to check what may be fetched.
     changes: Vec<Change>,
@@ -25,6 +27,7 @@ impl Memory {
             settled: RefCell::new(bytes.clone()),
             bytes: RefCell::new(bytes),
             fail_at: Cell::new(usize::MAX),
+            for_good: Cell::new(false),
             syncs: Cell::new(0),
             changes: changes.to_vec(),
         }
@@ -68,7 +71,9 @@ impl Text for Memory {
     fn write_text(&self, writes: &[Write]) -> Result<(), Unwritable> {
         for (index, write) in writes.iter().enumerate() {
             if self.fail_at.get() == 0 {
-                self.fail_at.set(usize::MAX);
+                if !self.for_good.get() {
+                    self.fail_at.set(usize::MAX);
+                }
                 return Err(Unwritable { index });
             }
             if self.fail_at.get() != usize::MAX {
@@ -130,6 +135,43 @@ proptest! {
         } else {
             let failed = matches!(result, Err(CommitError::Unwritable { .. }));
             prop_assert!(failed);
+        }
+    }
+}
+
+proptest! {
+    /// Text that is writable no more from some write on, and again later. `check_mixture` looks at every write.
+    #[test]
+    fn what_cannot_be_undone_is_whole_or_a_breakpoint(changes in changes(), fail_at in 0..300usize) {
+        let memory = Memory::new(&changes, 80 * 20);
+        memory.fail_at.set(fail_at);
+        memory.for_good.set(true);
+        let result = commit(&memory, &changes[..], &mut [Write::NONE; 3]);
+        let at = match result {
+            Ok(()) => None,
+            Err(CommitError::Unwritable { address } | CommitError::Stuck { address }) => Some(address),
+            Err(error) => panic!("{error}"),
+        };
+        prop_assert!(at.is_none_or(|at| changes.iter().any(|change| change.address == at)), "not where a place begins: {:?}", at);
+        for change in &changes {
+            let found = memory.bytes.borrow()[change.address..][..change.len].to_vec();
+            match result {
+                Ok(()) => prop_assert_eq!(&found[..], change.side(Way::There)),
+                Err(CommitError::Stuck { .. }) => prop_assert!(
+                    found[0] == INT3 || found == change.old() || found == change.side(Way::There),
+                    "half an instruction: {:x?}", found
+                ),
+                Err(_) => prop_assert_eq!(&found[..], change.old()),
+            }
+        }
+        if matches!(result, Err(CommitError::Stuck { .. })) {
+            let still = matches!(restore(&memory, &changes[..], &mut [Write::NONE; 3]), Err(CommitError::Stuck { .. }));
+            prop_assert!(still);
+            memory.fail_at.set(usize::MAX);
+            prop_assert_eq!(restore(&memory, &changes[..], &mut [Write::NONE; 3]), Ok(()));
+            for change in &changes {
+                prop_assert_eq!(&memory.bytes.borrow()[change.address..][..change.len], change.old());
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gkhi::text::{Text, Unreadable, Unwritable, Write};
@@ -21,6 +21,8 @@ pub struct Process {
     pub relaxes: AtomicU64,
     /// Writes fail from this one on.
     pub fail_after: AtomicUsize,
+    /// Not only the one.
+    pub fail_for_good: AtomicBool,
     free: Mutex<Vec<usize>>,
 }
 
@@ -62,6 +64,7 @@ impl Process {
             syncs: AtomicU64::new(0),
             relaxes: AtomicU64::new(0),
             fail_after: AtomicUsize::new(usize::MAX),
+            fail_for_good: AtomicBool::new(false),
             free: Mutex::new(Vec::new()),
         }
     }
@@ -77,7 +80,9 @@ impl Text for Process {
             let left = self.fail_after.load(Ordering::Relaxed);
             if left == 0 {
                 // Once: what undoes it may write again.
-                self.fail_after.store(usize::MAX, Ordering::Relaxed);
+                if !self.fail_for_good.load(Ordering::Relaxed) {
+                    self.fail_after.store(usize::MAX, Ordering::Relaxed);
+                }
                 return Err(Unwritable { index });
             }
             if left != usize::MAX {
