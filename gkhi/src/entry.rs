@@ -249,6 +249,17 @@ pub unsafe trait Body<const N: usize>: 'static {
     unsafe fn run(exit: *const crate::Exit, words: [u64; N]) -> crate::Answer;
 }
 
+/// Panics, while another panic unwinds, when it is dropped: which ends the program. A pass's assembly is not to be unwound.
+#[cfg(feature = "preserve-most")]
+struct NoUnwinding;
+
+#[cfg(feature = "preserve-most")]
+impl Drop for NoUnwinding {
+    fn drop(&mut self) {
+        panic!("an exit has panicked");
+    }
+}
+
 /// The functions of an exit record, for `N` arguments.
 #[doc(hidden)]
 #[derive(Debug)]
@@ -273,8 +284,10 @@ macro_rules! arities {
                 #[cfg(feature = "preserve-most")]
                 {
                     unsafe extern "rust-cold" fn entry<B: Body<$n>>(exit: *const crate::Exit $(, $argument: u64)*) {
+                        let guard = NoUnwinding;
                         // SAFETY: as above.
                         let _ = unsafe { B::run(exit, [$($argument),*]) };
+                        core::mem::forget(guard);
                     }
                     entry::<B> as unsafe extern "rust-cold" fn(_ $(, arities!(@any $argument))*) as *const ()
                 }
@@ -288,8 +301,10 @@ macro_rules! arities {
                 #[cfg(feature = "preserve-most")]
                 {
                     unsafe extern "rust-cold" fn entry<B: Body<$n>>(exit: *const crate::Exit $(, $argument: u64)*) -> (u64, u64) {
+                        let guard = NoUnwinding;
                         // SAFETY: as above.
                         let answer = unsafe { B::run(exit, [$($argument),*]) };
+                        core::mem::forget(guard);
                         (answer.flow, answer.value)
                     }
                     entry::<B> as unsafe extern "rust-cold" fn(_ $(, arities!(@any $argument))*) -> _ as *const ()

@@ -57,6 +57,7 @@
 //!   unroll or vectorise across it, and may choose other registers, or copy one to another, where the out-of-line part needs one.
 //! - A function that has no stack frame without the site, and in which the site is in a loop or before a jump to another function, gets
 //!   one `push` and `pop` per call, which align the stack for the exit. Elsewhere they are in the out-of-line part.
+//! - In a process, whose leaf functions may use the red zone below RSP, one with a site does not: it moves RSP if it has a frame.
 //! - A local variable passed by reference (`ref`) has a place in the frame, which the hot path does not touch; if it is the only thing in
 //!   the frame, there is a frame because of it.
 //! - *Debug*: one NOP, followed by the compiler's `jmp` over the out-of-line part, since rustc lays blocks out in the order of the source;
@@ -163,7 +164,8 @@ mod registry;
 mod site;
 mod target;
 pub mod text;
-mod word;
+#[doc(hidden)]
+pub mod word;
 
 pub use counters::Counters;
 #[doc(hidden)]

@@ -139,6 +139,13 @@ macro_rules! __hook {
             }
         }
 
+        const _: () = {
+            $(assert!(
+                !$crate::word::lends_for_ever(stringify!($type)),
+                "every exit would be given the same `&'static mut`: write `&mut`"
+            );)*
+        };
+
         $crate::__typed!($hook, ($($argument: $type),*), [$($result)?]);
     };
 }

@@ -8,7 +8,9 @@ use core::ptr::NonNull;
 /// An exit written in C sees an integer argument as the C type of the same size, and a reference as a pointer.
 ///
 /// # Safety
-/// `from_word(into_word(x))` is `x`, and neither is anything but a conversion of the bits.
+/// `from_word(into_word(x))` is `x`, and neither is anything but a conversion of the bits. `from_word` is called once for each exit that is
+/// called, one after the other, or never: so that the type owns nothing, and what it borrows exclusively it borrows for a call only. (That is
+/// why a hook's argument is not a `&'static mut`; `hook!` refuses it by its text, which a type alias evades. Do not.)
 pub unsafe trait Word {
     /// The bits of the value; the upper ones are unspecified for narrow types.
     fn into_word(self) -> u64;
@@ -18,6 +20,25 @@ pub unsafe trait Word {
     /// # Safety
     /// `word` came from [`into_word`](Word::into_word) of the same type, and for a reference its referent is still borrowed.
     unsafe fn from_word(word: u64) -> Self;
+}
+
+/// Does the text of a type have a `&'static mut` in it? For `hook!`.
+#[doc(hidden)]
+#[must_use]
+pub const fn lends_for_ever(text: &str) -> bool {
+    let (text, wanted) = (text.as_bytes(), b"'static mut ");
+    let mut from = 0;
+    while from + wanted.len() <= text.len() {
+        let mut same = 0;
+        while same < wanted.len() && text[from + same] == wanted[same] {
+            same += 1;
+        }
+        if same == wanted.len() {
+            return true;
+        }
+        from += 1;
+    }
+    false
 }
 
 macro_rules! integers {

@@ -554,6 +554,50 @@ fn exits_wait_for_hooks_that_come_and_go() {
     registry.add_image(&IMAGE).unwrap();
 }
 
+/// The pass's assembly cannot be unwound: a panic ends the program, here a child's.
+#[test]
+fn a_panic_in_an_exit_does_not_unwind_the_pass() {
+    static EXIT: ExitWith<()> = ONE::exit(c"panics", (), |_, a| {
+        if a == 99 { panic!("on purpose") } else { Flow::Continue }
+    });
+    static ON_RETURNS: ExitWith<()> = RETURNS::exit(c"panics", (), |_, a| {
+        if a == 99 {
+            panic!("on purpose")
+        } else {
+            Verdict::Continue
+        }
+    });
+    let mut registry = registry(&IMAGE);
+    let set = [&*EXIT, &*ON_RETURNS];
+    for exit in set {
+        registry.register(exit).unwrap();
+    }
+    registry.arm(&set).unwrap();
+    let passes: [fn(); 2] = [
+        || {
+            pass_one(99);
+        },
+        || {
+            pass_returns(99);
+        },
+    ];
+    for pass in passes {
+        unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                let unwound = std::panic::catch_unwind(pass).is_err();
+                libc::_exit(i32::from(unwound));
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(child, &mut status, 0), child);
+            assert!(libc::WIFSIGNALED(status), "not aborted: {status:#x}");
+        }
+    }
+    for exit in set {
+        registry.deregister(exit).unwrap();
+    }
+}
+
 #[test]
 fn types_of_the_same_name_are_not_the_same_prototype() {
     mod one {

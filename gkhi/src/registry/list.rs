@@ -38,7 +38,8 @@ pub struct ExitInfo {
     pub calls: u64,
     /// Of a watched exit: calls that took more cycles than its limit.
     pub slow: u64,
-    /// Of a watched exit: calls while another call of it was running on the same CPU.
+    /// Of a watched exit: calls while another call of it was running on the same CPU; where all CPUs share one copy of the counters, on
+    /// any. About, where an exit may be preempted and go on on another CPU: it counts as running on the first one from then on.
     pub nested: u64,
 }
 
