@@ -151,7 +151,13 @@ impl Cpu {
     }
 }
 
-impl Hit<'_> {
+impl<'c> Hit<'c> {
+    /// The CPU.
+    #[inline]
+    pub(crate) fn cpu(&self) -> &'c Cpu {
+        self.cpu
+    }
+
     /// Notes that a probe does not run because it is suspended.
     #[cold]
     pub(crate) fn note_suspended(&mut self, site: &Site, probe: &Probe) {

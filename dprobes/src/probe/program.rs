@@ -158,6 +158,7 @@ impl Probe {
     }
 
     /// Has its own program removed it?
+    #[inline]
     pub(crate) fn is_removed(&self) -> bool {
         self.state.load(Ordering::Acquire) == State::RemovedItself as u32
     }

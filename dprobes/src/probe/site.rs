@@ -39,6 +39,8 @@ impl Resumption {
 pub(crate) struct Site {
     pub(crate) address: u64,
     pub(crate) insn: Insn,
+    /// Whether carrying it out may raise a fault; every hit asks.
+    pub(crate) may_fault: bool,
     pub(crate) resumption: Resumption,
     pub(crate) slot: Slot,
     chain: AtomicPtr<Probe>,
@@ -50,6 +52,7 @@ impl Site {
     pub(crate) fn new(address: u64, insn: Insn, resumption: Resumption, slot: Slot) -> Self {
         Site {
             address,
+            may_fault: insn.may_fault(),
             insn,
             resumption,
             slot,

@@ -64,6 +64,7 @@ impl Ring {
     }
 
     /// Where the next record will be; a mark for [`publish_since`](Self::publish_since).
+    #[inline]
     pub(crate) fn mark(&self) -> u64 {
         self.head.load(Ordering::Relaxed)
     }

@@ -7,6 +7,7 @@
 
 mod bits;
 mod buffer;
+mod counting;
 mod env;
 pub mod exception;
 mod frame;
@@ -27,6 +28,7 @@ pub mod variables;
 pub mod verify;
 mod workspace;
 
+pub use counting::Counting;
 pub use program::{Group, Program};
 
 /// An address of the probed system could not be read or written.

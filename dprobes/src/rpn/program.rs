@@ -94,6 +94,8 @@ pub(super) struct Entry {
     pub(super) group: u16,
     /// Whether words that were popped can be seen again. Then the stack is zero at first, and kept complete in memory.
     pub(super) whole_stack: bool,
+    /// Whether it is a handler that [only counts](super::counting).
+    pub(super) counting: bool,
 }
 
 /// Where a decoded instruction comes from.

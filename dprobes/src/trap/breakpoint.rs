@@ -24,9 +24,9 @@ impl<H: Host> Engine<H> {
         match cpu.enter() {
             Some(mut hit) => {
                 for probe in site.probes() {
-                    self.fire(site, probe, cpu, &mut hit, frame);
+                    self.fire(site, probe, &mut hit, frame);
                 }
-                if site.insn.may_fault() {
+                if site.may_fault {
                     hit.note_attempt(site, frame.rsp, mark);
                 }
             }
@@ -46,7 +46,8 @@ impl<H: Host> Engine<H> {
     }
 
     /// One probe of a site: its turn, its program, its record.
-    fn fire(&self, site: &Site, probe: &Probe, cpu: &Cpu, hit: &mut Hit<'_>, frame: &mut TrapFrame) {
+    #[inline]
+    fn fire(&self, site: &Site, probe: &Probe, hit: &mut Hit<'_>, frame: &mut TrapFrame) {
         let Some(loaded) = probe.loaded() else { return };
         if probe.is_removed() {
             count(&probe.counts.late);
@@ -61,7 +62,35 @@ impl<H: Host> Engine<H> {
         if turn == Turn::Pass {
             return;
         }
-        let address = site.address;
+        let Some(counting) = loaded.program.counting(probe.point) else {
+            self.run(site, probe, loaded, hit, frame, turn);
+            return;
+        };
+        if !counting.run(&self.variables(loaded)) {
+            count(&probe.counts.exceptions);
+        }
+        if turn == Turn::RunLast && probe.retire(State::Exhausted) {
+            self.host().request_reap();
+        }
+    }
+
+    /// What the programs of a hit reach.
+    #[inline]
+    fn variables<'v>(&'v self, loaded: &'v Loaded) -> Variables<'v> {
+        Variables {
+            locals: &loaded.locals,
+            globals: &self.globals.values,
+            global_slots: &loaded.global_slots,
+            local_pool: loaded.local_pool.as_deref(),
+            global_pool: Some(&self.globals.pool),
+            owner: loaded.owner,
+        }
+    }
+
+    /// Runs the program of a probe whose turn it is, and writes its record.
+    #[inline(never)]
+    fn run(&self, site: &Site, probe: &Probe, loaded: &Loaded, hit: &mut Hit<'_>, frame: &mut TrapFrame, turn: Turn) {
+        let (address, cpu) = (site.address, hit.cpu());
         let workspace = hit.workspace();
         let mut environment = Environment {
             frame,
@@ -69,14 +98,7 @@ impl<H: Host> Engine<H> {
             site,
             loaded,
         };
-        let variables = Variables {
-            locals: &loaded.locals,
-            globals: &self.globals.values,
-            global_slots: &loaded.global_slots,
-            local_pool: loaded.local_pool.as_deref(),
-            global_pool: Some(&self.globals.pool),
-            owner: loaded.owner,
-        };
+        let variables = self.variables(loaded);
         let outcome = interp::run(&loaded.program, probe.point, workspace, &mut environment, &variables);
         if turn == Turn::RunLast && probe.retire(State::Exhausted) {
             self.host().request_reap();
@@ -110,7 +132,7 @@ impl<H: Host> Engine<H> {
             &task,
             elements.len(),
         );
-        if probe.log_on_fault || !site.insn.may_fault() {
+        if probe.log_on_fault || !site.may_fault {
             header.state = RecordState::Published as u32;
         }
         if !cpu.ring.push(&header, elements) {
@@ -152,32 +174,41 @@ impl<H: Host> Engine<H> {
     }
 
     /// Carries out the instruction of a site, whose programs have logged since `mark`.
+    #[inline]
     fn resume(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) {
         match site.resumption {
             Resumption::Copied { slot } => frame.rip = slot,
             Resumption::Stepped { slot, .. } => self.begin_step(site, cpu, frame, slot),
+            Resumption::Emulated { .. } => self.emulate(site, cpu, frame, mark),
+        }
+    }
+
+    /// Does what the instruction of a site would have done.
+    #[inline(never)]
+    fn emulate(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) {
+        let Resumption::Emulated {
+            emulation,
+            slot,
+            fallback,
+        } = &site.resumption
+        else {
+            return;
+        };
+        let slot = *slot;
+        if fallback.is_some() && frame.rflags & RFLAGS_TF != 0 {
             // Somebody is stepping this code: the step must raise its #DB, which an emulation would not.
-            Resumption::Emulated {
-                slot,
-                fallback: Some(_),
-                ..
-            } if frame.rflags & RFLAGS_TF != 0 => self.begin_step(site, cpu, frame, slot),
-            Resumption::Emulated {
-                emulation,
-                slot,
-                fallback,
-            } => {
-                let mut emulated = Emulated {
-                    frame,
-                    host: self.host(),
-                };
-                match (emulation.run(site.address, &mut emulated), fallback) {
-                    (Ok(()), _) => cpu.ring.publish_since(mark),
-                    // Its memory is bad: let the CPU find that out, and raise the fault.
-                    (Err(_), Some(_)) => self.begin_step(site, cpu, frame, slot),
-                    (Err(_), None) => frame.rip = slot,
-                }
-            }
+            self.begin_step(site, cpu, frame, slot);
+            return;
+        }
+        let mut emulated = Emulated {
+            frame,
+            host: self.host(),
+        };
+        match (emulation.run(site.address, &mut emulated), fallback) {
+            (Ok(()), _) => cpu.ring.publish_since(mark),
+            // Its memory is bad: let the CPU find that out, and raise the fault.
+            (Err(_), Some(_)) => self.begin_step(site, cpu, frame, slot),
+            (Err(_), None) => frame.rip = slot,
         }
     }
 }

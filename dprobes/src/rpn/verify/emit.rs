@@ -6,6 +6,7 @@ use super::decode::Step;
 use super::depth::Depth;
 use super::fuse::fuse;
 use super::{Fault, Handler, Verifier, VerifyError};
+use crate::rpn::counting::counts;
 use crate::rpn::env::PortWidth;
 use crate::rpn::frame::{Access, Base, FrameInsn};
 use crate::rpn::heap::HeapInsn;
@@ -93,6 +94,7 @@ impl Verifier<'_, '_> {
             heap: 0,
             group: 0,
             whole_stack,
+            counting: program.code.get(first..).is_some_and(counts),
         })
     }
 

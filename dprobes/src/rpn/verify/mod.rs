@@ -91,6 +91,7 @@ impl Verifier<'_, '_> {
             heap: 0,
             group: 0,
             whole_stack: false,
+            counting: false,
         };
         self.reserve(&mut program.entries, handlers.len())?;
         program.entries.resize(handlers.len(), placeholder);
