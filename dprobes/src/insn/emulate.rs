@@ -244,6 +244,7 @@ impl Emulation {
     /// # Errors
     ///
     /// See [`EmulateError`]; nothing has changed then.
+    #[inline]
     pub fn run<C: Cpu>(&self, address: u64, cpu: &mut C) -> Result<(), EmulateError<C::Fault>> {
         let next = address.wrapping_add(u64::from(self.length));
         match self.operation {

@@ -96,6 +96,7 @@ impl Ring {
     }
 
     /// Makes the provisional records since `mark` final: their instruction has completed. Only the owning CPU calls this.
+    #[inline]
     pub(crate) fn publish_since(&self, mark: u64) {
         // Records that are final may have been read, and their place have been used again.
         let from = mark.max(self.tail.load(Ordering::Acquire));
