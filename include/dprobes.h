@@ -16,6 +16,9 @@
 #include <stdint.h>
 #endif
 
+/* In gkhi.h. */
+struct gkhi_image;
+
 /* Requests to /dev/dprobes; include <linux/ioctl.h> or <sys/ioctl.h> to use them. */
 #define DPROBES_IOCTL_INSERT _IOWR('D', 1, struct dprobes_insert_request)
 #define DPROBES_IOCTL_REMOVE _IOWR('D', 2, struct dprobes_remove_request)
@@ -997,6 +1000,18 @@ void dprobes_reap(void);
  text must still be there.
  */
 void dprobes_module_going(uint64_t start, uint64_t end);
+
+/*
+ The library's hooks, for `gkhi_add_image`, before anybody may register on them: `dprobes_exit_to`, a generic hook that
+ returns no value, with the arguments `const struct dprobes_exit_to *` and `struct dprobes_trap_frame *`. A program that ends with
+ `exit_to` passes it. An exit that is the facility returns; if none does, the host's `exit_to` is asked. An exit in C leaves its
+ `signature` null.
+
+ The registry increments counters relative to GS, each CPU its own. The library is unloaded only after `gkhi_remove_image` has
+ returned 0. A program that finds its sites between `__start_gkhi_sites` and `__stop_gkhi_sites` has this hook among them, and
+ does not call this.
+ */
+const struct gkhi_image *dprobes_hooks(void);
 
 /*
  Writes the state of the first `capacity` maps to `buffer`, and returns how many there are, which may be more, or a negative errno.

@@ -18,6 +18,7 @@
 
 mod control;
 mod errno;
+mod hooks;
 mod host;
 mod instance;
 mod maps;
@@ -30,6 +31,7 @@ pub use control::{
     dprobes_exit, dprobes_init, dprobes_insert, dprobes_module_going, dprobes_query, dprobes_reap, dprobes_remove,
     dprobes_remove_all,
 };
+pub use hooks::{dprobes_hooks, gkhi_image};
 pub use host::dprobes_host;
 pub use maps::{dprobes_maps, dprobes_read_map};
 pub use records::{dprobes_has_provisional, dprobes_read, dprobes_settle};

@@ -13,7 +13,8 @@ use crate::wire::State;
 
 impl<H: Host> Engine<H> {
     /// Handles a breakpoint exception, with interrupts off and `frame.rip` behind the `int3`, as the CPU leaves it.
-    #[inline]
+    // Whoever calls it is the entry of a trap, of which a kernel has one or two.
+    #[inline(always)]
     pub fn on_breakpoint(&self, frame: &mut TrapFrame) -> Verdict {
         let address = frame.rip.wrapping_sub(1);
         let Some(site) = self.site(address) else {
@@ -145,15 +146,22 @@ impl<H: Host> Engine<H> {
             self.record_traces(probe, loaded, cpu, hit, header);
         }
         if let End::ExitTo(facility) = outcome.end {
-            let exit = ExitTo {
-                facility: u32::from(facility),
-                major: loaded.major,
-                minor: probe.minor,
-                address,
-            };
-            if !facility::trigger(self.host(), &exit, frame) {
-                count(&probe.counts.unavailable);
-            }
+            self.exit_to(facility, site, probe, loaded, frame);
+        }
+    }
+
+    /// Triggers the exit facility that a program has ended with, or counts that there is none.
+    #[cold]
+    #[inline(never)]
+    fn exit_to(&self, facility: u8, site: &Site, probe: &Probe, loaded: &Loaded, frame: &mut TrapFrame) {
+        let exit = ExitTo {
+            facility: u32::from(facility),
+            major: loaded.major,
+            minor: probe.minor,
+            address: site.address,
+        };
+        if !facility::offer(&exit, frame) && !self.host().exit_to(&exit, frame) {
+            count(&probe.counts.unavailable);
         }
     }
 

@@ -7,7 +7,7 @@
 use gkhi::{fire, hook};
 
 use crate::frame::TrapFrame;
-use crate::host::{ExitTo, Host};
+use crate::host::ExitTo;
 
 hook! {
     /// A program has ended with `exit_to`: its record has been written, and the probed instruction not been carried out. An exit that
@@ -20,16 +20,10 @@ hook! {
     pub static EXIT_TO: generic fn(exit: &ExitTo, frame: &mut TrapFrame) -> () = "dprobes_exit_to";
 }
 
-/// Triggers a facility. False when there is none of this number.
-#[cold]
+/// Asks the exits; false when none is this facility. Not generic over the host, so that the hook has one site however many engines are
+/// compiled.
 #[inline(never)]
-pub(super) fn trigger<H: Host>(host: &H, exit: &ExitTo, frame: &mut TrapFrame) -> bool {
-    offer(exit, frame) || host.exit_to(exit, frame)
-}
-
-/// Asks the exits. Not generic over the host, so that the hook has one site however many engines are compiled.
-#[inline(never)]
-fn offer(exit: &ExitTo, frame: &mut TrapFrame) -> bool {
+pub(super) fn offer(exit: &ExitTo, frame: &mut TrapFrame) -> bool {
     fire!(generic return EXIT_TO, exit, frame => |_taken| true);
     false
 }

@@ -35,7 +35,7 @@ const DPROBES: Module = Module {
     name: "dprobes",
     folder: "linux",
     package: "dprobes-capi",
-    features: "",
+    features: "linux-thunks",
     exported: "dprobes_",
 };
 

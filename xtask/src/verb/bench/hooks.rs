@@ -12,11 +12,12 @@ use crate::linux::module;
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
-/// How many passes linux/bench/hooks_bench.c adds up.
+/// How many passes linux/bench/hooks_bench.c and benches/pass.rs add up.
 const PASSES: f64 = 1000.0;
 
 /// Measures in a guest and prints.
 pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result<()> {
+    bare_metal(workspace, progress, json)?;
     let kernel = Kernel::newest()?;
     let gkhi = module::build_gkhi(workspace, progress, &kernel)?;
     let bench = module::build_others(workspace, progress, &kernel, "bench", &[&gkhi])?;
@@ -50,6 +51,38 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result
     show(&ending.report, &kernel.release, json)
 }
 
+/// The test kernel measures by itself; the file benches/pass.rs says what its lines mean.
+fn bare_metal(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result<()> {
+    let mut cargo = workspace.bare_metal_cargo("bench");
+    let output = progress.step("measuring hooks on bare metal", cargo.args(["--bench", "pass"]))?;
+    let passes = lines(&output.text, "@pass ")?;
+    if passes.is_empty() {
+        bail!("the test kernel measured nothing");
+    }
+    if !json {
+        println!("Bare metal, exits entered directly, the return of an empty exit included. A function costs more by:");
+    }
+    show_passes(passes, "test", json);
+    if !json {
+        println!();
+    }
+    Ok(())
+}
+
+fn show_passes(passes: Vec<(u64, &str)>, kernel: &str, json: bool) {
+    if !json {
+        println!("{:<40} {:>20}", "", "instructions/pass");
+    }
+    for (ticks, name) in passes {
+        let instructions = ticks as f64 / PASSES;
+        if json {
+            println!("{{\"kernel\":\"{kernel}\",\"pass\":\"{name}\",\"instructions\":{instructions}}}");
+        } else {
+            println!("{name:<40} {instructions:>20.2}");
+        }
+    }
+}
+
 fn show(report: &str, release: &str, json: bool) -> Result<()> {
     let passes = lines(report, "@pass ")?;
     let arming = lines(report, "@arm ")?;
@@ -58,16 +91,8 @@ fn show(report: &str, release: &str, json: bool) -> Result<()> {
     }
     if !json {
         println!("Linux {release}, a function of a few instructions. With one of these in it, more by:");
-        println!("{:<40} {:>20}", "", "instructions/pass");
     }
-    for (ticks, name) in passes {
-        let instructions = ticks as f64 / PASSES;
-        if json {
-            println!("{{\"kernel\":\"{release}\",\"pass\":\"{name}\",\"instructions\":{instructions}}}");
-        } else {
-            println!("{name:<40} {instructions:>20.2}");
-        }
-    }
+    show_passes(passes, release, json);
     if !json {
         println!("\nArming, on one CPU, each exit on a hook of its own:");
         println!("{:<40} {:>20}", "", "instructions");
