@@ -111,11 +111,8 @@ impl Change {
             old: [0; CHANGE_MAX],
             new: [0; CHANGE_MAX],
         };
-        for (to, from) in change.old.iter_mut().zip(old) {
-            *to = from;
-        }
-        for (to, from) in change.new.iter_mut().zip(new) {
-            *to = from;
+        if let (Some(first), Some(second)) = (change.old.first_chunk_mut(), change.new.first_chunk_mut()) {
+            (*first, *second) = (old, new);
         }
         change
     }

@@ -26,10 +26,10 @@ pub struct Process {
     free: Mutex<Vec<usize>>,
 }
 
-const REGISTER: i32 = libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE;
-const SYNC: i32 = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE;
+pub const REGISTER: i32 = libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE;
+pub const SYNC: i32 = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE;
 
-fn membarrier(command: i32) {
+pub fn membarrier(command: i32) {
     let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
     assert_eq!(result, 0, "membarrier({command}): {}", std::io::Error::last_os_error());
 }

@@ -1,6 +1,7 @@
 //! What passing a hook costs, and arming a thousand.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -24,23 +25,43 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result
 
     let folder = workspace.target.join("bench-hooks");
     let script = workspace.root.join("linux/bench/hooks.sh");
-    let mut files = Initramfs::with_busybox()?;
-    files.copy(&gkhi, "gkhi.ko")?;
-    for name in ["hooks_bench.ko", "hooks_many.ko"] {
-        files.copy(&bench.join(name), name)?;
-    }
-    let guest = Guest {
-        kernel: &kernel,
-        files,
-        script: &fs::read_to_string(&script).with_context(|| format!("cannot read {}", script.display()))?,
-        cpus: 1,
-        icount: Some(0),
-        qemu: &[],
-        append: "",
-        limit: Duration::from_secs(600),
+    let script = fs::read_to_string(&script).with_context(|| format!("cannot read {}", script.display()))?;
+    let guest = |script| {
+        let mut files = Initramfs::with_busybox()?;
+        files.copy(&gkhi, "gkhi.ko")?;
+        for name in ["hooks_bench.ko", "hooks_many.ko"] {
+            files.copy(&bench.join(name), name)?;
+        }
+        Ok(Guest {
+            kernel: &kernel,
+            files,
+            script,
+            cpus: 1,
+            icount: Some(0),
+            qemu: &[],
+            append: "",
+            limit: Duration::from_secs(600),
+        })
     };
-    let ending = progress.narrate("measuring hooks in the guest", |say| {
-        let ending = guest.run(&folder, say)?;
+    for (append, what) in [
+        ("", "with the mitigations that this CPU gets"),
+        ("spectre_v2=off", "without retpolines (spectre_v2=off)"),
+    ] {
+        let guest = Guest {
+            append,
+            ..guest(&script)?
+        };
+        measure(&folder, progress, guest, what, json)?;
+    }
+    super::arming::on_linux(workspace, progress, guest, json)?;
+    super::arming::in_process(workspace, progress, json)
+}
+
+/// Runs a guest that counts instructions, and prints what it reports.
+fn measure(folder: &Path, progress: &mut Progress, guest: Guest, what: &str, json: bool) -> Result<()> {
+    let release = &guest.kernel.release;
+    let ending = progress.narrate(&format!("measuring hooks in the guest, {what}"), |say| {
+        let ending = guest.run(folder, say)?;
         let success = ending.fault.is_none();
         Ok((ending, success))
     })?;
@@ -48,7 +69,7 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result
         progress.show_end(&ending.console, &folder.join("console.log"));
         bail!("{fault}");
     }
-    show(&ending.report, &kernel.release, json)
+    show(&ending.report, release, what, json)
 }
 
 /// The test kernel measures by itself; the file benches/pass.rs says what its lines mean.
@@ -83,23 +104,31 @@ fn show_passes(passes: Vec<(u64, &str)>, kernel: &str, json: bool) {
     }
 }
 
-fn show(report: &str, release: &str, json: bool) -> Result<()> {
+fn show(report: &str, release: &str, what: &str, json: bool) -> Result<()> {
     let passes = lines(report, "@pass ")?;
     let arming = lines(report, "@arm ")?;
     if passes.is_empty() || arming.is_empty() {
         bail!("the guest measured nothing");
     }
     if !json {
-        println!("Linux {release}, a function of a few instructions. With one of these in it, more by:");
+        println!("Linux {release}, {what}. A function costs more by, the return of an empty exit included:");
     }
-    show_passes(passes, release, json);
+    let kernel = if what.contains("off") {
+        format!("{release} spectre_v2=off")
+    } else {
+        release.to_owned()
+    };
+    show_passes(passes, &kernel, json);
     if !json {
+        println!(
+            "\nOn a CPU with retpolines the call of an exit is five instructions, without them three: a load, the call, and the kernel's padding."
+        );
         println!("\nArming, on one CPU, each exit on a hook of its own:");
         println!("{:<40} {:>20}", "", "instructions");
     }
     for (ticks, name) in arming {
         if json {
-            println!("{{\"kernel\":\"{release}\",\"arm\":\"{name}\",\"instructions\":{ticks}}}");
+            println!("{{\"kernel\":\"{kernel}\",\"arm\":\"{name}\",\"instructions\":{ticks}}}");
         } else {
             println!("{name:<40} {ticks:>20}");
         }
@@ -108,7 +137,7 @@ fn show(report: &str, release: &str, json: bool) -> Result<()> {
 }
 
 /// The numbers and names behind a mark in the report.
-fn lines<'r>(report: &'r str, mark: &str) -> Result<Vec<(u64, &'r str)>> {
+pub(super) fn lines<'r>(report: &'r str, mark: &str) -> Result<Vec<(u64, &'r str)>> {
     report
         .lines()
         .filter_map(|line| line.strip_prefix(mark))

@@ -1,5 +1,6 @@
 //! `bench`: what things cost.
 
+mod arming;
 mod hit;
 mod hooks;
 mod rpn;
