@@ -50,7 +50,7 @@ struct gkhi_hook {
 	uint32_t kind;
 	uint32_t arguments;
 	uint32_t enabled;
-	uint32_t reserved;
+	uint32_t reserved;		/* zero; the registry's own once it knows the hook */
 	uint64_t state[34];
 };
 
@@ -78,7 +78,7 @@ struct gkhi_exit {
 	void *data;			/* for the exit's own use */
 	uint64_t watch;			/* not 0: count calls that take more TSC cycles than this, and nested calls */
 	uint32_t options;		/* GKHI_PRIORITY_FIRST, GKHI_PRIORITY_LAST, GKHI_QUEUE_LIFO, GKHI_EXCLUSIVE */
-	uint32_t reserved;
+	uint32_t reserved;		/* zero; the registry's own from gkhi_register() on */
 	uint64_t state[8];
 };
 

@@ -177,6 +177,14 @@ enum gkhi_error
      */
     GKHI_ERROR_TEXT_TOO_FAR = -23,
     /*
+     The exit, hook or image belongs to another registry.
+     */
+    GKHI_ERROR_OTHER_REGISTRY = -24,
+    /*
+     Text could not be written half way, nor put back: sites are breakpoints that are passed as dormant ones, until the next change.
+     */
+    GKHI_ERROR_TEXT_STUCK = -25,
+    /*
      The registry cannot be had: the caller may not sleep, or somebody has been waiting for an exit to end for too long, perhaps for
      the caller's.
      */

@@ -53,6 +53,10 @@ pub enum gkhi_error {
     TextUnwritable = -22,
     /// A site's jump does not reach its code out of line.
     TextTooFar = -23,
+    /// The exit, hook or image belongs to another registry.
+    OtherRegistry = -24,
+    /// Text could not be written half way, nor put back: sites are breakpoints that are passed as dormant ones, until the next change.
+    TextStuck = -25,
     /// The registry cannot be had: the caller may not sleep, or somebody has been waiting for an exit to end for too long, perhaps for
     /// the caller's.
     Busy = -64,
@@ -104,8 +108,11 @@ const _: () = {
     );
     assert!(Error::Inside { hook: name }.code() == gkhi_error::Inside as i32);
     assert!(Error::ImageKnown.code() == gkhi_error::ImageKnown as i32);
+    assert!(Error::OtherRegistry { hook: name }.code() == gkhi_error::OtherRegistry as i32);
     let error = CommitError::TooFar { address: 0 };
     assert!(Error::Text { hook: name, error }.code() == gkhi_error::TextTooFar as i32);
+    let error = CommitError::Stuck { address: 0 };
+    assert!(Error::Text { hook: name, error }.code() == gkhi_error::TextStuck as i32);
 };
 
 /// The facts of a refusal.
