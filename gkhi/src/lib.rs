@@ -48,8 +48,8 @@
 //!
 //! The eight: the jump, load the counter's place, count in, load the target, call, find the place to count out, count out, jump back. With
 //! the feature `preserve-most` the exit is entered directly; without it a thunk saves the registers, which costs 20 more, so that it
-//! works on stable compilers, and for exits that are ordinary C functions. Several exits, and exits that are watched, go through a
-//! chain, which costs more, and saves the registers once.
+//! works on stable compilers, and for exits that are ordinary C functions. Several exits go through a chain, which costs more, and saves
+//! the registers once. Exits that are watched take a longer way, and so do the others of their hook.
 //!
 //! What holds for the hot path is proven by `tests/dormant.rs`, which compares functions with and without their sites:
 //!

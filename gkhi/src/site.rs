@@ -84,6 +84,7 @@ impl Site {
     }
 
     /// The jump to the out-of-line code: `jmp rel32`. `None` when it is too far.
+    #[inline]
     pub(crate) fn jump(&self) -> Option<[u8; 5]> {
         let from = self.address()?.wrapping_add(5);
         let distance = i32::try_from(self.target().wrapping_sub(from) as isize).ok()?;
@@ -91,14 +92,17 @@ impl Site {
         Some([0xe9, a, b, c, d])
     }
 
+    #[inline]
     pub(crate) fn mode(&self) -> u32 {
         self.mode.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(crate) fn set_mode(&self, mode: u32) {
         self.mode.store(mode, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn next(&self) -> *const Site {
         self.next.load(Ordering::Relaxed)
     }

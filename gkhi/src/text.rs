@@ -71,15 +71,6 @@ impl Write {
         bytes: [0; CHANGE_MAX],
     };
 
-    fn new(address: usize, from: &[u8]) -> Self {
-        let mut write = Write { address, ..Self::NONE };
-        for (to, from) in write.bytes.iter_mut().zip(from) {
-            *to = *from;
-            write.len += 1;
-        }
-        write
-    }
-
     /// The bytes that count.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -203,13 +194,14 @@ struct Writer<'t, T: Text + ?Sized> {
 }
 
 impl<'t, T: Text + ?Sized> Writer<'t, T> {
-    fn push(&mut self, address: usize, bytes: &[u8]) -> Result<(), CommitError> {
+    #[inline]
+    fn push(&mut self, write: Write) -> Result<(), CommitError> {
         if self.len == self.room.len() {
             self.flush()?;
         }
         match self.room.get_mut(self.len) {
-            Some(write) => *write = Write::new(address, bytes),
-            None => return Err(CommitError::Unwritable { address }),
+            Some(next) => *next = write,
+            None => return Err(CommitError::Unwritable { address: write.address }),
         }
         self.len += 1;
         Ok(())
@@ -243,15 +235,23 @@ enum Part {
 }
 
 impl Part {
-    /// What is written where; `side` is the whole of what the place is to become.
-    fn of<'b>(self, change: &Change, side: &'b [u8]) -> (usize, &'b [u8]) {
-        let (first, tail) = side.split_at_checked(1).unwrap_or((side, &[]));
-        match (self, tail.is_empty()) {
-            (Part::Trap, false) => (change.address, &[INT3]),
-            (Part::Tail, _) => (change.address.wrapping_add(1), tail),
-            (Part::First, true) => (change.address, &[]),
-            (Part::Trap | Part::First | Part::Byte, _) => (change.address, first),
-        }
+    /// What is written where, if anything; `side` is the whole of what the place is to become.
+    #[inline]
+    fn of(self, change: &Change, side: &[u8; CHANGE_MAX]) -> Option<Write> {
+        let all = u128::from_le_bytes(*side);
+        let one = change.len == 1;
+        let (skipped, len, bytes) = match self {
+            Part::Trap if !one => (0, 1, u128::from(INT3)),
+            Part::Tail | Part::First if one => return None,
+            Part::Tail => (1, change.len.saturating_sub(1), all >> 8),
+            Part::Trap | Part::First | Part::Byte => (0, 1, all & 0xff),
+        };
+        Some(Write {
+            address: change.address.wrapping_add(skipped),
+            len: len as u32,
+            reserved: 0,
+            bytes: bytes.to_le_bytes(),
+        })
     }
 }
 
@@ -326,9 +326,12 @@ fn write<T: Text + ?Sized, C: Changes + ?Sized>(
     let result = changes
         .visit(&mut |change| {
             if place < limit {
-                let (address, bytes) = part.of(change, change.side(way));
-                if !bytes.is_empty() {
-                    writer.push(address, bytes)?;
+                let side = match way {
+                    Way::There => &change.new,
+                    Way::Back => &change.old,
+                };
+                if let Some(write) = part.of(change, side) {
+                    writer.push(write)?;
                 }
             }
             place += 1;
@@ -350,8 +353,7 @@ fn write<T: Text + ?Sized, C: Changes + ?Sized>(
 fn places_of<C: Changes + ?Sized>(changes: &C, part: Part, writes: usize) -> usize {
     let (mut places, mut left) = (0, writes);
     let _ = changes.visit(&mut |change| {
-        let (address, bytes) = part.of(change, change.old());
-        if !bytes.is_empty() {
+        if let Some(Write { address, .. }) = part.of(change, &change.old) {
             if left == 0 {
                 return Err(CommitError::Unwritable { address });
             }

@@ -247,6 +247,7 @@ fn steady(hook: &Hook) -> *const Target {
 }
 
 /// Will passes of the hook call nothing, when the transaction has taken effect?
+#[inline]
 fn is_idle(hook: &Hook) -> bool {
     ptr::eq(hook.state.gate.new.load(Ordering::Relaxed), &raw const hook.state.idle)
 }
