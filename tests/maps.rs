@@ -63,8 +63,11 @@ fn map(name: &str) -> MapStatus {
     maps().into_iter().find(named).expect("a map of this name")
 }
 
+/// The keys of an entry, and its values.
+type Entry = (Vec<u64>, Vec<u64>);
+
 /// Keys and values of all entries, and updates that did not fit.
-fn read(map: &MapStatus) -> (Vec<(Vec<u64>, Vec<u64>)>, u64) {
+fn read(map: &MapStatus) -> (Vec<Entry>, u64) {
     let size = map.entry_bytes as usize;
     let mut out = vec![0; size * 256];
     let reading = engine().read_map(map.id, None, &mut out).expect("a map that is there");

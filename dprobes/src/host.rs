@@ -204,7 +204,7 @@ pub trait Host: Sync + 'static {
     fn kernel_stack(&self, frame: &TrapFrame, addresses: &mut [u64]) -> Option<usize>;
 
     /// Triggers an exit facility of the host's own: the program of a hit on code with the registers `frame` has asked for it, its record
-    /// has been written, and no exit on [`EXIT_TO`](crate::trap::EXIT_TO) is this facility. False when there is no such facility.
+    /// has been written, and no exit on [`EXIT_TO`](static@crate::trap::EXIT_TO) is this facility. False when there is no such facility.
     fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame) -> bool;
 
     /// Asks that [`Engine::reap`](crate::probe::Engine::reap) be called soon from a context that may sleep.

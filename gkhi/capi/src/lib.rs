@@ -16,7 +16,10 @@
     clippy::missing_safety_doc
 )]
 #![allow(non_camel_case_types, reason = "the names are those that C code uses")]
-#![allow(clippy::result_large_err, reason = "a failure is a record of the caller's, on no path that is hot")]
+#![allow(
+    clippy::result_large_err,
+    reason = "a failure is a record of the caller's, on no path that is hot"
+)]
 
 mod control;
 mod failure;
