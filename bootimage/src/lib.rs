@@ -17,6 +17,7 @@
 //!         trap::Action::Resume
 //!     }));
 //!     let rax: u64;
+//!     // SAFETY: the handler above takes the breakpoint, and says so of RAX.
 //!     unsafe { core::arch::asm!("int3", out("rax") rax) };
 //!     trap::set_handler(trap::BP, None);
 //!     assert_eq!(rax, 42);

@@ -453,6 +453,7 @@ fn an_exit_inside_itself_is_told_so() {
         if ASK.load(Relaxed) {
             // The lock is held by the test below, on this thread; the exit asks through a pointer that the test gave.
             let registry = REGISTRY.load(Relaxed);
+            // SAFETY: the test gave it, waits for this pass on this thread, and does not touch the registry meanwhile.
             let registry = unsafe { &mut *(registry as *mut gkhi::Registry<process::Process>) };
             *RESULT.lock().unwrap() = Some(registry.deregister(&EXIT));
         }
@@ -582,6 +583,7 @@ fn a_panic_in_an_exit_does_not_unwind_the_pass() {
         },
     ];
     for pass in passes {
+        // SAFETY: the child runs one pass and ends without returning; the parent only waits for it.
         unsafe {
             let child = libc::fork();
             if child == 0 {

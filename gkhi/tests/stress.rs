@@ -63,6 +63,7 @@ impl Data {
     }
 
     fn called(&self) {
+        // SAFETY: a field of `self`; if the exit is gone, reading what is there instead is what this test is for.
         let alive = unsafe { std::ptr::read_volatile(&self.alive) };
         if alive != ALIVE {
             eprintln!("an exit was called after it had been deregistered");
@@ -83,22 +84,27 @@ struct Mortal(*mut ExitWith<Data>);
 
 impl Mortal {
     fn new(exit: ExitWith<Data>) -> Self {
+        // SAFETY: the layout is not of size zero.
         let place = unsafe { alloc(Layout::new::<ExitWith<Data>>()) }.cast::<ExitWith<Data>>();
+        // SAFETY: fresh memory of this layout.
         unsafe { place.write(exit) };
         Mortal(place)
     }
 
     fn exit(&self) -> &'static gkhi::Exit {
+        // SAFETY: written in `new`, and there until `drop`, before which every test deregisters the exit.
         unsafe { &*self.0 }
     }
 
     fn calls(&self) -> u64 {
+        // SAFETY: as in `exit`.
         unsafe { (*self.0).data().calls.load(SeqCst) }
     }
 }
 
 impl Drop for Mortal {
     fn drop(&mut self) {
+        // SAFETY: `new` allocated it with this layout, and nobody else has it: the exit is not registered any more.
         unsafe {
             std::ptr::write_bytes(self.0.cast::<u8>(), 0xdd, size_of::<ExitWith<Data>>());
             dealloc(self.0.cast(), Layout::new::<ExitWith<Data>>());
@@ -204,6 +210,7 @@ fn every_pass_sees_all_of_a_set_or_nothing_of_it() {
             })
         });
         for exit in set.iter().chain([&lone]) {
+            // SAFETY: the exit stays where it is until it has been deregistered below.
             unsafe { registry.register_raw(exit.exit()).unwrap() };
         }
         let exits = set.each_ref().map(Mortal::exit);
@@ -223,6 +230,7 @@ fn every_pass_sees_all_of_a_set_or_nothing_of_it() {
         registry.disarm(&exits).unwrap();
         PHASE.fetch_add(1, SeqCst);
         for exit in set.iter().chain([&lone]) {
+            // SAFETY: it was registered above, with the promise kept until here.
             let counted = unsafe { registry.deregister_raw(exit.exit()).unwrap() };
             assert_eq!(counted, exit.calls(), "exact");
             calls += counted;

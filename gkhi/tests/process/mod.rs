@@ -30,11 +30,13 @@ pub const REGISTER: i32 = libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_C
 pub const SYNC: i32 = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE;
 
 pub fn membarrier(command: i32) {
+    // SAFETY: the call takes numbers only.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
     assert_eq!(result, 0, "membarrier({command}): {}", std::io::Error::last_os_error());
 }
 
 extern "C" fn on_trap(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel gives a handler with SA_SIGINFO its context, for as long as it runs.
     let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
     let rip = &mut context.uc_mcontext.gregs[libc::REG_RIP as usize];
     match SHARED.on_breakpoint(*rip as usize - 1) {
@@ -49,6 +51,7 @@ extern "C" fn on_trap(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_voi
 impl Process {
     pub fn new() -> Self {
         membarrier(REGISTER);
+        // SAFETY: all zeros are a valid `sigaction`, and the handler has the signature that SA_SIGINFO asks for.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_trap as *const () as usize;
@@ -101,6 +104,7 @@ impl Text for Process {
     }
 }
 
+// SAFETY: counters are leaked boxes, reached from GS, whose base is zero in a process, by their address.
 unsafe impl Host for Process {
     fn cpus(&self) -> usize {
         1
@@ -109,6 +113,7 @@ unsafe impl Host for Process {
     fn alloc_counters(&self) -> Option<usize> {
         let free = self.free.lock().unwrap().pop();
         let place = free.unwrap_or_else(|| Box::leak(Box::new(Counters::new())) as *const Counters as usize);
+        // SAFETY: a leaked box, made here or given back by `free_counters`.
         unsafe { &*(place as *const Counters) }.clear();
         Some(place)
     }
@@ -118,6 +123,7 @@ unsafe impl Host for Process {
     }
 
     fn counters(&self, cpu: usize, offset: usize) -> Option<&Counters> {
+        // SAFETY: `alloc_counters` made the offset of the address of a leaked box.
         (cpu == 0).then(|| unsafe { &*(offset as *const Counters) })
     }
 
@@ -129,6 +135,7 @@ unsafe impl Host for Process {
     fn stack(&self) -> Option<Range<usize>> {
         thread_local!(static STACK: Cell<(usize, usize)> = const { Cell::new((0, 0)) });
         if STACK.get().1 == 0 {
+            // SAFETY: all zeros are room for attributes, which are initialised, read and destroyed in this order.
             unsafe {
                 let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
                 assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &mut attributes), 0);
