@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use dprobes::wire::{
     INTERFACE_VERSION, IOCTL_INSERT, IOCTL_MAPS, IOCTL_QUERY, IOCTL_READ_MAP, IOCTL_REMOVE, InsertRequest, MapStatus,
-    MapsRequest, ProbeStatus, QueryRequest, ReadMapRequest, RemoveRequest, Reply,
+    MapsRequest, ProbeStatus, QueryRequest, ReadMapRequest, RemoveRequest, Reply, label,
 };
 use rustix::io::Errno;
 use rustix::ioctl::{Updater, ioctl};
@@ -121,17 +121,13 @@ impl Device {
 
     /// Removes one program and returns the final state of its first `capacity` probes.
     pub fn remove(&self, major: u16, module: &str, capacity: usize) -> Result<Vec<ProbeStatus>, RequestError> {
-        let mut name = [0; 64];
-        for (to, from) in name.iter_mut().zip(module.bytes()) {
-            *to = from;
-        }
-        let mut last = vec![EMPTY; capacity];
+        let mut last = vec![ProbeStatus::default(); capacity];
         let mut request = RemoveRequest {
             major,
             capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
-            module: name,
+            module: label(module.as_bytes()),
             last: last.as_mut_ptr().expose_provenance() as u64,
-            ..NOTHING
+            ..RemoveRequest::default()
         };
         self.remove_request(&mut request)?;
         last.truncate(request.count as usize);
@@ -140,7 +136,10 @@ impl Device {
 
     /// Removes every program.
     pub fn remove_all(&self) -> Result<(), RequestError> {
-        self.remove_request(&mut RemoveRequest { all: 1, ..NOTHING })
+        self.remove_request(&mut RemoveRequest {
+            all: 1,
+            ..RemoveRequest::default()
+        })
     }
 
     fn remove_request(&self, request: &mut RemoveRequest) -> Result<(), RequestError> {
@@ -155,7 +154,7 @@ impl Device {
     pub fn query(&self) -> Result<Vec<ProbeStatus>, DeviceError> {
         let mut capacity = 64;
         loop {
-            let mut probes = vec![EMPTY; capacity as usize];
+            let mut probes = vec![ProbeStatus::default(); capacity as usize];
             let mut request = QueryRequest {
                 buffer: probes.as_mut_ptr().expose_provenance() as u64,
                 capacity,
@@ -183,7 +182,7 @@ impl Device {
     pub fn maps(&self) -> Result<Vec<MapStatus>, DeviceError> {
         let mut capacity = 64;
         loop {
-            let mut maps = vec![NO_MAP; capacity as usize];
+            let mut maps = vec![MapStatus::default(); capacity as usize];
             let mut request = MapsRequest {
                 buffer: maps.as_mut_ptr().expose_provenance() as u64,
                 capacity,
@@ -288,66 +287,6 @@ impl AsFd for Device {
         self.file.as_fd()
     }
 }
-
-/// A request to remove nothing.
-const NOTHING: RemoveRequest = RemoveRequest {
-    major: 0,
-    all: 0,
-    capacity: 0,
-    module: [0; 64],
-    last: 0,
-    count: 0,
-    reserved: 0,
-    reply: Reply {
-        error: 0,
-        reason: 0,
-        point: 0,
-        detail: 0,
-        address: 0,
-        facts: [0; 2],
-    },
-};
-
-/// What the kernel writes over.
-const NO_MAP: MapStatus = MapStatus {
-    id: 0,
-    major: 0,
-    index: 0,
-    kind: 0,
-    keys: 0,
-    entries: 0,
-    min: 0,
-    max: 0,
-    step: 0,
-    bytes: 0,
-    dropped: 0,
-    entry_bytes: 0,
-    reserved: 0,
-    name: [0; 64],
-    module: [0; 64],
-};
-
-/// What the kernel writes over.
-const EMPTY: ProbeStatus = ProbeStatus {
-    major: 0,
-    minor: 0,
-    state: 0,
-    address: 0,
-    resume: 0,
-    locals: 0,
-    hits: 0,
-    skipped: 0,
-    suspended: 0,
-    missed: 0,
-    faulted: 0,
-    late: 0,
-    exceptions: 0,
-    overflows: 0,
-    unavailable: 0,
-    lost: 0,
-    label: [0; 64],
-    module: [0; 64],
-};
 
 fn open(path: &Path, write: bool) -> Result<File, DeviceError> {
     File::options()

@@ -254,19 +254,11 @@ mod tests {
         let good = MapStatus {
             id: 1,
             major: 1,
-            index: 0,
             kind: 6,
             keys: 1,
             entries: 8,
-            min: 0,
-            max: 0,
-            step: 0,
-            bytes: 0,
-            dropped: 0,
             entry_bytes: 66 * 8,
-            reserved: 0,
-            name: [0; 64],
-            module: [0; 64],
+            ..MapStatus::default()
         };
         assert_eq!(super::spec(&good), Ok(Spec::new(Kind::Log2, 1, 8).unwrap()));
         for bad in [

@@ -4,11 +4,15 @@
 //! the kernel agree without knowing each other. The layout of records is in [`record`](crate::record), that of programs
 //! in [`rpn::object`](crate::rpn::object).
 
+use zerocopy::FromZeros;
+
+use crate::aggregate::{Kind, Map};
+
 /// Version of the control interface; a command and a module that differ refuse each other.
 pub const INTERFACE_VERSION: u32 = 2;
 
 /// The answer to an insert or a remove, with the facts of a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromZeros)]
 #[repr(C)]
 pub struct Reply {
     /// 0, or a negative errno. Never positive.
@@ -166,7 +170,7 @@ impl State {
 }
 
 /// One probe, as a query shows it. The counts of traps are disjoint: each hit is in exactly one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromZeros)]
 #[repr(C)]
 pub struct ProbeStatus {
     /// Major code of its program.
@@ -208,7 +212,7 @@ pub struct ProbeStatus {
 }
 
 /// One map of an inserted program, as a list shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromZeros)]
 #[repr(C)]
 pub struct MapStatus {
     /// What it is read by. No other map ever has the same number, also when its program is removed and inserted again.
@@ -243,6 +247,52 @@ pub struct MapStatus {
     pub module: [u8; 64],
 }
 
+macro_rules! zero_by_default {
+    ($($name:ident)*) => {$(
+        impl Default for $name {
+            /// All zero: arrays of 64 have no derived one.
+            fn default() -> Self {
+                Self::new_zeroed()
+            }
+        }
+    )*};
+}
+zero_by_default! { ProbeStatus MapStatus RemoveRequest }
+
+impl MapStatus {
+    /// What a map says of itself. What its program and its place there would say is zero.
+    #[must_use]
+    pub fn of(map: &Map) -> Self {
+        let spec = map.spec();
+        let (min, max, step) = match spec.kind() {
+            Kind::Linear(linear) => (linear.min(), linear.max(), linear.step()),
+            _ => (0, 0, 0),
+        };
+        MapStatus {
+            kind: spec.kind().code().into(),
+            keys: spec.keys() as u32,
+            entries: spec.entries(),
+            min,
+            max,
+            step,
+            bytes: map.bytes(),
+            dropped: map.dropped(),
+            entry_bytes: spec.entry_bytes() as u32,
+            ..MapStatus::default()
+        }
+    }
+}
+
+/// Text as a label or a name is here: zero-padded, cut if it is longer.
+#[must_use]
+pub fn label(text: &[u8]) -> [u8; 64] {
+    let mut label = [0; 64];
+    for (to, from) in label.iter_mut().zip(text) {
+        *to = *from;
+    }
+    label
+}
+
 const _: () = assert!(size_of::<Reply>() == 40);
 const _: () = assert!(size_of::<ProbeStatus>() == 232);
 const _: () = assert!(size_of::<MapStatus>() == 200);
@@ -260,7 +310,7 @@ pub struct InsertRequest {
 }
 
 /// `ioctl` argument: remove a program, or all.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, FromZeros)]
 #[repr(C)]
 pub struct RemoveRequest {
     /// Major code of the program.

@@ -400,6 +400,17 @@ fn sites_that_can_be_written_no_more_call_nothing_until_they_can() {
 
 #[test]
 fn a_site_that_somebody_else_has_patched_is_named() {
+    fn patch(process: &process::Process, address: usize, byte: u8) {
+        let mut bytes = [0; 16];
+        bytes[0] = byte;
+        let write = gkhi::text::Write {
+            address,
+            len: 1,
+            reserved: 0,
+            bytes,
+        };
+        gkhi::text::Text::write_text(process, &[write]).unwrap();
+    }
     static EXIT: ExitWith<()> = NONE::exit(c"t", (), |_| Flow::Continue);
     let mut registry = registry(&IMAGE);
     registry.register(&EXIT).unwrap();
@@ -409,31 +420,9 @@ fn a_site_that_somebody_else_has_patched_is_named() {
         .unwrap()
         .hook;
     let address = registry.sites(hook).next().unwrap().address().unwrap();
-    let write = |byte: u8| {
-        let mut bytes = [0; 16];
-        bytes[0] = byte;
-        let write = gkhi::text::Write {
-            address,
-            len: 1,
-            reserved: 0,
-            bytes,
-        };
-        gkhi::text::Text::write_text(registry.host(), &[write]).unwrap();
-    };
-    write(0xcc);
+    patch(registry.host(), address, 0xcc);
     let error = registry.arm(&[&EXIT]);
-    let write = |byte: u8| {
-        let mut bytes = [0; 16];
-        bytes[0] = byte;
-        let write = gkhi::text::Write {
-            address,
-            len: 1,
-            reserved: 0,
-            bytes,
-        };
-        gkhi::text::Text::write_text(registry.host(), &[write]).unwrap();
-    };
-    write(0x0f);
+    patch(registry.host(), address, 0x0f);
     let Err(Error::Text {
         hook,
         error: gkhi::text::CommitError::Changed { address: at, found },

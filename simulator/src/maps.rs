@@ -1,7 +1,7 @@
 //! The maps of a program, kept by the code that keeps them in a kernel.
 
-use dprobes::aggregate::{Kind, Linear, Map, Spec};
-use dprobes::rpn::object::{self, MapKind};
+use dprobes::aggregate::Map;
+use dprobes::rpn::object;
 
 /// CPUs that a map has tables for. A hit on another one counts there as one on the CPU with that number modulo this.
 const CPUS: u32 = 8;
@@ -18,19 +18,9 @@ pub struct NamedMap {
 impl NamedMap {
     /// An empty map as an object describes it; `None` if there can be no such map, or no memory for it.
     pub(crate) fn new(described: &object::Map<'_>) -> Option<Self> {
-        let kind = match described.kind {
-            MapKind::Count => Kind::Count,
-            MapKind::Sum => Kind::Sum,
-            MapKind::Min => Kind::Min,
-            MapKind::Max => Kind::Max,
-            MapKind::Avg => Kind::Avg,
-            MapKind::Log2 => Kind::Log2,
-            MapKind::Linear { min, max, step } => Kind::Linear(Linear::new(min, max, step).ok()?),
-        };
-        let spec = Spec::new(kind, described.keys.into(), described.entries).ok()?;
         Some(Self {
             name: described.name.to_owned(),
-            map: Map::new(spec, CPUS as usize, 0).ok()?,
+            map: Map::new(described.spec().ok()?, CPUS as usize, 0).ok()?,
         })
     }
 

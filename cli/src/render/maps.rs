@@ -264,7 +264,7 @@ mod tests {
     use crate::kallsyms::Kallsyms;
     use crate::map;
     use dprobes::aggregate::{self, Kind, Linear, Spec};
-    use dprobes::wire::MapStatus;
+    use dprobes::wire::{MapStatus, label};
 
     /// A map of the engine's own, with these updates, as the module would show it.
     fn sample(title: &[u8], spec: Spec, updates: &[(&[u64], i64)]) -> Map {
@@ -274,31 +274,12 @@ mod tests {
         }
         let mut out = vec![0; spec.entry_bytes() * 64];
         let reading = real.read(None, &mut out).unwrap();
-        let padded = |text: &[u8]| {
-            let mut array = [0; 64];
-            array[..text.len()].copy_from_slice(text);
-            array
-        };
-        let (min, max, step) = match spec.kind() {
-            Kind::Linear(linear) => (linear.min(), linear.max(), linear.step()),
-            _ => (0, 0, 0),
-        };
         let status = MapStatus {
             id: 1,
             major: 1,
-            index: 0,
-            kind: u32::from(spec.kind().code()),
-            keys: spec.keys() as u32,
-            entries: spec.entries(),
-            min,
-            max,
-            step,
-            bytes: real.bytes(),
-            dropped: real.dropped(),
-            entry_bytes: spec.entry_bytes() as u32,
-            reserved: 0,
-            name: padded(title),
-            module: padded(b"kernel"),
+            name: label(title),
+            module: label(b"kernel"),
+            ..MapStatus::of(&real)
         };
         assert_eq!(map::spec(&status), Ok(spec));
         Map {

@@ -126,13 +126,8 @@ pub fn sorted(probes: &[ProbeStatus]) -> Vec<&ProbeStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dprobes::wire::label;
     use pretty_assertions::assert_eq;
-
-    fn padded(text: &[u8]) -> [u8; 64] {
-        let mut array = [0; 64];
-        array[..text.len()].copy_from_slice(text);
-        array
-    }
 
     fn samples() -> Vec<ProbeStatus> {
         let first = ProbeStatus {
@@ -152,8 +147,8 @@ mod tests {
             overflows: 8,
             unavailable: 9,
             lost: 10,
-            label: padded(b"do_sys_openat2"),
-            module: padded(b"kernel"),
+            label: label(b"do_sys_openat2"),
+            module: label(b"kernel"),
         };
         let hostile = ProbeStatus {
             major: 9,
@@ -161,8 +156,8 @@ mod tests {
             state: 77,
             resume: 78,
             hits: 0,
-            label: padded(b"\x1b[2J\xff"),
-            module: padded(b"e1000"),
+            label: label(b"\x1b[2J\xff"),
+            module: label(b"e1000"),
             ..first
         };
         let mut unterminated = ProbeStatus {

@@ -14,7 +14,7 @@ use super::table::Table;
 use crate::host::Host;
 use crate::mem::{self, OutOfMemory};
 use crate::text::slot::{Slot, SlotArea};
-use crate::wire::ProbeStatus;
+use crate::wire::{ProbeStatus, label};
 
 /// The engine over a host.
 ///
@@ -147,7 +147,7 @@ impl<H: Host> Engine<H> {
 impl Loaded {
     /// Is this the program with `major` for `module`?
     pub(crate) fn is(&self, module: &[u8], major: u16) -> bool {
-        self.major == major && self.module == super::program::label(module)
+        self.major == major && self.module == label(module)
     }
 }
 

@@ -9,7 +9,7 @@ use zerocopy::FromZeros;
 use super::engine::{Control, Engine};
 use super::error::{InsertError, PointError};
 use super::place::Place;
-use super::program::{self, Loaded, Probe};
+use super::program::{Loaded, Probe};
 use super::site::Site;
 use crate::host::{Host, Patch, Prohibited};
 use crate::mem;
@@ -18,6 +18,7 @@ use crate::rpn::object::{Location, ModType, Object, Place as At, Point};
 use crate::rpn::variables::Pool;
 use crate::rpn::verify::verify;
 use crate::text::transaction::CommitError;
+use crate::wire::label;
 
 /// What an insert has prepared and nobody else can see yet.
 struct Staged {
@@ -228,7 +229,7 @@ impl<H: Host> Engine<H> {
         let loaded = mem::boxed(Loaded {
             program_id: object.id(),
             major: object.major(),
-            module: program::label(object.name().as_bytes()),
+            module: label(object.name().as_bytes()),
             locals: mem::boxed_slice(object.locals().len(), |_| AtomicU64::new(0))?,
             global_slots: control.globals.indices(object.globals())?,
             local_pool: program.allocates_locals().then(pool).transpose()?,

@@ -6,12 +6,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::engine::Engine;
 use super::error::InsertError;
-use super::program::{self, Label, Loaded};
-use crate::aggregate::{self, Kind, Linear, Map, ReadError, Spec, SpecError};
+use super::program::{Label, Loaded};
+use crate::aggregate::{self, Map, ReadError};
 use crate::host::Host;
 use crate::mem;
-use crate::rpn::object::{self, MapKind, Object};
-use crate::wire::MapStatus;
+use crate::rpn::object::Object;
+use crate::wire::{MapStatus, label};
 
 /// A map of an inserted program.
 #[derive(Debug)]
@@ -61,20 +61,6 @@ impl From<ReadError> for MapError {
     }
 }
 
-/// What a map of an object is; its limits are checked again.
-fn spec(map: &object::Map<'_>) -> Result<Spec, SpecError> {
-    let kind = match map.kind {
-        MapKind::Count => Kind::Count,
-        MapKind::Sum => Kind::Sum,
-        MapKind::Min => Kind::Min,
-        MapKind::Max => Kind::Max,
-        MapKind::Avg => Kind::Avg,
-        MapKind::Log2 => Kind::Log2,
-        MapKind::Linear { min, max, step } => Kind::Linear(Linear::new(min, max, step)?),
-    };
-    Spec::new(kind, u32::from(map.keys), map.entries)
-}
-
 impl<H: Host> Engine<H> {
     /// Empty maps for a program, with all their memory.
     ///
@@ -83,7 +69,7 @@ impl<H: Host> Engine<H> {
     pub(super) fn new_maps(&self, object: &Object<'_>) -> Result<Box<[NamedMap]>, InsertError> {
         let mut specs = mem::vec(object.maps().len())?;
         for map in object.maps() {
-            specs.push((map.name, spec(&map)?));
+            specs.push((map.name, map.spec()?));
         }
         aggregate::bytes_of_all(specs.iter().map(|(_, spec)| spec))?;
         let mut maps = mem::vec(specs.len())?;
@@ -95,7 +81,7 @@ impl<H: Host> Engine<H> {
                 ^ ptr::from_ref(self).addr() as u64;
             maps.push(NamedMap {
                 id,
-                name: program::label(name.as_bytes()),
+                name: label(name.as_bytes()),
                 map: Map::new(spec, self.cpus.len(), seed)?,
             });
         }
@@ -138,26 +124,12 @@ impl<H: Host> Engine<H> {
 }
 
 fn status(loaded: &Loaded, index: u16, named: &NamedMap) -> MapStatus {
-    let spec = named.map.spec();
-    let (min, max, step) = match spec.kind() {
-        Kind::Linear(linear) => (linear.min(), linear.max(), linear.step()),
-        _ => (0, 0, 0),
-    };
     MapStatus {
         id: named.id,
         major: loaded.major,
         index,
-        kind: u32::from(spec.kind().code()),
-        keys: spec.keys() as u32,
-        entries: spec.entries(),
-        min,
-        max,
-        step,
-        bytes: named.map.bytes(),
-        dropped: named.map.dropped(),
-        entry_bytes: spec.entry_bytes() as u32,
-        reserved: 0,
         name: named.name,
         module: loaded.module,
+        ..MapStatus::of(&named.map)
     }
 }

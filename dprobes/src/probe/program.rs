@@ -8,7 +8,7 @@ use super::site::Site;
 use crate::rpn::Program;
 use crate::rpn::object::Point;
 use crate::rpn::variables::Pool;
-use crate::wire::State;
+use crate::wire::{State, label};
 
 /// A program that has been inserted. Its probes refer back to it; it is boxed and does not move.
 #[derive(Debug)]
@@ -33,15 +33,6 @@ pub(crate) struct Loaded {
 
 /// Text of at most 64 bytes, zero-padded, for status.
 pub(crate) type Label = [u8; 64];
-
-/// Cuts text to a [`Label`].
-pub(crate) fn label(text: &[u8]) -> Label {
-    let mut label = [0; 64];
-    for (to, from) in label.iter_mut().zip(text) {
-        *to = *from;
-    }
-    label
-}
 
 /// One probe of a program.
 #[derive(Debug)]

@@ -73,6 +73,12 @@ impl<H: Host> Engine<H> {
         if !counting.run(&self.variables(loaded)) {
             count(&probe.counts.exceptions);
         }
+        self.end_turn(probe, turn);
+    }
+
+    /// The last hit that was wanted has been processed: the probe goes.
+    #[inline]
+    fn end_turn(&self, probe: &Probe, turn: Turn) {
         if turn == Turn::RunLast && probe.retire(State::Exhausted) {
             self.host().request_reap();
         }
@@ -104,9 +110,7 @@ impl<H: Host> Engine<H> {
         };
         let variables = self.variables(loaded);
         let outcome = interp::run(&loaded.program, probe.point, workspace, &mut environment, &variables);
-        if turn == Turn::RunLast && probe.retire(State::Exhausted) {
-            self.host().request_reap();
-        }
+        self.end_turn(probe, turn);
         match outcome.end {
             End::Exit | End::ExitTo(_) => {}
             End::Abort => return,

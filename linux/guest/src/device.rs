@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use dprobes::record::header::Header;
 use dprobes::wire::{
     IOCTL_INSERT, IOCTL_QUERY, IOCTL_REMOVE, InsertRequest, ProbeStatus, QueryRequest, Reason, RemoveRequest, Reply,
+    label,
 };
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -88,7 +89,7 @@ impl Device {
 
     /// Removes a program and returns the final state of its probes.
     pub fn remove(&self, module: &str, major: u16) -> Result<Vec<ProbeStatus>, Refused> {
-        let mut last = vec![NO_STATUS; 16];
+        let mut last = vec![ProbeStatus::default(); 16];
         let mut request = remove_request(module, major);
         request.capacity = last.len() as u32;
         request.last = last.as_mut_ptr().expose_provenance() as u64;
@@ -121,7 +122,7 @@ impl Device {
 
     /// The state of every probe.
     pub fn query(&self) -> io::Result<Vec<ProbeStatus>> {
-        let mut probes = vec![NO_STATUS; 4096];
+        let mut probes = vec![ProbeStatus::default(); 4096];
         let mut request = QueryRequest {
             buffer: probes.as_mut_ptr().expose_provenance() as u64,
             capacity: probes.len() as u32,
@@ -167,38 +168,9 @@ pub fn parse(mut bytes: &[u8]) -> Vec<(Header, Vec<u8>)> {
 
 /// A request to remove a program.
 pub fn remove_request(module: &str, major: u16) -> RemoveRequest {
-    let mut name = [0; 64];
-    name[..module.len()].copy_from_slice(module.as_bytes());
     RemoveRequest {
         major,
-        all: 0,
-        capacity: 0,
-        module: name,
-        last: 0,
-        count: 0,
-        reserved: 0,
-        reply: Reply::default(),
+        module: label(module.as_bytes()),
+        ..RemoveRequest::default()
     }
 }
-
-/// What the kernel writes over.
-pub const NO_STATUS: ProbeStatus = ProbeStatus {
-    major: 0,
-    minor: 0,
-    state: 0,
-    address: 0,
-    resume: 0,
-    locals: 0,
-    hits: 0,
-    skipped: 0,
-    suspended: 0,
-    missed: 0,
-    faulted: 0,
-    late: 0,
-    exceptions: 0,
-    overflows: 0,
-    unavailable: 0,
-    lost: 0,
-    label: [0; 64],
-    module: [0; 64],
-};

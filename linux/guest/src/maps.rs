@@ -22,27 +22,9 @@ pub const TESTS: &crate::Tests = &[
     ("memory_is_bounded", memory_is_bounded),
 ];
 
-const NO_MAP: MapStatus = MapStatus {
-    id: 0,
-    major: 0,
-    index: 0,
-    kind: 0,
-    keys: 0,
-    entries: 0,
-    min: 0,
-    max: 0,
-    step: 0,
-    bytes: 0,
-    dropped: 0,
-    entry_bytes: 0,
-    reserved: 0,
-    name: [0; 64],
-    module: [0; 64],
-};
-
 /// Every map.
 fn maps(device: &Device) -> io::Result<Vec<MapStatus>> {
-    let mut maps = vec![NO_MAP; 256];
+    let mut maps = vec![MapStatus::default(); 256];
     let mut request = MapsRequest {
         buffer: maps.as_mut_ptr().expose_provenance() as u64,
         capacity: maps.len() as u32,

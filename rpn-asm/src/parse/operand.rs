@@ -48,13 +48,17 @@ impl Reader<'_> {
         if !cursor.at_end() {
             return Ok(());
         }
+        Err(self.expected(of, kind, cursor))
+    }
+
+    fn expected(&mut self, of: &str, kind: ValueKind, cursor: &Cursor<'_>) -> Reported {
         let problem = ProgramProblem::ExpectedValue {
             of: of.into(),
             kind,
             found: cursor.found(),
             near: None,
         };
-        Err(self.session.report(cursor.span(), problem))
+        self.session.report(cursor.span(), problem)
     }
 
     /// A name that is not an expression.
@@ -65,13 +69,7 @@ impl Reader<'_> {
         if let Some(r) = cursor.peek().and_then(|t| bad_token(self.session, t)) {
             return Err(r);
         }
-        let problem = ProgramProblem::ExpectedValue {
-            of: of.into(),
-            kind,
-            found: cursor.found(),
-            near: None,
-        };
-        Err(self.session.report(cursor.span(), problem))
+        Err(self.expected(of, kind, cursor))
     }
 
     fn expression(&mut self, of: &str, symbols: bool, cursor: &mut Cursor<'_>) -> Result<Term, Reported> {

@@ -1,7 +1,6 @@
 //! The maps of a simulation, as those of the module are shown.
 
-use dprobes::aggregate::Kind;
-use dprobes::wire::MapStatus;
+use dprobes::wire::{MapStatus, label};
 use simulator::{NamedMap, Simulation};
 
 use super::Context;
@@ -55,35 +54,12 @@ fn read(named: &NamedMap) -> Vec<u8> {
 }
 
 fn status(named: &NamedMap, index: u16, module: &str, major: u16) -> MapStatus {
-    let spec = named.map.spec();
-    let (min, max, step) = match spec.kind() {
-        Kind::Linear(linear) => (linear.min(), linear.max(), linear.step()),
-        _ => (0, 0, 0),
-    };
     MapStatus {
         id: u64::from(index),
         major,
         index,
-        kind: spec.kind().code().into(),
-        keys: spec.keys() as u32,
-        entries: spec.entries(),
-        min,
-        max,
-        step,
-        bytes: named.map.bytes(),
-        dropped: named.map.dropped(),
-        entry_bytes: spec.entry_bytes() as u32,
-        reserved: 0,
-        name: label(&named.name),
-        module: label(module),
+        name: label(named.name.as_bytes()),
+        module: label(module.as_bytes()),
+        ..MapStatus::of(&named.map)
     }
-}
-
-/// Text in a place of a fixed size, cut if it is longer.
-fn label(text: &str) -> [u8; 64] {
-    let mut label = [0; 64];
-    for (to, from) in label.iter_mut().zip(text.bytes()) {
-        *to = from;
-    }
-    label
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::hooks::lines;
+use super::measured;
 use crate::linux::guest::Guest;
 use crate::progress::Progress;
 use crate::workspace::Workspace;
@@ -40,15 +41,7 @@ pub fn on_linux<'a>(
             ..guest(script)?
         };
         let folder = workspace.target.join("bench-arming");
-        let ending = progress.narrate(&format!("arming with {cpus} CPUs"), |say| {
-            let ending = guest.run(&folder, say)?;
-            let success = ending.fault.is_none();
-            Ok((ending, success))
-        })?;
-        if let Some(fault) = ending.fault {
-            progress.show_end(&ending.console, &folder.join("console.log"));
-            bail!("{fault}");
-        }
+        let ending = measured(progress, &format!("arming with {cpus} CPUs"), guest, &folder)?;
         show(&lines(&ending.report, "@arm ")?, &format!("{cpus} CPUs"), json);
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use vmlinux::Kernel;
 
+use super::measured;
 use crate::linux::guest::Guest;
 use crate::linux::{files, module};
 use crate::progress::Progress;
@@ -51,15 +52,7 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result
         append: "",
         limit: Duration::from_secs(600),
     };
-    let ending = progress.narrate("measuring in the guest", |say| {
-        let ending = guest.run(&folder, say)?;
-        let success = ending.fault.is_none();
-        Ok((ending, success))
-    })?;
-    if let Some(fault) = ending.fault {
-        progress.show_end(&ending.console, &folder.join("console.log"));
-        bail!("{fault}");
-    }
+    let ending = measured(progress, "measuring in the guest", guest, &folder)?;
     let traps = traps_between_marks(BufReader::new(
         File::open(&log).context("QEMU wrote no log of exceptions")?,
     ))?;

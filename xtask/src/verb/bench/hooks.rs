@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use vmlinux::Kernel;
 
+use super::measured;
 use crate::linux::guest::Guest;
 use crate::linux::initramfs::Initramfs;
 use crate::linux::module;
@@ -60,15 +61,12 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result
 /// Runs a guest that counts instructions, and prints what it reports.
 fn measure(folder: &Path, progress: &mut Progress, guest: Guest, what: &str, json: bool) -> Result<()> {
     let release = &guest.kernel.release;
-    let ending = progress.narrate(&format!("measuring hooks in the guest, {what}"), |say| {
-        let ending = guest.run(folder, say)?;
-        let success = ending.fault.is_none();
-        Ok((ending, success))
-    })?;
-    if let Some(fault) = ending.fault {
-        progress.show_end(&ending.console, &folder.join("console.log"));
-        bail!("{fault}");
-    }
+    let ending = measured(
+        progress,
+        &format!("measuring hooks in the guest, {what}"),
+        guest,
+        folder,
+    )?;
     show(&ending.report, release, what, json)
 }
 

@@ -5,9 +5,12 @@ mod hit;
 mod hooks;
 mod rpn;
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::linux::guest::{Ending, Guest};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
@@ -49,4 +52,18 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments
         What::Hooks => hooks::run(workspace, progress, arguments.json),
         What::Rpn => rpn::run(workspace, progress, arguments.json),
     }
+}
+
+/// Runs a guest that measures; its console is kept in `folder`, and shown if it fails.
+fn measured(progress: &mut Progress, what: &str, guest: Guest, folder: &Path) -> Result<Ending> {
+    let ending = progress.narrate(what, |say| {
+        let ending = guest.run(folder, say)?;
+        let success = ending.fault.is_none();
+        Ok((ending, success))
+    })?;
+    if let Some(fault) = ending.fault {
+        progress.show_end(&ending.console, &folder.join("console.log"));
+        bail!("{fault}");
+    }
+    Ok(ending)
 }
