@@ -2,7 +2,7 @@
 #ifndef DPROBES_LINUX_SLOTS_H
 #define DPROBES_LINUX_SLOTS_H
 
-/* 32768 slots of 32 bytes. */
-#define DPROBES_SLOTS_SIZE (1 << 20)
+/* 65536 slots of 32 bytes. */
+#define DPROBES_SLOTS_SIZE (1 << 21)
 
 #endif
