@@ -15,6 +15,10 @@ struct KernelHeap(IrqMutex<Heap>);
 #[global_allocator]
 static HEAP: KernelHeap = KernelHeap(IrqMutex::new(Heap::empty()));
 
+/// What every byte of freed memory is, but for those that the list of free blocks needs: what is used after it was freed is not
+/// mistaken for what it was, and no address in it is canonical.
+pub const POISON: u8 = 0xa5;
+
 fn check_allowed(what: &str, layout: Layout) {
     assert!(
         percpu::current().no_alloc.load(Ordering::Relaxed) == 0,
@@ -36,7 +40,9 @@ unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         check_allowed("freeing", layout);
         if let Some(at) = NonNull::new(at) {
-            // SAFETY: the caller promises that `at` came from `alloc` with this layout.
+            // SAFETY: the caller promises that `at` came from `alloc` with this layout, and gives up the memory.
+            unsafe { at.write_bytes(POISON, layout.size()) };
+            // SAFETY: as above.
             unsafe { self.0.lock().deallocate(at, layout) };
         }
     }

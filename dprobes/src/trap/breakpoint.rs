@@ -9,16 +9,25 @@ use crate::host::{ExitTo, Host};
 use crate::probe::{Cpu, Engine, Hit, Loaded, Probe, Resumption, Site, Turn, count};
 use crate::record::header::{Header, RecordState};
 use crate::rpn::interp::{self, End, Variables};
+use crate::text::transaction::INT3;
 use crate::wire::State;
 
 impl<H: Host> Engine<H> {
     /// Handles a breakpoint exception, with interrupts off and `frame.rip` behind the `int3`, as the CPU leaves it.
+    ///
+    /// A trap that is late, because the breakpoint has been taken away since the CPU ran into it, is handled as well, whoever's it was: the
+    /// CPU goes on with the instruction that is there now.
     // Whoever calls it is the entry of a trap, of which a kernel has one or two.
     #[inline(always)]
     pub fn on_breakpoint(&self, frame: &mut TrapFrame) -> Verdict {
         let address = frame.rip.wrapping_sub(1);
-        let Some(site) = self.site(address) else {
-            return Verdict::NotOurs;
+        let Some(site) = self.site(address).or_else(|| self.late_site(address, frame)) else {
+            // A late trap has been sent back to its address, where there is no breakpoint any more.
+            return if frame.rip == address {
+                Verdict::Handled
+            } else {
+                Verdict::NotOurs
+            };
         };
         let Some(cpu) = self.this_cpu() else {
             return Verdict::NotOurs;
@@ -47,6 +56,31 @@ impl<H: Host> Engine<H> {
             cpu.ring.publish_since(mark);
         }
         Verdict::Handled
+    }
+
+    /// No probe is known where a breakpoint was hit. If none is there any more the trap is late: whoever had put it there, this engine
+    /// or another facility, has taken it away since, and the CPU is sent back to what is there now.
+    ///
+    /// A host that lets interrupts in before it calls [`on_breakpoint`](Self::on_breakpoint) answers the core sync of a removal from inside
+    /// the trap, so that nothing holds the removal up. The site is looked for once more, because the probe may have been inserted
+    /// again meanwhile.
+    #[cold]
+    #[inline(never)]
+    fn late_site(&self, address: u64, frame: &mut TrapFrame) -> Option<&Site> {
+        // The last byte of `int 3` in two bytes, which raises the same exception.
+        const INT_3: [u8; 2] = [0xcd, 0x03];
+        let mut there = [0];
+        self.host().read(address, &mut there).ok()?;
+        if there == [INT3] {
+            return self.site(address);
+        }
+        let mut both = [0; 2];
+        let in_two_bytes =
+            there == [INT_3[1]] && self.host().read(address.wrapping_sub(1), &mut both).is_ok() && both == INT_3;
+        if !in_two_bytes {
+            frame.rip = address;
+        }
+        None
     }
 
     /// One probe of a site: its turn, its program, its record.

@@ -19,6 +19,51 @@ pub struct Kernel {
     reap: AtomicBool,
     exits: AtomicU64,
     last_exit: [AtomicU64; 3],
+    /// [`Host::sync_cores`] and [`Host::grace_period`].
+    pub sync: Barrier,
+    /// As `sync`.
+    pub grace: Barrier,
+}
+
+/// A wait that the engine asks for, and that a test can watch or leave out.
+pub struct Barrier {
+    omitted: AtomicBool,
+    waiting: AtomicU64,
+    passed: AtomicU64,
+}
+
+impl Barrier {
+    const fn new() -> Self {
+        Barrier {
+            omitted: AtomicBool::new(false),
+            waiting: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+        }
+    }
+
+    /// From now on the wait is left out, which breaks what the engine relies on; or it is not.
+    pub fn omit(&self, omitted: bool) {
+        self.omitted.store(omitted, Ordering::SeqCst);
+    }
+
+    /// Is somebody waiting?
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// How many waits have ended, those that were left out included.
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::SeqCst)
+    }
+
+    fn pass(&self, wait: impl FnOnce()) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        if !self.omitted.load(Ordering::SeqCst) {
+            wait();
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.passed.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// The one exit facility that this kernel has: it remembers what it was asked for.
@@ -31,6 +76,8 @@ impl Kernel {
             reap: AtomicBool::new(false),
             exits: AtomicU64::new(0),
             last_exit: [const { AtomicU64::new(0) }; 3],
+            sync: Barrier::new(),
+            grace: Barrier::new(),
         }
     }
 
@@ -165,11 +212,13 @@ impl Host for Kernel {
     }
 
     fn sync_cores(&self) {
-        smp::sync_cores();
+        self.sync.pass(smp::sync_cores);
     }
 
     fn grace_period(&self) {
-        smp::sync_cores();
-        smp::quiesce(&self.slot_area());
+        self.grace.pass(|| {
+            smp::sync_cores();
+            smp::quiesce(&self.slot_area());
+        });
     }
 }

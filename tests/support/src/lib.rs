@@ -23,7 +23,7 @@ pub mod attach;
 mod host;
 pub mod passes;
 
-pub use host::{FACILITY, Kernel, TARGET};
+pub use host::{Barrier, FACILITY, Kernel, TARGET};
 
 /// The engine of this kernel.
 pub static ENGINE: Once<Engine<Kernel>> = Once::new();
