@@ -40,7 +40,7 @@ struct gkhi_image;
 /*
  What a query tells its caller; a command and a kernel that differ refuse each other.
  */
-#define DPROBES_INTERFACE_VERSION 2
+#define DPROBES_INTERFACE_VERSION 3
 
 /*
  Bytes in a slot of the slot area.
@@ -56,6 +56,37 @@ struct gkhi_image;
  Words of a key, at most.
  */
 #define DPROBES_MAP_KEYS_MAX 4
+
+/*
+ What a watchpoint watches for. The names are those of the debug registers' R/W fields (SDM volume 3, 18.2.4).
+ */
+enum WatchKind
+#if __STDC_VERSION__ >= 202311L
+  : uint8_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+    /*
+     The instruction at the address is about to be executed.
+     */
+    WATCH_KIND_EXECUTE = 1,
+    /*
+     Something has been written there.
+     */
+    WATCH_KIND_WRITE = 2,
+    /*
+     The I/O port has been read or written.
+     */
+    WATCH_KIND_IO = 3,
+    /*
+     Something there has been read or written, but not fetched as an instruction.
+     */
+    WATCH_KIND_READ_WRITE = 4,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum WatchKind WatchKind;
+#else
+typedef uint8_t WatchKind;
+#endif // __STDC_VERSION__ >= 202311L
 
 /*
  Why a request was refused. `facts` and `detail` name the fields of [`Reply`].
@@ -152,6 +183,20 @@ enum dprobes_reason
      The maps of the program are beyond a limit; `facts[0]` is how many bytes they take for each CPU, if that is it.
      */
     DPROBES_REASON_MAPS = 20,
+    /*
+     The location cannot be watched; `detail` is a [`LocationError`](crate::rpn::object::LocationError) as a number, `facts[0]` how many
+     bytes were to be watched.
+     */
+    DPROBES_REASON_WATCH_LOCATION = 21,
+    /*
+     No debug register is free; `facts[0]` has a bit for each that others use, `facts[1]` for each that the engine uses: bit 0 for the first
+     of the four. Where the host does not tell who has them both are 0.
+     */
+    DPROBES_REASON_WATCH_IN_USE = 22,
+    /*
+     The host cannot watch this; `detail` is a [`WatchUnsupported`] as a number.
+     */
+    DPROBES_REASON_WATCH_UNSUPPORTED = 23,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_reason dprobes_reason;
@@ -567,11 +612,20 @@ struct dprobes_probe_status {
      */
     uint32_t state;
     /*
-     Where the breakpoint is. It may be after the address asked for, past an `endbr64` and the function tracer's NOP.
+     Where the breakpoint is. It may be after the address asked for, past an `endbr64` and the function tracer's NOP. Or what a watchpoint
+     watches: an address, or a port.
      */
     uint64_t address;
     /*
-     How the instruction is resumed: 1 copied, 2 emulated, 3 stepped.
+     What a watchpoint watches for: 1 execute, 2 write, 3 I/O, 4 read or write. 0 for a breakpoint.
+     */
+    uint32_t watch;
+    /*
+     How many bytes a watchpoint watches: 1, 2, 4 or 8. 0 for a breakpoint.
+     */
+    uint32_t watch_len;
+    /*
+     How the instruction is resumed: 1 copied, 2 emulated, 3 stepped; 0 for a watchpoint, after which there is nothing to carry out.
      */
     uint32_t resume;
     /*
@@ -918,6 +972,11 @@ struct dprobes_header {
 
 
 
+
+/*
+ All of them.
+ */
+#define WatchKind_ALL { WatchKind_Execute, WatchKind_Write, WatchKind_Io, WatchKind_ReadWrite, }
 
 /*
  Makes the engine. The table is copied.

@@ -19,7 +19,7 @@ pub const DPROBES_OBJECT_MAX: usize = 1 << 20;
 pub const DPROBES_MODULE_NAME_MAX: usize = 64;
 
 /// What a query tells its caller; a command and a kernel that differ refuse each other.
-pub const DPROBES_INTERFACE_VERSION: u32 = 2;
+pub const DPROBES_INTERFACE_VERSION: u32 = 3;
 
 /// Bytes in a slot of the slot area.
 pub const DPROBES_SLOT_SIZE: usize = 32;

@@ -242,8 +242,13 @@ impl Program {
         let done = object::resolve(
             &mut bytes,
             |index, location| {
-                let address = resolve::address(&object, location, symbols)
-                    .unwrap_or_else(|error| fail(&|| error.explain(symbols).at(self.place_of_point(index))));
+                let address = resolve::address(
+                    &object,
+                    location,
+                    object.point(index).and_then(|point| point.watch()),
+                    symbols,
+                )
+                .unwrap_or_else(|error| fail(&|| error.explain(symbols).at(self.place_of_point(index))));
                 Ok::<_, std::convert::Infallible>(object::Place::Absolute(address))
             },
             |word| {

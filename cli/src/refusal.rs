@@ -2,7 +2,8 @@
 
 use dprobes::host::Prohibited;
 use dprobes::insn::Refusal;
-use dprobes::wire::{Reason, Reply};
+use dprobes::rpn::object::LocationError;
+use dprobes::wire::{Reason, Reply, WatchUnsupported};
 
 use crate::device::RequestError;
 use crate::error::Error;
@@ -106,6 +107,9 @@ pub fn explain(reply: &Reply, request: Request<'_>) -> Report {
             ))
             .note(format!("the limit is {} bytes", dprobes::aggregate::BYTES_MAX))
             .help("give them fewer `entries`, or a linear histogram fewer ranges"),
+        Reason::WatchLocation => subject.watch_location(),
+        Reason::WatchInUse => subject.watch_in_use(),
+        Reason::WatchUnsupported => subject.watch_unsupported(),
     }
 }
 
@@ -366,6 +370,72 @@ impl Subject<'_> {
         report.note(format!("its first bytes are {found}"))
     }
 
+    fn watch_location(&self) -> Report {
+        let (place, address, len) = (self.place(), self.reply.address, self.reply.facts[0]);
+        let report = self.report(format!("{place} cannot be watched"));
+        match LocationError::from_code(self.reply.detail) {
+            Some(LocationError::Unaligned) => {
+                let begin = address - address.checked_rem(len).unwrap_or(0);
+                report
+                    .note(format!(
+                        "the address of a watchpoint is a multiple of its length, which is {len}"
+                    ))
+                    .help(format!(
+                        "watch the {len} bytes from {}, or fewer: `watch = ... 1` goes anywhere",
+                        self.at_address(begin)
+                    ))
+            }
+            Some(LocationError::NotCanonical) => report.note("nothing can be at such an address"),
+            Some(LocationError::NoPort) => report.note("ports go from 0 to 0xffff"),
+            None => report
+                .note(format!(
+                    "the reason has number {}, which this command does not know",
+                    self.reply.detail
+                ))
+                .help("use the command that was built with the module"),
+        }
+    }
+
+    fn watch_in_use(&self) -> Report {
+        let [others, ours] = self.reply.facts;
+        let report = self.report(format!(
+            "no debug register is free for the watchpoint on {}",
+            self.place()
+        ));
+        let report = [
+            (others, "something else has"),
+            (ours, "watchpoints that are inserted have"),
+        ]
+        .into_iter()
+        .filter(|(registers, _)| registers & 0xf != 0)
+        .fold(report, |report, (registers, who)| {
+            let names = (0..4).filter(|n| registers & 1 << n != 0).map(|n| format!("dr{n}"));
+            report.note(format!("{who} {}", names.collect::<Vec<_>>().join(", ")))
+        });
+        report
+            .note("a CPU has four; watchpoints on the same bytes for the same thing share one")
+            .help("remove watchpoints that are no longer needed, or a debugger's; `dprobes query` lists those that are inserted")
+    }
+
+    fn watch_unsupported(&self) -> Report {
+        match WatchUnsupported::from_code(self.reply.detail) {
+            Some(WatchUnsupported::Host) => self
+                .report("this host has no watchpoints yet".to_owned())
+                .note("nothing was inserted; `watch = ...` works in the test kernel, and in `dprobes run`")
+                .help("put a probe on the code that is expected to write, without `watch`"),
+            Some(WatchUnsupported::IoBreakpoints) => self
+                .report(format!("port {} cannot be watched", self.place()))
+                .note("a CPU has its I/O breakpoints switched off (bit DE of CR4)"),
+            None => self
+                .report("the module cannot watch this".to_owned())
+                .note(format!(
+                    "the reason has number {}, which this command does not know",
+                    self.reply.detail
+                ))
+                .help("use the command that was built with the module"),
+        }
+    }
+
     fn in_use(&self) -> Report {
         self.report(format!("there is no room for another probe at {}", self.place()))
             .note("a program can have one probe at an address, and only so many programs can have one at the same")
@@ -505,6 +575,20 @@ minor   = 1
                     all.push((name.clone(), reply(reason, 4, packed)));
                     all.push((format!("{name}, long"), reply(reason, 15, packed)));
                 }
+                Reason::WatchLocation => all.extend(
+                    (0..=u32::from(u16::MAX))
+                        .filter_map(LocationError::from_code)
+                        .map(|why| (format!("{name} {why:?}"), reply(reason, why as u32, [8, 0]))),
+                ),
+                Reason::WatchUnsupported => all.extend(
+                    (0..=u32::from(u16::MAX))
+                        .filter_map(WatchUnsupported::from_code)
+                        .map(|why| (format!("{name} {why:?}"), reply(reason, why as u32, [0; 2]))),
+                ),
+                Reason::WatchInUse => {
+                    all.push((name.clone(), reply(reason, 0, [0b0100, 0b1011])));
+                    all.push((format!("{name}, nobody known"), reply(reason, 0, [0; 2])));
+                }
                 Reason::Object | Reason::Verify | Reason::NoSlot | Reason::Globals | Reason::Maps => {
                     let about_all = Reply {
                         point: u32::MAX,
@@ -554,7 +638,12 @@ minor   = 1
             ..reply(Reason::None, 0, [0; 2])
         };
         assert!(fixture.explain(&unknown, fixture.insert()).contains("(number 999)"));
-        for reason in [Reason::Prohibited, Reason::Instruction] {
+        for reason in [
+            Reason::Prohibited,
+            Reason::Instruction,
+            Reason::WatchLocation,
+            Reason::WatchUnsupported,
+        ] {
             let text = fixture.explain(&reply(reason, 999, [0; 2]), fixture.insert());
             assert!(text.contains("999") && text.contains("built with the module"), "{text}");
         }

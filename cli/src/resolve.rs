@@ -1,6 +1,6 @@
 //! From the symbols of a program to addresses, with an explanation where there is none.
 
-use dprobes::rpn::object::{Location, ModType, Object, Place, Relocation};
+use dprobes::rpn::object::{Location, ModType, Object, Place, Relocation, Watch};
 
 use crate::kallsyms::{Kallsyms, NotFound, Owner, Symbol, Wanted};
 use crate::report::Report;
@@ -20,14 +20,23 @@ pub enum Unresolved<'a> {
         error: NotFound,
     },
     /// The distance leads out of the function.
-    Outside { symbol: Symbol<'a>, addend: i64 },
+    Outside {
+        symbol: Symbol<'a>,
+        addend: i64,
+        wanted: Wanted,
+    },
 }
 
-/// The address of a location.
+/// The address of a location, which is a place for a probe or, if it is to be watched, of anything.
 ///
 /// # Errors
 /// Why it has none.
-pub fn address<'a>(object: &Object<'a>, location: Location<'a>, symbols: &'a Kallsyms) -> Result<u64, Unresolved<'a>> {
+pub fn address<'a>(
+    object: &Object<'a>,
+    location: Location<'a>,
+    watch: Option<Watch>,
+    symbols: &'a Kallsyms,
+) -> Result<u64, Unresolved<'a>> {
     let (name, addend) = match location {
         Location::Symbol { name, addend } => (name, addend),
         Location::Source { file, line } => return Err(Unresolved::SourceLine { file, line }),
@@ -38,14 +47,17 @@ pub fn address<'a>(object: &Object<'a>, location: Location<'a>, symbols: &'a Kal
         ModType::Kmod => Owner::Module(object.name()),
         ModType::User => return Err(Unresolved::User { name }),
     };
-    let wanted = Wanted::Function;
+    let wanted = match watch {
+        None => Wanted::Function,
+        Some(_) => Wanted::Any,
+    };
     let symbol = symbols.find(name, owner, wanted).map_err(|error| Unresolved::Symbol {
         name,
         owner,
         wanted,
         error,
     })?;
-    inside(&symbol, addend).ok_or(Unresolved::Outside { symbol, addend })
+    inside(&symbol, addend).ok_or(Unresolved::Outside { symbol, addend, wanted })
 }
 
 /// The address of a symbol in an expression: of the probed module or, since modules use what the kernel has, of the kernel.
@@ -94,7 +106,7 @@ impl Unresolved<'_> {
                 wanted,
                 error,
             } => not_found(name, *owner, *wanted, error, symbols),
-            Self::Outside { symbol, addend } => outside(symbol, *addend),
+            Self::Outside { symbol, addend, wanted } => outside(symbol, *addend, *wanted),
         }
     }
 }
@@ -106,7 +118,7 @@ fn inside(symbol: &Symbol<'_>, addend: i64) -> Option<u64> {
     symbol.address.checked_add(distance).filter(|_| inside)
 }
 
-fn outside(symbol: &Symbol<'_>, addend: i64) -> Report {
+fn outside(symbol: &Symbol<'_>, addend: i64, wanted: Wanted) -> Report {
     let Symbol {
         name, address, size, ..
     } = symbol;
@@ -115,13 +127,15 @@ fn outside(symbol: &Symbol<'_>, addend: i64) -> Report {
     match size {
         Some(size) => {
             let last = size.saturating_sub(1);
-            report
-                .note(format!(
-                    "{name} has {size:#x} bytes, so offsets in it go from 0 to {last:#x}"
-                ))
-                .help(format!(
+            let report = report.note(format!(
+                "{name} has {size:#x} bytes, so offsets in it go from 0 to {last:#x}"
+            ));
+            match wanted {
+                Wanted::Any => report,
+                Wanted::Function => report.help(format!(
                     "`objdump -d --disassemble={name}` of the kernel's vmlinux shows where instructions begin"
-                ))
+                )),
+            }
         }
         None => report.help(format!(
             "offsets count from the first byte of {name}, which is at {address:#x}"

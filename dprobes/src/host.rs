@@ -15,6 +15,7 @@ use core::ops::Range;
 
 pub use crate::frame::TrapFrame;
 pub use crate::rpn::BadAddress;
+pub use crate::rpn::object::{LocationError, WatchKind, Watchpoint};
 
 /// Who was running when a probe fired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -158,6 +159,25 @@ pub struct ExitTo {
 pub struct WriteTextError {
     /// The first patch that was not written.
     pub index: usize,
+}
+
+/// Why a host does not watch a location.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchError {
+    /// This host has no watchpoints.
+    Unsupported,
+    /// The handling of the trap itself needs what is there: a stack, a descriptor table, or the engine.
+    Excluded,
+    /// All debug registers that could be used are in use: a bit for each, the lowest for the first of the four. Where the host does not
+    /// tell who has them both are 0.
+    InUse {
+        /// Those that others use.
+        others: u8,
+        /// Those that watchpoints use.
+        ours: u8,
+    },
+    /// A CPU's I/O breakpoints are switched off (CR4.DE).
+    IoBreakpoints,
 }
 
 /// What the surrounding kernel provides.

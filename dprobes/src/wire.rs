@@ -9,7 +9,7 @@ use zerocopy::FromZeros;
 use crate::aggregate::{Kind, Map};
 
 /// Version of the control interface; a command and a module that differ refuse each other.
-pub const INTERFACE_VERSION: u32 = 2;
+pub const INTERFACE_VERSION: u32 = 3;
 
 /// The answer to an insert or a remove, with the facts of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromZeros)]
@@ -78,6 +78,36 @@ pub enum Reason {
     Globals = 19,
     /// The maps of the program are beyond a limit; `facts[0]` is how many bytes they take for each CPU, if that is it.
     Maps = 20,
+    /// The location cannot be watched; `detail` is a [`LocationError`](crate::rpn::object::LocationError) as a number, `facts[0]` how many
+    /// bytes were to be watched.
+    WatchLocation = 21,
+    /// No debug register is free; `facts[0]` has a bit for each that others use, `facts[1]` for each that the engine uses: bit 0 for the first
+    /// of the four. Where the host does not tell who has them both are 0.
+    WatchInUse = 22,
+    /// The host cannot watch this; `detail` is a [`WatchUnsupported`] as a number.
+    WatchUnsupported = 23,
+}
+
+/// Why a host cannot watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum WatchUnsupported {
+    /// It has no watchpoints.
+    Host = 1,
+    /// A CPU's I/O breakpoints are switched off (CR4.DE).
+    IoBreakpoints = 2,
+}
+
+impl WatchUnsupported {
+    /// From the number in [`Reply::detail`].
+    #[must_use]
+    pub const fn from_code(code: u32) -> Option<Self> {
+        match code {
+            1 => Some(Self::Host),
+            2 => Some(Self::IoBreakpoints),
+            _ => None,
+        }
+    }
 }
 
 impl Reason {
@@ -97,17 +127,19 @@ impl Reason {
         const EOPNOTSUPP: i32 = 95;
         match self {
             Reason::None => 0,
-            Reason::Object | Reason::Verify | Reason::Unresolved | Reason::NotBoundary => -EINVAL,
+            Reason::Object | Reason::Verify | Reason::Unresolved | Reason::NotBoundary | Reason::WatchLocation => {
+                -EINVAL
+            }
             Reason::Exists => -EEXIST,
             Reason::NotFound | Reason::NoModule => -ENOENT,
             Reason::NoMemory => -ENOMEM,
             Reason::NoSlot | Reason::Globals | Reason::Maps => -ENOSPC,
             Reason::Prohibited => -EACCES,
             Reason::Opcode | Reason::Undecodable => -EILSEQ,
-            Reason::Instruction | Reason::ModuleKind => -EOPNOTSUPP,
+            Reason::Instruction | Reason::ModuleKind | Reason::WatchUnsupported => -EOPNOTSUPP,
             Reason::Unreadable | Reason::Unwritable => -EFAULT,
             Reason::OutOfReach => -ERANGE,
-            Reason::AddressInUse => -EBUSY,
+            Reason::AddressInUse | Reason::WatchInUse => -EBUSY,
         }
     }
 
@@ -136,6 +168,9 @@ impl Reason {
             18 => Self::ModuleKind,
             19 => Self::Globals,
             20 => Self::Maps,
+            21 => Self::WatchLocation,
+            22 => Self::WatchInUse,
+            23 => Self::WatchUnsupported,
             _ => return None,
         })
     }
@@ -179,9 +214,14 @@ pub struct ProbeStatus {
     pub minor: u16,
     /// A [`State`] as a number.
     pub state: u32,
-    /// Where the breakpoint is. It may be after the address asked for, past an `endbr64` and the function tracer's NOP.
+    /// Where the breakpoint is. It may be after the address asked for, past an `endbr64` and the function tracer's NOP. Or what a watchpoint
+    /// watches: an address, or a port.
     pub address: u64,
-    /// How the instruction is resumed: 1 copied, 2 emulated, 3 stepped.
+    /// What a watchpoint watches for: 1 execute, 2 write, 3 I/O, 4 read or write. 0 for a breakpoint.
+    pub watch: u32,
+    /// How many bytes a watchpoint watches: 1, 2, 4 or 8. 0 for a breakpoint.
+    pub watch_len: u32,
+    /// How the instruction is resumed: 1 copied, 2 emulated, 3 stepped; 0 for a watchpoint, after which there is nothing to carry out.
     pub resume: u32,
     /// How many of the program's local variables there are; the same for all its probes.
     pub locals: u32,
@@ -294,7 +334,7 @@ pub fn label(text: &[u8]) -> [u8; 64] {
 }
 
 const _: () = assert!(size_of::<Reply>() == 40);
-const _: () = assert!(size_of::<ProbeStatus>() == 232);
+const _: () = assert!(size_of::<ProbeStatus>() == 240);
 const _: () = assert!(size_of::<MapStatus>() == 200);
 
 /// `ioctl` argument: insert a program.

@@ -202,9 +202,26 @@ fn what_is_wrong_is_refused_by_name() {
         (|b| b.points[1].opcode_len = 1, value(second + 65, F::Reserved, 0x1f)),
         (|b| b.points[1].flags.set(4), value(second + 2, F::Flags, 4)),
         (|b| b.points[1].ex_mask.set(0x4000), value(second + 10, F::ExMask, 0x4000)),
-        (|b| b.points[1].reserved0 = 1, value(second + 79, F::Reserved, 1)),
+        (|b| b.points[0].watch = 5, value(HEADER + 79, F::WatchKind, 5)),
+        (|b| b.points[0].watch_len = 1, value(HEADER + 82, F::WatchLength, 1)),
+        (|b| (b.points[0].watch, b.points[0].watch_len) = (1, 0), value(HEADER + 82, F::WatchLength, 0)),
+        (|b| (b.points[0].watch, b.points[0].watch_len) = (1, 2), value(HEADER + 82, F::WatchLength, 2)),
+        (|b| (b.points[0].watch, b.points[0].watch_len) = (2, 3), value(HEADER + 82, F::WatchLength, 3)),
+        (|b| (b.points[0].watch, b.points[0].watch_len) = (3, 8), value(HEADER + 82, F::WatchLength, 8)),
+        (|b| (b.points[0].watch, b.points[0].watch_len) = (4, 16), value(HEADER + 82, F::WatchLength, 16)),
+        // What belongs to an instruction in text, what has no port, and where there are no data.
+        (|b| (b.points[1].watch, b.points[1].watch_len) = (2, 8), value(second + 1, F::OpcodeLength, 2)),
+        (|b| { (b.points[0].watch, b.points[0].watch_len) = (2, 8); b.points[0].flags.set(layout::LOG_ON_FAULT); },
+            value(HEADER + 2, F::Flags, 1)),
+        (|b| { (b.points[0].watch, b.points[0].watch_len) = (3, 1); b.points[0].kind = kind::MODULE_OFFSET; },
+            value(HEADER, F::LocationKind, 1)),
+        (|b| {
+            (b.points[0].watch, b.points[0].watch_len) = (4, 1);
+            (b.points[0].kind, b.points[0].symbol) = (kind::SOURCE, b.points[1].symbol);
+            b.points[0].value.set(1);
+        }, value(HEADER, F::LocationKind, 3)),
         (|b| b.points[1].heap.set(101), limit(second + 80, F::Heap, 101, 100)),
-        (|b| b.points[1].reserved[5] = 1, value(second + 87, F::Reserved, 1)),
+        (|b| b.points[1].reserved[4] = 1, value(second + 87, F::Reserved, 1)),
         (|b| b.globals[0].len.set(0), value(tables + 16, F::GlobalName, 0)),
         (|b| b.maps.resize(65, b.maps[0]), limit(76, F::Maps, 65, 64)),
         (|b| b.maps[0].kind = 7, value(maps, F::MapKind, 7)),

@@ -263,6 +263,9 @@ fn items(object: &Object<'_>, point: &Point<'_>, text: &mut Text) {
         let bytes: Vec<_> = point.opcode().iter().map(|b| format!("{b:#04x}")).collect();
         text.item("opcode", bytes.join(", "));
     }
+    if let Some(watch) = point.watch() {
+        text.item("watch", watch);
+    }
     let usual = Attributes::default();
     text.item("minor", point.minor());
     text.item_unless("group", point.group(), usual.group);

@@ -159,9 +159,10 @@ fn point(
         code_start: range.start.into(),
         code_end: range.end.into(),
         opcode,
-        reserved0: 0,
+        watch: probe.watch.map_or(0, |w| w.value.kind() as u8),
         heap: probe.heap.unwrap_or(header.heapmax).into(),
-        reserved: [0; 6],
+        watch_len: probe.watch.map_or(0, |w| w.value.len()),
+        reserved: [0; 5],
     }
 }
 

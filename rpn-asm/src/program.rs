@@ -1,13 +1,13 @@
 //! A program between text and object.
 
 use crate::source::Span;
-use dprobes::rpn::object::{MapKind, ModType};
+use dprobes::rpn::object::{MapKind, ModType, Watch};
 use dprobes::rpn::op::Op;
 use dprobes::rpn::reg::Reg;
 use dprobes::rpn::{exception, limits};
 
 /// Something and where it was written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Spanned<T> {
     pub value: T,
     pub span: Span,
@@ -145,6 +145,8 @@ pub(crate) struct Probe {
     /// `None` if it was wrong; that has been reported.
     pub place: Option<Place>,
     pub display: Option<String>,
+    /// `None` for a breakpoint in text.
+    pub watch: Option<Spanned<Watch>>,
     pub opcode: Vec<u8>,
     pub minor: Option<u16>,
     pub pass_count: u64,

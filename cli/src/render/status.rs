@@ -1,6 +1,7 @@
 //! The state of probes, as a table.
 
 use comfy_table::{CellAlignment, Table, presets};
+use dprobes::rpn::object::WatchKind;
 use dprobes::wire::{ProbeStatus, State};
 
 use super::escape::{Charset, name, trim};
@@ -32,7 +33,28 @@ pub fn resume(code: u32) -> String {
         1 => "copied".to_owned(),
         2 => "emulated".to_owned(),
         3 => "stepped".to_owned(),
+        // After a watchpoint there is nothing to carry out.
+        0 => "-".to_owned(),
         _ => format!("resume {code}"),
+    }
+}
+
+/// What a watchpoint watches for, as programs say it: `None` for a breakpoint.
+pub fn watch(probe: &ProbeStatus) -> Option<String> {
+    let kind = match u8::try_from(probe.watch).map(WatchKind::from_byte) {
+        Ok(Some(kind)) => kind.name().to_owned(),
+        _ if probe.watch == 0 => return None,
+        _ => format!("watch {}", probe.watch),
+    };
+    Some(format!("{kind} {}", probe.watch_len))
+}
+
+/// What a probe is called, and what it watches for if it does.
+fn labelled(probe: &ProbeStatus, charset: Charset) -> String {
+    let label = name(&probe.label, charset);
+    match watch(probe) {
+        Some(watch) => format!("{label} ({watch})"),
+        None => label,
     }
 }
 
@@ -69,7 +91,7 @@ pub fn inserted(probes: &[ProbeStatus], charset: Charset) -> String {
     let lines: Vec<String> = sorted(probes)
         .into_iter()
         .map(|probe| {
-            let label = name(&probe.label, charset);
+            let label = labelled(probe, charset);
             let on = if label.is_empty() {
                 String::new()
             } else {
@@ -90,7 +112,7 @@ pub fn table(probes: &[ProbeStatus], when: When, charset: Charset) -> String {
         table.add_row([
             name(&probe.module, charset),
             format!("{}.{}", probe.major, probe.minor),
-            name(&probe.label, charset),
+            labelled(probe, charset),
             format!("{:#018x}", probe.address),
             state(probe.state, when),
             resume(probe.resume),
@@ -135,6 +157,8 @@ mod tests {
             minor: 1,
             state: State::Armed as u32,
             address: 0xffff_ffff_8120_0009,
+            watch: 0,
+            watch_len: 0,
             resume: 1,
             locals: 1,
             hits: 1_234_567,
@@ -199,6 +223,39 @@ kernel  1.4    do_sys_openat2                                                   
     }
 
     #[test]
+    fn a_watchpoint_says_what_it_watches_for() {
+        let watchpoint = |watch, watch_len, label_: &[u8]| ProbeStatus {
+            watch,
+            watch_len,
+            resume: 0,
+            label: label(label_),
+            ..samples()[3]
+        };
+        let all = [
+            watchpoint(WatchKind::Write as u32, 8, b"jiffies"),
+            watchpoint(WatchKind::Io as u32, 1, b"0x3f8"),
+            watchpoint(99, 7, b"x"),
+        ];
+        let text = table(&all, When::Now, Charset::Ascii);
+        for (line, expected) in text
+            .lines()
+            .skip(1)
+            .zip(["jiffies (write 8) ", "0x3f8 (io 1) ", "x (watch 99 7) "])
+        {
+            assert!(line.contains(expected) && line.contains(" armed  -  "), "{text}");
+        }
+        assert_eq!(
+            inserted(&all[..1], Charset::Ascii),
+            "probe 1.1 on jiffies (write 8) at 0xffffffff81200009: armed"
+        );
+        let json = crate::render::json::probe(&all[0], When::Now);
+        assert!(
+            json.contains(r#""state":"armed","watch":"write 8","resume":null,"#),
+            "{json}"
+        );
+    }
+
+    #[test]
     fn what_was_removed_is_not_armed() {
         let text = table(&samples(), When::AtRemoval, Charset::Ascii);
         assert!(text.contains("  removed  ") && !text.contains("armed"), "{text}");
@@ -218,7 +275,7 @@ probe 1.2 on xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx at
     fn json_has_every_count() {
         assert_eq!(
             crate::render::json::probe(&samples()[3], When::Now),
-            r#"{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","state":"armed","resume":"copied","locals":1,"hits":1234567,"skipped":2,"suspended":3,"missed":4,"faulted":5,"late":6,"exceptions":7,"overflows":8,"unavailable":9,"lost":10}
+            r#"{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","state":"armed","watch":null,"resume":"copied","locals":1,"hits":1234567,"skipped":2,"suspended":3,"missed":4,"faulted":5,"late":6,"exceptions":7,"overflows":8,"unavailable":9,"lost":10}
 "#
         );
     }

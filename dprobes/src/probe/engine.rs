@@ -160,6 +160,8 @@ pub(super) fn status(loaded: &Loaded, probe: &Probe) -> ProbeStatus {
         minor: probe.minor,
         state: probe.state_code(),
         address: probe.address,
+        watch: 0,
+        watch_len: 0,
         resume: probe.resume_code,
         locals: loaded.locals.len() as u32,
         hits,

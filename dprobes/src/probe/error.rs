@@ -1,13 +1,13 @@
 //! Why an insert or a remove was refused, with the facts.
 
 use crate::aggregate::SpecError;
-use crate::host::Prohibited;
+use crate::host::{LocationError, Prohibited, WatchError};
 use crate::insn::Refusal;
 use crate::mem::OutOfMemory;
 use crate::rpn::object::ObjectError;
 use crate::rpn::verify::VerifyError;
 use crate::text::transaction::CommitError;
-use crate::wire::{Reason, Reply};
+use crate::wire::{Reason, Reply, WatchUnsupported};
 
 /// Why a program was not inserted. Nothing has changed then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,15 @@ pub enum PointError {
     OutOfReach,
     /// Another point of the program is at the same address.
     Twice,
+    /// There can be no watchpoint like this.
+    Location {
+        /// Why.
+        error: LocationError,
+        /// How many bytes were to be watched.
+        len: u8,
+    },
+    /// The host does not watch this.
+    Watch(WatchError),
 }
 
 impl From<OutOfMemory> for InsertError {
@@ -160,6 +169,15 @@ impl PointError {
             PointError::Unwritable => refuse(Reason::Unwritable, 0),
             PointError::OutOfReach => refuse(Reason::OutOfReach, 0),
             PointError::Twice => refuse(Reason::AddressInUse, 0),
+            PointError::Location { error, len } => detailed(Reason::WatchLocation, error as u32, [len.into(), 0]),
+            PointError::Watch(error) => match error {
+                WatchError::Unsupported => detailed(Reason::WatchUnsupported, WatchUnsupported::Host as u32, [0; 2]),
+                WatchError::IoBreakpoints => {
+                    detailed(Reason::WatchUnsupported, WatchUnsupported::IoBreakpoints as u32, [0; 2])
+                }
+                WatchError::Excluded => detailed(Reason::Prohibited, Prohibited::Excluded as u32, [0; 2]),
+                WatchError::InUse { others, ours } => detailed(Reason::WatchInUse, 0, [others.into(), ours.into()]),
+            },
         }
     }
 }

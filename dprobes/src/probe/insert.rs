@@ -11,7 +11,7 @@ use super::error::{InsertError, PointError};
 use super::place::Place;
 use super::program::{Loaded, Probe};
 use super::site::Site;
-use crate::host::{Host, Patch, Prohibited};
+use crate::host::{Host, Patch, Prohibited, WatchError};
 use crate::mem;
 use crate::rpn::Program;
 use crate::rpn::object::{Location, ModType, Object, Place as At, Point};
@@ -120,6 +120,13 @@ impl<H: Host> Engine<H> {
         let mut places = mem::vec(object.points().len())?;
         let mut order: Vec<(u64, usize)> = mem::vec(object.points().len())?;
         for (index, point) in object.points().enumerate() {
+            if point.watch().is_some() {
+                return Err(InsertError::Point {
+                    point: index,
+                    address: 0,
+                    error: PointError::Watch(WatchError::Unsupported),
+                });
+            }
             let (address, placed) = match point.location() {
                 Location::Place(at) => {
                     let address = match at {

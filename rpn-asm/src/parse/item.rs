@@ -1,5 +1,6 @@
 //! The items of header and probes: `name = value`.
 
+use super::watch::WATCH_KINDS;
 use super::{DEFAULT_ITEMS, HEADER_ITEMS, PROBE_ITEMS, Parser};
 use crate::cursor::Cursor;
 use crate::diag::Reported;
@@ -7,7 +8,7 @@ use crate::expression::{self, Meaning, Term, bad_token};
 use crate::lex::{Token, TokenKind, string_value};
 use crate::problem::{ProgramProblem, ValueKind};
 use crate::program::{Attributes, Place, Probe, Spanned, Variables};
-use dprobes::rpn::object::ModType;
+use dprobes::rpn::object::{ModType, Watch, WatchKind};
 use dprobes::rpn::{exception, limits};
 
 type Parsed<T> = Result<T, Reported>;
@@ -96,6 +97,7 @@ impl Parser<'_> {
             span: name.span,
             place: None,
             display: None,
+            watch: None,
             opcode: Vec::new(),
             minor: None,
             pass_count: 0,
@@ -173,6 +175,7 @@ impl Value<'_, '_, '_, '_> {
                 let place = self.address()?;
                 self.parser.probes[last].place = Some(place);
             }
+            "watch" => self.parser.probes[last].watch = Some(self.watch()?),
             "opcode" => self.parser.probes[last].opcode = self.opcode()?,
             "minor" => self.parser.probes[last].minor = Some(self.number(0, u16::MAX.into())? as u16),
             "pass_count" => self.parser.probes[last].pass_count = self.number(0, u64::MAX)?,
@@ -292,6 +295,19 @@ impl Value<'_, '_, '_, '_> {
             most,
         };
         Err(self.parser.session.report(t.span, problem))
+    }
+
+    /// What is watched for, and how many bytes; an instruction has no length.
+    fn watch(&mut self) -> Parsed<Spanned<Watch>> {
+        let span = self.cursor.span();
+        let kind = self.word(ValueKind::WatchKind, &WATCH_KINDS)?;
+        let len_span = self.cursor.span();
+        let len = match kind {
+            WatchKind::Execute if self.cursor.at_end() => 1,
+            _ => self.number(0, u64::MAX)?,
+        };
+        let value = self.parser.watch_of(kind, len, len_span)?;
+        Ok(Spanned { value, span })
     }
 
     fn opcode(&mut self) -> Parsed<Vec<u8>> {

@@ -5,6 +5,7 @@ mod instruction;
 mod item;
 mod map;
 mod operand;
+mod watch;
 
 use crate::cursor::Cursor;
 use crate::diag::{Reported, Session};
@@ -18,6 +19,7 @@ use std::collections::HashMap;
 
 pub(crate) use instruction::push_words;
 pub(crate) use map::MAP_KINDS;
+pub(crate) use watch::WATCH_KINDS;
 
 /// What can be set before the first probe.
 pub(crate) const HEADER_ITEMS: [&str; 12] = [
@@ -36,9 +38,10 @@ pub(crate) const HEADER_ITEMS: [&str; 12] = [
 ];
 
 /// What can be set for a probe.
-pub(crate) const PROBE_ITEMS: [&str; 13] = [
+pub(crate) const PROBE_ITEMS: [&str; 14] = [
     "offset",
     "address",
+    "watch",
     "opcode",
     "minor",
     "group",
@@ -234,6 +237,7 @@ impl Parser<'_> {
 
     /// The next probe begins, or the text ends.
     fn end_probe(&mut self, missing: Vec<String>) {
+        self.check_watch();
         let Some(probe) = self.probes.last() else {
             return;
         };

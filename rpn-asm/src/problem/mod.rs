@@ -8,6 +8,7 @@ mod map;
 mod operand;
 mod preprocess;
 mod program;
+mod watch;
 
 pub use expression::ExpressionProblem;
 pub use lexical::LexicalProblem;
@@ -15,6 +16,7 @@ pub use map::MapProblem;
 pub use operand::{NameSpace, OperandProblem};
 pub use preprocess::PreprocessProblem;
 pub use program::{ProgramProblem, ValueKind};
+pub use watch::WatchProblem;
 
 use crate::source::Span;
 
@@ -40,6 +42,8 @@ pub enum Problem {
     Operand(OperandProblem),
     /// With the declaration of a map.
     Map(MapProblem),
+    /// In a watchpoint.
+    Watch(WatchProblem),
     /// With the program itself.
     Program(ProgramProblem),
 }
@@ -65,6 +69,7 @@ impl Problem {
             Problem::Expression(p) => p.explain(),
             Problem::Operand(p) => p.explain(),
             Problem::Map(p) => p.explain(),
+            Problem::Watch(p) => p.explain(),
             Problem::Program(p) => p.explain(),
         }
     }
@@ -85,6 +90,7 @@ from!(
     Expression(ExpressionProblem),
     Operand(OperandProblem),
     Map(MapProblem),
+    Watch(WatchProblem),
     Program(ProgramProblem)
 );
 

@@ -32,6 +32,8 @@ pub enum ValueKind {
     MapName,
     /// What a map keeps.
     MapKind,
+    /// What a watchpoint watches for.
+    WatchKind,
     /// The number of a group of probes.
     Group,
     /// An exit facility, by name or number.
@@ -42,6 +44,7 @@ impl ValueKind {
     fn words(self) -> String {
         let words = match self {
             ValueKind::MapKind => return one_of(&crate::parse::MAP_KINDS),
+            ValueKind::WatchKind => return one_of(&crate::parse::WATCH_KINDS.map(|(name, _)| name)),
             ValueKind::String => "a string in double quotes",
             ValueKind::Number => "a number",
             ValueKind::YesNo => "`yes` or `no`",

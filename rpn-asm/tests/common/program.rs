@@ -1,7 +1,7 @@
 //! Random programs that use everything, as facts; their code and their text are made from these independently of the assembler.
 
 use dprobes::rpn::object::layout::kind;
-use dprobes::rpn::object::{Map, MapKind};
+use dprobes::rpn::object::{Map, MapKind, Watch, WatchKind};
 use dprobes::rpn::op::{Op, Operand, facility};
 use dprobes::rpn::reg::Reg;
 use proptest::collection::{btree_set, vec};
@@ -28,6 +28,7 @@ pub struct Program {
 pub struct Probe {
     pub instructions: Vec<Instruction>,
     pub place: (u8, u64, String),
+    pub watch: Option<Watch>,
     pub minor: u16,
     pub group: u16,
     pub counts: (u64, u64),
@@ -85,11 +86,13 @@ fn probe() -> impl Strategy<Value = Probe> {
         any::<(u64, u64)>(),
         any::<bool>(),
         any::<Option<u16>>(),
+        prop::option::of((prop::sample::select(&WatchKind::ALL[..]), 0_usize..4)),
     );
     (vec(instruction(), 0..30), place, facts).prop_map(
-        |(instructions, place, (minor, group, counts, log_on_fault, heap))| Probe {
+        |(instructions, place, (minor, group, counts, log_on_fault, heap, watch))| Probe {
             instructions,
             place,
+            watch: watch.and_then(|(kind, len)| Watch::new(kind, 1 << len)),
             minor,
             group,
             counts,
@@ -181,6 +184,7 @@ impl Program {
                 Operand::Map => !self.maps.is_empty(),
                 _ => true,
             });
+            probe.watchable();
             probe.heap = probe.heap.map(|heap| heap % (self.heapmax + 1));
         }
         self
@@ -331,6 +335,29 @@ impl Program {
 }
 
 impl Probe {
+    /// A watchpoint only where there can be one.
+    fn watchable(&mut self) {
+        let Some(watch) = self.watch else { return };
+        let (place, value, _) = &mut self.place;
+        let fits = match watch.kind() {
+            WatchKind::Execute => true,
+            WatchKind::Io => *place == kind::ABSOLUTE,
+            WatchKind::Write | WatchKind::ReadWrite => *place != kind::SOURCE,
+        };
+        if !fits {
+            self.watch = None;
+            return;
+        }
+        self.log_on_fault = false;
+        if *place == kind::ABSOLUTE {
+            *value -= *value % u64::from(watch.len());
+            *value = match watch.kind() {
+                WatchKind::Io => *value & 0xffff,
+                _ => (value.cast_signed() << 8 >> 8).cast_unsigned(),
+            };
+        }
+    }
+
     fn items(&self, text: &mut String) {
         let (k, value, symbol) = &self.place;
         let symbol = octal(symbol);
@@ -345,6 +372,9 @@ impl Probe {
         let (pass, max) = self.counts;
         writeln!(text, "minor = {}\npass_count = {pass}\nmax_hits = {max}", self.minor).unwrap();
         writeln!(text, "group = {}\nsuspended = {}", self.group, yes(self.suspended())).unwrap();
+        if let Some(watch) = self.watch {
+            writeln!(text, "watch = {} {}", watch.kind().name(), watch.len()).unwrap();
+        }
         writeln!(text, "logonfault = {}", yes(self.log_on_fault)).unwrap();
         if let Some(heap) = self.heap {
             writeln!(text, "heap = {heap}").unwrap();

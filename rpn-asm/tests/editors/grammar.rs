@@ -47,6 +47,9 @@ pub fn map_options() -> Vec<String> {
 pub fn constants() -> Vec<String> {
     let mut all = expected("modtype = 0");
     all.extend(expected("logonfault = 0"));
+    all.extend(expected(
+        "name = \"m\"; modtype = user; major = 1; offset = 1; watch = 0",
+    ));
     all
 }
 

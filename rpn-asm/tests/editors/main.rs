@@ -203,6 +203,7 @@ fn registers_items_and_other_words_have_their_scopes() {
         ),
         ("modtype = kmod", "kmod", "constant.language.dprobes"),
         ("logonfault = yes", "yes", "constant.language.dprobes"),
+        ("watch = rw 8", "rw", "constant.language.dprobes"),
         ("#define A(x) push r, x", "define", "keyword.control.directive.dprobes"),
         (
             "#define A(x) push r, x",

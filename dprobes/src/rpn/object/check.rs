@@ -3,7 +3,7 @@
 use core::mem::offset_of;
 
 use super::layout::{self, kind};
-use super::{Field, ModType, Object, ObjectError, find_string, map};
+use super::{Field, ModType, Object, ObjectError, Watch, WatchKind, find_string, map};
 use crate::rpn::op::Op;
 use crate::rpn::{exception, limits};
 
@@ -305,7 +305,6 @@ fn point(object: &Object<'_>, base: usize, raw: &layout::Point) -> Result<(), Ob
         Field::ExMask,
         ex_mask,
     )?;
-    zero(at!(base, Point.reserved0), &[raw.reserved0])?;
     limit(
         at!(base, Point.heap),
         Field::Heap,
@@ -313,6 +312,7 @@ fn point(object: &Object<'_>, base: usize, raw: &layout::Point) -> Result<(), Ob
         object.header.heapmax.get(),
     )?;
     zero(at!(base, Point.reserved), &raw.reserved)?;
+    watch(base, raw)?;
 
     let (start, end) = (raw.code_start.get(), raw.code_end.get());
     limit(
@@ -328,6 +328,42 @@ fn point(object: &Object<'_>, base: usize, raw: &layout::Point) -> Result<(), Ob
         end - start,
         limits::HANDLER_MAX,
     )
+}
+
+/// Checks what makes a point a watchpoint. Its address is the engine's business: it may not be known yet.
+fn watch(base: usize, raw: &layout::Point) -> Result<(), ObjectError> {
+    let (kind_at, len_at) = (at!(base, Point.watch), at!(base, Point.watch_len));
+    if raw.watch == 0 {
+        return value(raw.watch_len == 0, len_at, Field::WatchLength, raw.watch_len);
+    }
+    let kind = WatchKind::from_byte(raw.watch);
+    let watch = kind.and_then(|kind| Watch::new(kind, raw.watch_len));
+    let Some(watch) = watch else {
+        return match kind {
+            None => value(false, kind_at, Field::WatchKind, raw.watch),
+            Some(_) => value(false, len_at, Field::WatchLength, raw.watch_len),
+        };
+    };
+    // Text is not compared where none is changed, and no instruction runs from a slot.
+    value(
+        raw.opcode_len == 0,
+        at!(base, Point.opcode_len),
+        Field::OpcodeLength,
+        raw.opcode_len,
+    )?;
+    let flags = raw.flags.get();
+    value(
+        flags & layout::LOG_ON_FAULT == 0,
+        at!(base, Point.flags),
+        Field::Flags,
+        flags,
+    )?;
+    let place_fits = match watch.kind() {
+        WatchKind::Io => raw.kind == kind::ABSOLUTE,
+        WatchKind::Write | WatchKind::ReadWrite => raw.kind != kind::SOURCE,
+        WatchKind::Execute => true,
+    };
+    value(place_fits, base, Field::LocationKind, raw.kind)
 }
 
 /// Checks a relocation whose word may begin at `least` in the code.

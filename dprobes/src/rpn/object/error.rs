@@ -44,6 +44,8 @@ fields! {
     Display "location in words";
     OpcodeLength "number of expected opcode bytes";
     Opcode "expected opcode bytes";
+    WatchKind "kind of a watchpoint";
+    WatchLength "length of a watchpoint";
     HeaderFlags "flags of the header";
     HeapMax "heapmax";
     Maps "number of maps";

@@ -110,12 +110,14 @@ pub struct Point {
     pub code_end: U32,
     /// 64: The bytes expected at the location; those beyond `opcode_len` must be zero.
     pub opcode: [u8; 15],
-    /// 79: Must be zero.
-    pub reserved0: u8,
+    /// 79: What is watched for, a [`WatchKind`](super::WatchKind), or 0 for a breakpoint in text.
+    pub watch: u8,
     /// 80: Bytes of the byte heap of its hits, at most the header's `heapmax`.
     pub heap: U16,
-    /// 82: Must be zero.
-    pub reserved: [u8; 6],
+    /// 82: How many bytes are watched, or 0 for a breakpoint in text.
+    pub watch_len: u8,
+    /// 83: Must be zero.
+    pub reserved: [u8; 5],
 }
 
 /// Values of [`Point::kind`].

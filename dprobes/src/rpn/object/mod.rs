@@ -27,10 +27,12 @@ mod error;
 pub mod layout;
 mod map;
 mod resolve;
+mod watch;
 
 pub use error::{Field, ObjectError};
 pub use map::{Map, MapKind};
 pub use resolve::{ResolveError, resolve, seal};
+pub use watch::{LocationError, Watch, WatchKind, Watchpoint};
 
 use zerocopy::FromBytes;
 
@@ -332,6 +334,11 @@ impl<'a> Point<'a> {
     /// The location as its author wrote it, for people; may be empty.
     pub fn display(&self) -> &'a str {
         self.object.string(self.raw.display)
+    }
+
+    /// What it watches for at its location; `None` for a breakpoint in text.
+    pub fn watch(&self) -> Option<Watch> {
+        Watch::new(WatchKind::from_byte(self.raw.watch)?, self.raw.watch_len)
     }
 
     /// The bytes expected at the location; empty when nothing particular is.
