@@ -13,12 +13,6 @@
 
 #include "shim.h"
 
-static u32 host_cpu(void)
-{
-	return raw_smp_processor_id();
-}
-NOKPROBE_SYMBOL(host_cpu);
-
 static u64 host_now(void)
 {
 	return ktime_get_mono_fast_ns();
@@ -70,7 +64,7 @@ static void host_panic(const char *message, uintptr_t length)
 const struct dprobes_host dprobes_linux_host = {
 	.version	= DPROBES_HOST_VERSION,
 	.size		= sizeof(struct dprobes_host),
-	.cpu		= host_cpu,
+	.cpu_at		= (u64)&cpu_number,
 	.read		= dprobes_host_read,
 	.write		= dprobes_host_write,
 	.now		= host_now,

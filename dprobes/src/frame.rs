@@ -36,6 +36,8 @@ pub struct TrapFrame {
 pub const RFLAGS_TF: u64 = 1 << 8;
 /// RFLAGS.IF: interrupts enabled.
 pub const RFLAGS_IF: u64 = 1 << 9;
+/// RFLAGS.RF: resume.
+pub const RFLAGS_RF: u64 = 1 << 16;
 
 impl TrapFrame {
     /// Was ring 3 interrupted?

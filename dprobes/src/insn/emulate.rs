@@ -54,6 +54,15 @@ pub struct Emulation {
     operation: Operation,
 }
 
+/// A `call` to an address that it names: [`Emulation::direct_call`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectCall {
+    /// The return address that it pushes.
+    pub next: u64,
+    /// Where it goes.
+    pub target: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Nop,
@@ -236,6 +245,18 @@ impl Emulation {
             length: insn.len() as u8,
             operation,
         })
+    }
+
+    /// What the instruction at `address` pushes and where it goes, if it is a `call` to an address that it names. The target is
+    /// canonical.
+    pub fn direct_call(&self, address: u64) -> Option<DirectCall> {
+        let Operation::Call(Target::Relative(displacement)) = self.operation else {
+            return None;
+        };
+        let next = address.wrapping_add(u64::from(self.length));
+        let target = next.wrapping_add_signed(displacement);
+        // Whatever the paging mode, an address in the same half and within 2 GiB of one that executes.
+        ((target ^ address) >> 47 == 0).then_some(DirectCall { next, target })
     }
 
     /// Have the effect of the instruction at `address` on `cpu`. RIP is set to the address that executes next; RF is

@@ -31,6 +31,6 @@ pub use boundary::{BoundaryError, Instructions, is_boundary};
 pub use classify::{Refusal, Resume, StepKind};
 pub use cpu::{Cpu, Gpr};
 pub use decode::{Insn, MAX_LEN};
-pub use emulate::{EmulateError, Emulation};
+pub use emulate::{DirectCall, EmulateError, Emulation};
 pub use parts::{DecodeError, Encoding, Field, Map, ModRm, Segment};
 pub use relocate::{RelocateError, Relocated, jump};

@@ -60,6 +60,17 @@ struct Attempt {
     suspended: AtomicU64,
 }
 
+impl Attempt {
+    #[inline]
+    fn note(&self, site: &Site, rsp: u64, from: u64, to: u64, suspended: u64) {
+        self.site.store(ptr::from_ref(site).cast_mut(), Ordering::Relaxed);
+        self.rsp.store(rsp, Ordering::Relaxed);
+        self.from.store(from, Ordering::Relaxed);
+        self.to.store(to, Ordering::Relaxed);
+        self.suspended.store(suspended, Ordering::Relaxed);
+    }
+}
+
 /// A single step that has begun.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
@@ -96,8 +107,17 @@ impl Cpu {
     }
 
     /// Is this CPU inside a hit?
+    #[inline]
     pub(crate) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the instruction of a site is about to be carried out in its slot, after a hit that left no records and had nothing
+    /// suspended. See [`Hit::note_attempt`].
+    #[inline]
+    pub(crate) fn note_attempt(&self, site: &Site, rsp: u64) {
+        let mark = self.ring.mark();
+        self.attempt.note(site, rsp, mark, mark, 0);
     }
 
     /// Remembers that a step begins; false when too many are under way.
@@ -170,11 +190,7 @@ impl<'c> Hit<'c> {
     #[inline]
     pub(crate) fn note_attempt(&self, site: &Site, rsp: u64, mark: u64) {
         let attempt = &self.cpu.attempt;
-        attempt.site.store(ptr::from_ref(site).cast_mut(), Ordering::Relaxed);
-        attempt.rsp.store(rsp, Ordering::Relaxed);
-        attempt.from.store(mark, Ordering::Relaxed);
-        attempt.to.store(self.cpu.ring.mark(), Ordering::Relaxed);
-        attempt.suspended.store(self.suspended, Ordering::Relaxed);
+        attempt.note(site, rsp, mark, self.cpu.ring.mark(), self.suspended);
     }
 
     /// The workspace of the CPU.

@@ -8,6 +8,7 @@ use zerocopy::FromZeros;
 
 use super::engine::{Control, Engine};
 use super::error::{InsertError, PointError};
+use super::express::Tally;
 use super::place::Place;
 use super::program::{Loaded, Probe};
 use super::site::Site;
@@ -15,7 +16,7 @@ use crate::host::{Host, Patch, Prohibited, WatchError};
 use crate::mem;
 use crate::rpn::Program;
 use crate::rpn::object::{Location, ModType, Object, Place as At, Point};
-use crate::rpn::variables::Pool;
+use crate::rpn::variables::{Pool, Variables};
 use crate::rpn::verify::verify;
 use crate::text::transaction::CommitError;
 use crate::wire::label;
@@ -216,6 +217,14 @@ impl<H: Host> Engine<H> {
         program: Program,
         staged: &Staged,
     ) -> Result<Box<Loaded>, InsertError> {
+        let locals = mem::boxed_slice(object.locals().len(), |_| AtomicU64::new(0))?;
+        let global_slots = control.globals.indices(object.globals())?;
+        let variables = Variables {
+            locals: &locals,
+            globals: &self.globals.values,
+            global_slots: &global_slots,
+            ..Variables::default()
+        };
         let mut probes = mem::vec(staged.places.len())?;
         let mut new_sites = staged.sites.iter();
         for (index, (point, place)) in object.points().zip(&staged.places).enumerate() {
@@ -225,7 +234,14 @@ impl<H: Host> Engine<H> {
                 None => new_sites.next().map_or(0, |site| site.resumption.code()),
             };
             let group = program.group_of(index).unwrap_or(0);
-            probes.push(Probe::new(index, group, &point, place.address, resume));
+            let mut probe = Probe::new(index, group, &point, place.address, resume);
+            let addition = program
+                .counting(index)
+                .and_then(|counting| counting.addition(&variables));
+            // SAFETY: local variables live as long as the probe's program, which owns it, and global ones as long as the engine;
+            // both are in boxes of their own that nobody replaces.
+            probe.tally = addition.map(|addition| unsafe { Tally::new(addition) });
+            probes.push(probe);
         }
         let maps = self.new_maps(object)?;
         let suspended = program.groups().iter().map(|group| group.suspended);
@@ -237,8 +253,8 @@ impl<H: Host> Engine<H> {
             program_id: object.id(),
             major: object.major(),
             module: label(object.name().as_bytes()),
-            locals: mem::boxed_slice(object.locals().len(), |_| AtomicU64::new(0))?,
-            global_slots: control.globals.indices(object.globals())?,
+            locals,
+            global_slots,
             local_pool: program.allocates_locals().then(pool).transpose()?,
             owner: unused_owner(control),
             suspended: flags.into_boxed_slice(),

@@ -3,6 +3,7 @@
 mod cpu;
 mod engine;
 mod error;
+mod express;
 mod globals;
 mod insert;
 mod maps;
@@ -17,5 +18,6 @@ pub use error::{InsertError, PointError, RemoveError};
 pub use maps::{MapError, MapReading};
 
 pub(crate) use cpu::{Cpu, Hit, Step, bit};
+pub(crate) use express::Onward;
 pub(crate) use program::{Loaded, Probe, Turn, count};
 pub(crate) use site::{Resumption, Site};

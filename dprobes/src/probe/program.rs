@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use super::express::Tally;
 use super::maps::NamedMap;
 use super::site::Site;
 use crate::rpn::Program;
@@ -56,6 +57,8 @@ pub(crate) struct Probe {
     pub(crate) pass_count: u64,
     /// Hits to process after that; 0 is no limit.
     pub(crate) max_hits: u64,
+    /// What its handler adds to, if that is all it does.
+    pub(crate) tally: Option<Tally>,
     state: AtomicU32,
     pub(crate) counts: Counts,
 }
@@ -125,6 +128,7 @@ impl Probe {
             log_on_fault: point.log_on_fault(),
             pass_count: point.pass_count(),
             max_hits: point.max_hits(),
+            tally: None,
             state: AtomicU32::new(State::Armed as u32),
             counts: Counts::default(),
         }
@@ -177,6 +181,18 @@ impl Probe {
     /// Its [`State`] as a number.
     pub(crate) fn state_code(&self) -> u32 {
         self.state.load(Ordering::Acquire)
+    }
+
+    /// Is there nothing to be done about a hit but to count it twice, here and in a variable?
+    pub(crate) fn goes_express(&self) -> bool {
+        let suspends = self.loaded().is_none_or(|loaded| !loaded.suspended.is_empty());
+        self.tally.is_some() && self.pass_count == 0 && self.max_hits == 0 && !suspends
+    }
+
+    /// Takes a turn, of which there is no limit.
+    #[inline]
+    pub(crate) fn take_unlimited_turn(&self) {
+        self.counts.arrivals.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes a turn. Exact on any number of CPUs, since one atomic decides it.

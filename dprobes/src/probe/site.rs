@@ -3,6 +3,7 @@
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
+use super::express::{Onward, Tally};
 use super::program::Probe;
 use crate::insn::{Emulation, Insn, StepKind};
 use crate::text::slot::Slot;
@@ -43,6 +44,9 @@ pub(crate) struct Site {
     pub(crate) may_fault: bool,
     pub(crate) resumption: Resumption,
     pub(crate) slot: Slot,
+    /// The one probe here, if its hits go the [express](super::express) way.
+    express: AtomicPtr<Probe>,
+    pub(crate) onward: Onward,
     chain: AtomicPtr<Probe>,
     /// Is the breakpoint in place? Control lock held.
     armed: AtomicBool,
@@ -54,8 +58,10 @@ impl Site {
             address,
             may_fault: insn.may_fault(),
             insn,
+            onward: Onward::of(address, &resumption),
             resumption,
             slot,
+            express: AtomicPtr::default(),
             chain: AtomicPtr::default(),
             armed: AtomicBool::new(false),
         }
@@ -76,6 +82,23 @@ impl Site {
         })
     }
 
+    /// The one probe here and what its hits add to, if there is nothing else to be done about one. Valid as [`probes`](Self::probes) are.
+    #[inline]
+    pub(crate) fn express(&self) -> Option<(&Probe, &Tally)> {
+        // SAFETY: null, or the probe that is the chain, for which the same holds.
+        let probe = unsafe { self.express.load(Ordering::Acquire).as_ref() }?;
+        Some((probe, probe.tally.as_ref()?))
+    }
+
+    /// Decides anew whether hits go the express way. Control lock held.
+    fn choose_way(&self) {
+        let mut probes = self.probes();
+        let only = probes.next().filter(|_| probes.next().is_none());
+        let express = only.filter(|probe| probe.goes_express());
+        let pointer = express.map_or(ptr::null_mut(), |probe| ptr::from_ref(probe).cast_mut());
+        self.express.store(pointer, Ordering::Release);
+    }
+
     /// Is there no probe here?
     pub(crate) fn is_empty(&self) -> bool {
         self.chain.load(Ordering::Acquire).is_null()
@@ -88,6 +111,7 @@ impl Site {
             last = &linked.next;
         }
         last.store(ptr::from_ref(probe).cast_mut(), Ordering::Release);
+        self.choose_way();
     }
 
     /// Takes a probe out of the chain. Traps that are on it go on to its successors. Control lock held.
@@ -96,6 +120,7 @@ impl Site {
         for linked in self.probes() {
             if ptr::eq(linked, probe) {
                 link.store(linked.next.load(Ordering::Acquire), Ordering::Release);
+                self.choose_way();
                 return;
             }
             link = &linked.next;

@@ -4,6 +4,7 @@
 //! can fail, and it has no jumps to be charged: it needs a walk over its instructions, and nothing of the machine. The verifier marks
 //! such handlers, and what it marks does here what it would do in the [interpreter](super::interp).
 
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::program::{Insn, Program};
@@ -33,7 +34,33 @@ impl Program {
     }
 }
 
+/// A handler that consists of one addition.
+#[derive(Clone, Copy, Debug)]
+pub struct Addition<'v> {
+    /// What it adds to.
+    pub variable: &'v AtomicU64,
+    /// What it adds: one or minus one.
+    pub step: u64,
+}
+
 impl Counting<'_> {
+    /// The addition that it consists of, if it is a single one.
+    pub fn addition<'v>(&self, variables: &Variables<'v>) -> Option<Addition<'v>> {
+        let [only, Insn::Abort, ..] = self.code else {
+            return None;
+        };
+        let local = |index: u16| variables.locals.get(usize::from(index));
+        let global = |index: u16| variables.global(usize::from(index));
+        let (variable, step) = match *only {
+            Insn::IncLv(index) => (local(index), 1),
+            Insn::DecLv(index) => (local(index), u64::MAX),
+            Insn::IncGv(index) => (global(index), 1),
+            Insn::DecGv(index) => (global(index), u64::MAX),
+            _ => return None,
+        };
+        variable.map(|variable| Addition { variable, step })
+    }
+
     /// Runs it. False when a variable is not there, which is an exception that ends it.
     #[inline]
     pub fn run(self, variables: &Variables<'_>) -> bool {

@@ -28,7 +28,7 @@ pub mod variables;
 pub mod verify;
 mod workspace;
 
-pub use counting::Counting;
+pub use counting::{Addition, Counting};
 pub use program::{Group, Program};
 
 /// An address of the probed system could not be read or written.

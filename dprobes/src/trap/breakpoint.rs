@@ -4,9 +4,9 @@ use super::Verdict;
 use super::emulated::Emulated;
 use super::environment::Environment;
 use super::facility;
-use crate::frame::{RFLAGS_TF, TrapFrame};
+use crate::frame::{RFLAGS_RF, RFLAGS_TF, TrapFrame};
 use crate::host::{ExitTo, Host};
-use crate::probe::{Cpu, Engine, Hit, Loaded, Probe, Resumption, Site, Turn, count};
+use crate::probe::{Cpu, Engine, Hit, Loaded, Onward, Probe, Resumption, Site, Turn, count};
 use crate::record::header::{Header, RecordState};
 use crate::rpn::interp::{self, End, Variables};
 use crate::text::transaction::INT3;
@@ -33,6 +33,35 @@ impl<H: Host> Engine<H> {
             return Verdict::NotOurs;
         };
         frame.rip = address;
+        if let Some((probe, tally)) = site.express()
+            && !cpu.is_busy()
+        {
+            probe.take_unlimited_turn();
+            tally.add();
+            if site.may_fault {
+                cpu.note_attempt(site, frame.rsp);
+            }
+            match site.onward {
+                Onward::Slot(slot) => frame.rip = slot,
+                Onward::Call(call) if push(frame, call.next) => frame.rip = call.target,
+                _ => return self.resume_in_full(site, cpu, frame),
+            }
+            return Verdict::Handled;
+        }
+        self.hit(site, cpu, frame)
+    }
+
+    /// Carries out the instruction of a site whose programs have not logged.
+    #[inline(never)]
+    fn resume_in_full(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame) -> Verdict {
+        self.resume(site, cpu, frame, cpu.ring.mark());
+        Verdict::Handled
+    }
+
+    /// A hit at a site: its probes in turn, then its instruction.
+    #[inline(never)]
+    fn hit(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame) -> Verdict {
+        let address = site.address;
         let mark = cpu.ring.mark();
         match cpu.enter() {
             Some(mut hit) => {
@@ -260,6 +289,24 @@ impl<H: Host> Engine<H> {
             (Err(_), None) => frame.rip = slot,
         }
     }
+}
+
+/// Pushes onto the interrupted stack, if it is the one this handler runs on, where nothing can be wrong with it. False, with nothing
+/// changed, if it may be another one, or if the step or the resume flag is set.
+#[inline]
+fn push(frame: &mut TrapFrame, value: u64) -> bool {
+    const PAGE: u64 = 4096;
+    let place = frame.rsp.wrapping_sub(8);
+    let frame_end = (&raw const *frame).wrapping_add(1).addr() as u64;
+    let same_page = place / PAGE == (frame_end - 1) / PAGE && place % PAGE <= PAGE - 8;
+    if !same_page || place < frame_end || frame.rflags & (RFLAGS_TF | RFLAGS_RF) != 0 {
+        return false;
+    }
+    // SAFETY: the place is in the page in which the frame ends, which the entry of this trap has just written, and above the frame,
+    // where this handler has nothing. What is there belongs to the interrupted code, which is about to push the same.
+    unsafe { (place as *mut u64).write_unaligned(value) };
+    frame.rsp = place;
+    true
 }
 
 /// A label without its padding.

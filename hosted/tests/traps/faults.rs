@@ -154,6 +154,17 @@ fn a_load_faults_at_its_own_address_and_leaves_one_record() {
 }
 
 #[test]
+fn a_counting_probe_counts_completions_too() {
+    let (session, _handlers) = session_and_handlers();
+    let page = Page::new();
+    let place = instructions(&session, address(victim_load as *const ()))[1];
+    session.insert_text(1, &point(place, 1, "", "inc lv, a\nabort"));
+    assert_eq!(victim_load(page.address() + 16), 1);
+    let probe = session.only_probe();
+    assert_eq!((probe.hits, probe.faulted, session.variables(1, 1)), (1, 1, vec![2]));
+}
+
+#[test]
 fn logonfault_keeps_the_record_of_the_attempt() {
     let (session, _handlers) = session_and_handlers();
     let page = Page::new();

@@ -1,5 +1,6 @@
 //! Probes on this process's own code: every way through the engine, on the real CPU.
 
+mod express;
 mod faults;
 mod insertion;
 mod limits;
