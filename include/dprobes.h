@@ -1135,14 +1135,16 @@ bool dprobes_on_breakpoint(struct dprobes_trap_frame *frame);
 
 /*
  A debug exception (#DB). `dr6` is the debug status as the CPU reported it, bits in positive polarity (SDM volume 3,
- 17.2.3).
+ 18.2.3); what the engine has dealt with is cleared in it, and the host writes the rest back.
 
- True when it was the end of the engine's single step; the host then clears BS (bit 14) and handles other bits itself.
+ True when that was all there was. False: the trap is somebody else's too. The bits that are left say why, and the frame is
+ as if the engine were not there.
 
  # Safety
- As [`dprobes_on_breakpoint`].
+ As [`dprobes_on_breakpoint`]; `dr6` is null or points to a number that nobody else uses until this returns.
  */
-bool dprobes_on_debug(struct dprobes_trap_frame *frame, uint64_t dr6);
+bool dprobes_on_debug(struct dprobes_trap_frame *frame,
+                      uint64_t *dr6);
 
 /*
  Any other exception of kernel code. When the copy of an instruction faulted in its slot, the frame is changed to name

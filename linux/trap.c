@@ -36,11 +36,12 @@ SAME_PLACE(ss, ss);
 
 static int on_debug(struct pt_regs *regs, unsigned long *dr6)
 {
-	if (!(*dr6 & DR_STEP) || !dprobes_on_debug((struct dprobes_trap_frame *)regs, *dr6))
-		return NOTIFY_DONE;
-	*dr6 &= ~DR_STEP;
+	u64 status = *dr6;
+	bool handled = dprobes_on_debug((struct dprobes_trap_frame *)regs, &status);
+
 	/* A watchpoint may have been hit by the same instruction; its owner is told next. */
-	return *dr6 & DR_TRAP_BITS ? NOTIFY_DONE : NOTIFY_STOP;
+	*dr6 = status;
+	return handled ? NOTIFY_STOP : NOTIFY_DONE;
 }
 NOKPROBE_SYMBOL(on_debug);
 

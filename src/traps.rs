@@ -23,17 +23,22 @@ pub unsafe extern "C" fn dprobes_on_breakpoint(frame: *mut TrapFrame) -> bool {
 }
 
 /// A debug exception (#DB). `dr6` is the debug status as the CPU reported it, bits in positive polarity (SDM volume 3,
-/// 17.2.3).
+/// 18.2.3); what the engine has dealt with is cleared in it, and the host writes the rest back.
 ///
-/// True when it was the end of the engine's single step; the host then clears BS (bit 14) and handles other bits itself.
+/// True when that was all there was. False: the trap is somebody else's too. The bits that are left say why, and the frame is
+/// as if the engine were not there.
 ///
 /// # Safety
-/// As [`dprobes_on_breakpoint`].
+/// As [`dprobes_on_breakpoint`]; `dr6` is null or points to a number that nobody else uses until this returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dprobes_on_debug(frame: *mut TrapFrame, dr6: u64) -> bool {
+pub unsafe extern "C" fn dprobes_on_debug(frame: *mut TrapFrame, dr6: *mut u64) -> bool {
     let Some(engine) = instance::engine() else { return false };
     // SAFETY: by requirement 1 of `dprobes_on_breakpoint`.
     let Some(frame) = (unsafe { frame.as_mut() }) else {
+        return false;
+    };
+    // SAFETY: by this function's own requirement.
+    let Some(dr6) = (unsafe { dr6.as_mut() }) else {
         return false;
     };
     matches!(engine.on_debug(frame, dr6), Verdict::Handled)

@@ -23,8 +23,9 @@ hook! {
     /// A breakpoint exception, from ring 0 or ring 3: RIP is behind the `int3`. An exit that has dealt with it returns.
     pub static BREAKPOINT: generic fn(frame: &mut TrapFrame) -> () = "breakpoint";
 
-    /// A debug exception, and DR6. An exit that has dealt with it returns the bits of DR6 that this has used up.
-    pub static DEBUG: fn(frame: &mut TrapFrame, status: u64) -> u64 = "debug";
+    /// A debug exception, and DR6. An exit clears the bits of DR6 that it has dealt with; those behind it see what is left. One that has
+    /// dealt with all of it returns.
+    pub static DEBUG: fn(frame: &mut TrapFrame, status: &mut u64) -> () = "debug";
 
     /// A page fault, and the address. An exit may correct the frame, by which the kernel then goes on; one that has dealt with
     /// the fault returns.
@@ -68,10 +69,17 @@ fn breakpoint(frame: &mut TrapFrame) -> Action {
 }
 
 fn debug(frame: &mut TrapFrame) -> Action {
-    fire!(return DEBUG, frame, dr6::read() => |used| {
-        dr6::clear(used);
-        Action::Resume
-    });
+    let before = dr6::read();
+    let mut status = before;
+    let action = offer_debug(frame, &mut status);
+    if status != before {
+        dr6::clear(before & !status);
+    }
+    action
+}
+
+fn offer_debug(frame: &mut TrapFrame, status: &mut u64) -> Action {
+    fire!(return DEBUG, frame, status => |_handled| Action::Resume);
     Action::Pass
 }
 

@@ -222,8 +222,11 @@ fn trap(signal: c_int, info: &mut siginfo_t, context: &mut ucontext_t) -> bool {
     let verdict = match (signal, info.si_code) {
         // The kernel's code for #BP (arch/x86/kernel/traps.c, do_int3_user).
         (SIGTRAP, libc::SI_KERNEL) => engine.on_breakpoint(&mut frame),
-        (SIGTRAP, libc::TRAP_TRACE) => engine.on_debug(&mut frame, DR6_BS),
-        (SIGTRAP, _) => Verdict::NotOurs,
+        (SIGTRAP, code) => {
+            // The kernel has kept what else was in DR6.
+            let mut status = if code == libc::TRAP_TRACE { DR6_BS } else { 0 };
+            engine.on_debug(&mut frame, &mut status)
+        }
         _ => {
             engine.on_fault(&mut frame);
             Verdict::NotOurs

@@ -8,12 +8,20 @@ use zerocopy::FromZeros;
 
 use super::program::Probe;
 use super::site::Site;
+use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
 use crate::mem::OutOfMemory;
 use crate::record::ring::Ring;
 use crate::rpn::interp::Workspace;
 
-/// Steps inside steps: a step is interrupted only by an NMI or a machine check, whose handlers may hit a probe each.
-const STEPS: usize = 8;
+/// Steps inside steps: a step is interrupted only by an NMI or a machine check, whose handlers may hit a probe each. A host on which NMIs
+/// are nested without a bound runs out of stack first: each level takes the frames of two traps.
+const STEPS: usize = 32;
+
+/// How far below the interrupted stack pointer code that interrupts it cannot be: the frame that the CPU pushes is there.
+const TRAP_FRAME: u64 = 40;
+
+/// How far above it the stack pointer may be after one instruction: `ret imm16`.
+const RELEASED: u64 = 0xffff + 8;
 
 /// Words in a CPU's ring, as a power of two: 256 KiB.
 const RING_LOG2_WORDS: u32 = 15;
@@ -46,6 +54,17 @@ pub(crate) struct Hit<'c> {
 struct PendingStep {
     site: AtomicPtr<Site>,
     rflags: AtomicU64,
+    rsp: AtomicU64,
+    traced: AtomicBool,
+}
+
+impl PendingStep {
+    /// Is code with this stack pointer what is being stepped, and not what has interrupted it? That is below it on the same stack, or
+    /// on another one.
+    fn is_of(&self, rsp: u64) -> bool {
+        let lowest = self.rsp.load(Ordering::Relaxed).wrapping_sub(TRAP_FRAME - 1);
+        rsp.wrapping_sub(lowest) < TRAP_FRAME + RELEASED
+    }
 }
 
 /// The newest hit whose instruction may fault in its slot: where its records are.
@@ -75,8 +94,20 @@ impl Attempt {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
     pub(crate) site: *const Site,
-    /// The interrupted code's RFLAGS, from before TF was set and IF cleared.
+    /// The RFLAGS that the interrupted code goes on with, from before TF was set and IF cleared.
     pub(crate) rflags: u64,
+    /// Its stack pointer, which the instruction moves by little.
+    pub(crate) rsp: u64,
+    /// Is somebody else stepping it too?
+    pub(crate) traced: bool,
+}
+
+impl Step {
+    /// Gives the interrupted code the flags back that were borrowed for the step.
+    pub(crate) fn give_back_flags(&self, frame: &mut TrapFrame) {
+        const BORROWED: u64 = RFLAGS_TF | RFLAGS_IF;
+        frame.rflags = frame.rflags & !BORROWED | self.rflags & BORROWED;
+    }
 }
 
 impl Cpu {
@@ -129,16 +160,20 @@ impl Cpu {
         self.depth.store(depth + 1, Ordering::Relaxed);
         pending.site.store(step.site.cast_mut(), Ordering::Relaxed);
         pending.rflags.store(step.rflags, Ordering::Relaxed);
+        pending.rsp.store(step.rsp, Ordering::Relaxed);
+        pending.traced.store(step.traced, Ordering::Relaxed);
         true
     }
 
-    /// Takes back the newest step, if one is under way.
-    pub(crate) fn end_step(&self) -> Option<Step> {
+    /// Ends the newest step, if one is under way and the code with this stack pointer is what it steps.
+    pub(crate) fn end_step(&self, rsp: u64) -> Option<Step> {
         let depth = self.depth.load(Ordering::Relaxed).checked_sub(1)?;
-        let pending = self.steps.get(depth)?;
+        let pending = self.steps.get(depth).filter(|pending| pending.is_of(rsp))?;
         let step = Step {
             site: pending.site.swap(ptr::null_mut(), Ordering::Relaxed),
             rflags: pending.rflags.load(Ordering::Relaxed),
+            rsp: pending.rsp.load(Ordering::Relaxed),
+            traced: pending.traced.load(Ordering::Relaxed),
         };
         self.depth.store(depth, Ordering::Relaxed);
         Some(step)

@@ -4,6 +4,7 @@ use super::Verdict;
 use super::emulated::Emulated;
 use super::environment::Environment;
 use super::facility;
+use super::step::TooDeep;
 use crate::frame::{RFLAGS_RF, RFLAGS_TF, TrapFrame};
 use crate::host::{ExitTo, Host};
 use crate::probe::{Cpu, Engine, Hit, Loaded, Onward, Probe, Resumption, Site, Turn, count};
@@ -54,8 +55,16 @@ impl<H: Host> Engine<H> {
     /// Carries out the instruction of a site whose programs have not logged.
     #[inline(never)]
     fn resume_in_full(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame) -> Verdict {
-        self.resume(site, cpu, frame, cpu.ring.mark());
-        Verdict::Handled
+        self.carry_out(site, cpu, frame, cpu.ring.mark())
+    }
+
+    /// Carries out the instruction of a site whose programs have logged since `mark`.
+    #[inline]
+    fn carry_out(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) -> Verdict {
+        match self.resume(site, cpu, frame, mark) {
+            Ok(()) => Verdict::Handled,
+            Err(TooDeep) => self.give_up(site, cpu, frame),
+        }
     }
 
     /// A hit at a site: its probes in turn, then its instruction.
@@ -79,12 +88,21 @@ impl<H: Host> Engine<H> {
             }
         }
         // A program that has written rip has sent the CPU elsewhere: the instruction is not carried out.
-        if frame.rip == address {
-            self.resume(site, cpu, frame, mark);
-        } else {
+        if frame.rip != address {
             cpu.ring.publish_since(mark);
+            return Verdict::Handled;
         }
-        Verdict::Handled
+        self.carry_out(site, cpu, frame, mark)
+    }
+
+    /// The instruction cannot be carried out: nobody handles the breakpoint, and the host says so, which is better than going on with
+    /// an instruction that was not executed. The hit counts as one whose instruction faulted.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame) -> Verdict {
+        self.retract(site, cpu, frame);
+        frame.rip = site.address.wrapping_add(1);
+        Verdict::NotOurs
     }
 
     /// No probe is known where a breakpoint was hit. If none is there any more the trap is late: whoever had put it there, this engine
@@ -251,42 +269,60 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Carries out the instruction of a site, whose programs have logged since `mark`.
+    /// Sends the CPU to where the instruction is carried out, or does it.
     #[inline]
-    fn resume(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) {
+    fn resume(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) -> Result<(), TooDeep> {
         match site.resumption {
-            Resumption::Copied { slot } => frame.rip = slot,
-            Resumption::Stepped { slot, .. } => self.begin_step(site, cpu, frame, slot),
+            Resumption::Copied { slot } => {
+                frame.rip = slot;
+                Ok(())
+            }
+            Resumption::Stepped { slot, .. } => {
+                let traced = frame.rflags & RFLAGS_TF != 0;
+                self.begin_step(site, cpu, frame, slot, traced)
+            }
             Resumption::Emulated { .. } => self.emulate(site, cpu, frame, mark),
         }
     }
 
     /// Does what the instruction of a site would have done.
     #[inline(never)]
-    fn emulate(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) {
+    fn emulate(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) -> Result<(), TooDeep> {
         let Resumption::Emulated {
             emulation,
             slot,
             fallback,
         } = &site.resumption
         else {
-            return;
+            return Ok(());
         };
         let slot = *slot;
-        if fallback.is_some() && frame.rflags & RFLAGS_TF != 0 {
+        let traced = frame.rflags & RFLAGS_TF != 0;
+        if traced && fallback.is_some() {
             // Somebody is stepping this code: the step must raise its #DB, which an emulation would not.
-            self.begin_step(site, cpu, frame, slot);
-            return;
+            return self.begin_step(site, cpu, frame, slot, traced);
         }
         let mut emulated = Emulated {
             frame,
             host: self.host(),
         };
         match (emulation.run(site.address, &mut emulated), fallback) {
-            (Ok(()), _) => cpu.ring.publish_since(mark),
-            // Its memory is bad: let the CPU find that out, and raise the fault.
-            (Err(_), Some(_)) => self.begin_step(site, cpu, frame, slot),
-            (Err(_), None) => frame.rip = slot,
+            (Ok(()), _) => {
+                cpu.ring.publish_since(mark);
+                if !traced {
+                    return Ok(());
+                }
+                // The #DB that is due comes from the jump back, whatever the instruction has made of TF: it leads to
+                // where the CPU is now.
+                let jump = slot.wrapping_add(site.insn.len() as u64);
+                let _ = self.begin_step(site, cpu, frame, jump, traced);
+                Ok(())
+            }
+            (Err(_), Some(_)) => self.begin_step(site, cpu, frame, slot, traced),
+            (Err(_), None) => {
+                frame.rip = slot;
+                Ok(())
+            }
         }
     }
 }
@@ -299,7 +335,7 @@ fn push(frame: &mut TrapFrame, value: u64) -> bool {
     let place = frame.rsp.wrapping_sub(8);
     let frame_end = (&raw const *frame).wrapping_add(1).addr() as u64;
     let same_page = place / PAGE == (frame_end - 1) / PAGE && place % PAGE <= PAGE - 8;
-    if !same_page || place < frame_end || frame.rflags & (RFLAGS_TF | RFLAGS_RF) != 0 {
+    if !same_page || frame.is_user() || place < frame_end || frame.rflags & (RFLAGS_TF | RFLAGS_RF) != 0 {
         return false;
     }
     // SAFETY: the place is in the page in which the frame ends, which the entry of this trap has just written, and above the frame,

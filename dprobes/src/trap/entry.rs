@@ -65,9 +65,12 @@ extern "C" fn breakpoint<E: EngineRef>(frame: &mut TrapFrame) -> bool {
 
 extern "C" fn debug<E: EngineRef>(frame: &mut TrapFrame) -> bool {
     let Some(engine) = E::engine() else { return false };
-    let handled = engine.on_debug(frame, dr6::read()) == Verdict::Handled;
-    if handled {
-        dr6::clear_single_step();
+    let status = dr6::read();
+    let mut left = status;
+    let handled = engine.on_debug(frame, &mut left) == Verdict::Handled;
+    if left != status {
+        // The CPU never clears it (SDM volume 3, 18.2.3).
+        dr6::write(left);
     }
     handled
 }
@@ -196,10 +199,8 @@ mod dr6 {
         value
     }
 
-    /// The CPU never clears BS (SDM volume 3, 18.2.3).
-    pub(super) fn clear_single_step() {
-        let value = read() & !(1 << 14);
-        // SAFETY: clears a status bit and nothing else.
+    pub(super) fn write(value: u64) {
+        // SAFETY: a status register: the value is what was read there, with bits cleared.
         unsafe { asm!("mov dr6, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
     }
 }

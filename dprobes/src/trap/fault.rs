@@ -1,6 +1,6 @@
 //! A fault in a slot must look as if the original instruction had faulted.
 
-use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
+use crate::frame::TrapFrame;
 use crate::host::Host;
 use crate::probe::{Cpu, Engine, Site, bit};
 
@@ -16,25 +16,33 @@ impl<H: Host> Engine<H> {
         };
         // SAFETY: an owner is a site that lives until its slot is free, and the interrupted code is in the slot.
         let site = unsafe { &*site };
+        let cpu = self.this_cpu();
+        if let Some(cpu) = cpu
+            && core::ptr::eq(cpu.stepping(), site)
+            && let Some(step) = cpu.end_step(frame.rsp)
+        {
+            step.give_back_flags(frame);
+        }
         if frame.rip != slot {
             // The jump back cannot fault unless the text is gone. Show where it was going.
             frame.rip = site.address.wrapping_add(frame.rip - slot);
             return true;
         }
         frame.rip = site.address;
-        let Some(cpu) = self.this_cpu() else { return true };
-        if core::ptr::eq(cpu.stepping(), site)
-            && let Some(step) = cpu.end_step()
-        {
-            let ours = RFLAGS_TF | RFLAGS_IF;
-            frame.rflags = frame.rflags & !ours | step.rflags & ours;
+        if let Some(cpu) = cpu {
+            self.retract(site, cpu, frame);
         }
+        true
+    }
+
+    /// Takes the hit back whose instruction has not completed in its slot, and will be hit again: its counts and its records.
+    pub(super) fn retract(&self, site: &Site, cpu: &Cpu, frame: &TrapFrame) {
         if cpu.is_busy() {
             // The attempt was inside a hit: it was counted as missed, and left no record.
             for probe in site.probes() {
                 probe.undo_missed();
             }
-            return true;
+            return;
         }
         let suspended = self.discard_records(site, cpu, frame.rsp);
         for (position, probe) in site.probes().enumerate() {
@@ -44,7 +52,6 @@ impl<H: Host> Engine<H> {
                 self.host().request_reap();
             }
         }
-        true
     }
 
     /// Discards the records of the hit whose instruction has just faulted, and says which of the probes were suspended then.

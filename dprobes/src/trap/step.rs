@@ -9,39 +9,76 @@ use crate::probe::{Cpu, Engine, Resumption, Site, Step};
 /// DR6.BS: the trap comes from TF (SDM volume 3, 18.2.3).
 const DR6_BS: u64 = 1 << 14;
 
+/// All of DR6 that says why there is a #DB: B0 to B3, BD, BS, BT.
+const DR6_CAUSES: u64 = 0xf | 1 << 13 | DR6_BS | 1 << 15;
+
+/// No more steps can be under way on this CPU: what interrupts a step has been interrupted in a step too often.
+#[derive(Debug)]
+pub(super) struct TooDeep;
+
 impl<H: Host> Engine<H> {
-    /// Sends the CPU to the copy in the slot for one instruction. Interrupts are off meanwhile, so that the #DB comes on
-    /// this CPU.
-    pub(super) fn begin_step(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, slot: u64) {
+    /// Sends the CPU to `at` for one instruction: to the copy in the slot, or to the jump behind it. Interrupts are off meanwhile, so
+    /// that the #DB comes on this CPU. The flags it is to go on with are the frame's; `traced` says that it is stepped by somebody else
+    /// too.
+    pub(super) fn begin_step(
+        &self,
+        site: &Site,
+        cpu: &Cpu,
+        frame: &mut TrapFrame,
+        at: u64,
+        traced: bool,
+    ) -> Result<(), TooDeep> {
         let begun = cpu.begin_step(Step {
             site,
             rflags: frame.rflags,
+            rsp: frame.rsp,
+            traced,
         });
-        // Nesting is bounded by the kinds of exception that can interrupt a step, well below what there is room for.
-        debug_assert!(begun, "too many single steps inside each other");
-        frame.rip = slot;
+        if !begun {
+            return Err(TooDeep);
+        }
+        frame.rip = at;
         frame.rflags = (frame.rflags | RFLAGS_TF) & !RFLAGS_IF;
+        Ok(())
     }
 
-    /// Handles a debug exception, with interrupts off. `dr6` is the register's value; after
-    /// [`Handled`](Verdict::Handled) the host clears its BS bit.
+    /// Handles a debug exception, with interrupts off. `dr6` is the debug status with its bits in positive polarity (SDM volume 3, 18.2.3);
+    /// what the engine has dealt with is cleared in it. [`Handled`](Verdict::Handled) when that is all there was. Otherwise the trap is
+    /// somebody else's too: it has the bits that are left, and the frame is as if the engine were not there.
+    ///
+    /// The host writes `dr6` back to the register, or shows it to those behind, whatever the verdict.
     #[inline]
-    pub fn on_debug(&self, frame: &mut TrapFrame, dr6: u64) -> Verdict {
+    pub fn on_debug(&self, frame: &mut TrapFrame, dr6: &mut u64) -> Verdict {
         let Some(cpu) = self.this_cpu() else {
             return Verdict::NotOurs;
         };
-        if dr6 & DR6_BS == 0 {
-            return Verdict::NotOurs;
-        }
-        let Some(step) = cpu.end_step() else {
-            self.leave_slot(frame);
+        let step = if *dr6 & DR6_BS == 0 {
+            None
+        } else {
+            cpu.end_step(frame.rsp)
+        };
+        let Some(step) = step else {
+            self.leave_slot(cpu, frame);
             return Verdict::NotOurs;
         };
         // SAFETY: a site that is being stepped is not freed: the grace period waits for traps, and interrupts are off from
         // the breakpoint to here.
-        let Some(site) = (unsafe { step.site.as_ref() }) else {
-            return Verdict::NotOurs;
-        };
+        if let Some(site) = unsafe { step.site.as_ref() } {
+            self.finish(site, frame);
+        }
+        step.give_back_flags(frame);
+        if !step.traced {
+            *dr6 &= !DR6_BS;
+        }
+        if *dr6 & DR6_CAUSES == 0 {
+            Verdict::Handled
+        } else {
+            Verdict::NotOurs
+        }
+    }
+
+    /// Corrects what the copy did differently from the original.
+    fn finish(&self, site: &Site, frame: &mut TrapFrame) {
         let (slot, kind) = match site.resumption {
             Resumption::Stepped { slot, kind }
             | Resumption::Emulated {
@@ -49,21 +86,9 @@ impl<H: Host> Engine<H> {
                 fallback: Some(kind),
                 ..
             } => (slot, kind),
-            Resumption::Copied { .. } | Resumption::Emulated { .. } => return Verdict::NotOurs,
+            // What was stepped is the jump back.
+            Resumption::Copied { .. } | Resumption::Emulated { fallback: None, .. } => return,
         };
-        self.finish(site, slot, kind, frame);
-        let ours = RFLAGS_TF | RFLAGS_IF;
-        frame.rflags = frame.rflags & !ours | step.rflags & ours;
-        if step.rflags & RFLAGS_TF == 0 {
-            Verdict::Handled
-        } else {
-            // Somebody else is stepping this code: the trap is theirs as well, at the place they expect.
-            Verdict::NotOurs
-        }
-    }
-
-    /// Corrects what the copy did differently from the original.
-    fn finish(&self, site: &Site, slot: u64, kind: StepKind, frame: &mut TrapFrame) {
         let moved = site.address.wrapping_sub(slot);
         if let StepKind::Rebase | StepKind::RebaseAndReturnAddress = kind {
             frame.rip = frame.rip.wrapping_add(moved);
@@ -75,13 +100,19 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Somebody steps through code that goes through a slot: shows them the original's addresses.
-    fn leave_slot(&self, frame: &mut TrapFrame) {
+    /// A debug exception of somebody else's in code that goes through a slot: shows them the original's addresses.
+    fn leave_slot(&self, cpu: &Cpu, frame: &mut TrapFrame) {
         let Some((site, slot)) = self.slots.owner(frame.rip) else {
             return;
         };
         // SAFETY: an owner is a site that lives until its slot is free, and the interrupted code is in the slot.
-        let address = unsafe { (*site).address };
-        frame.rip = address.wrapping_add(frame.rip - slot);
+        let site = unsafe { &*site };
+        let done = frame.rip.wrapping_sub(slot);
+        frame.rip = site.address.wrapping_add(done);
+        if done == 0 {
+            // It has not completed: a string instruction between two iterations, or an access to a debug register that is
+            // guarded (DR7.GD). It goes on at the original, where it is hit again.
+            self.retract(site, cpu, frame);
+        }
     }
 }

@@ -9,9 +9,6 @@ use gkhi::{Error, Exit, ExitWith, Flow, Verdict};
 use crate::ENGINE;
 use crate::host::Kernel;
 
-/// DR6.BS: the trap comes from TF (SDM volume 3, 18.2.3).
-const SINGLE_STEP: u64 = 1 << 14;
-
 /// The engine and the registers of ring 0: what ring 3 does is not the engine's.
 fn ours(frame: &mut kernel::TrapFrame) -> Option<(&'static Engine<Kernel>, &mut TrapFrame)> {
     if frame.cs & 3 != 0 {
@@ -36,7 +33,7 @@ pub static ON_BREAKPOINT: ExitWith<()> = BREAKPOINT::exit(c"dprobes", (), |(), f
 pub static ON_DEBUG: ExitWith<()> = DEBUG::exit(c"dprobes", (), |(), frame, status| {
     let handled = ours(frame).is_some_and(|(engine, frame)| engine.on_debug(frame, status) == Handled::Handled);
     if handled {
-        Verdict::Return(SINGLE_STEP)
+        Verdict::Return(())
     } else {
         Verdict::Continue
     }
