@@ -40,6 +40,7 @@
 //!   [`memory::map`], [`memory::protect`], [`memory::unmap`] (pages of a test's own), [`memory::translate`].
 //! - [`smp`]: [`smp::cpu_count`], [`smp::run_on_all`], [`smp::run_on`] (ordinary context), [`smp::call_on`], [`smp::call_on_all`] (interrupt
 //!   context), [`smp::sync_cores`], [`smp::quiesce`]. [`cpu_id`] is the current CPU.
+//! - [`task`]: contexts that are preempted anywhere and go on on another CPU: [`task::spawn`], [`task::run`], [`task::preempt`].
 //! - [`apic`]: [`apic::send_interrupt`], [`apic::send_nmi`], [`apic::start_timer`], [`apic::stop_timer`].
 //! - [`hooks`]: the kernel's GKHI hooks, and their registry: [`hooks::BREAKPOINT`], [`hooks::DEBUG`], [`hooks::PAGE_FAULT`],
 //!   [`hooks::FAULT`], [`hooks::MODULE_COMING`], [`hooks::MODULE_GOING`], [`hooks::EXEC`].
@@ -76,6 +77,7 @@ pub mod serial;
 pub mod smp;
 pub mod symbols;
 pub mod sync;
+pub mod task;
 pub mod trap;
 
 mod acpi;

@@ -168,7 +168,8 @@ extern "C" fn trap_dispatch(vector: u32, frame: &mut TrapFrame) {
     if from_user {
         cpu.user_frame.store(core::ptr::null_mut(), Ordering::Relaxed);
     }
-    cpu.trap_depth.fetch_sub(1, Ordering::Relaxed);
+    // A handler may have preempted a task, which then goes on here on another CPU.
+    percpu::current().trap_depth.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// What the runtime itself does about a trap; false if nothing.

@@ -22,6 +22,13 @@ fn main() {
             good(rpn_asm::assemble_file(&path, &Options::default())),
         ));
     }
+    for number in 0..MARKS {
+        for (kind, (head, end)) in KINDS.into_iter().enumerate() {
+            let name = format!("mark{number}_{kind}");
+            let text = mark(110 + 10 * number + kind, head, end);
+            objects.push((name.clone(), good(rpn_asm::assemble(&name, &text, &Options::default()))));
+        }
+    }
     for places in 1..=PLACES {
         let name = format!("every{places}");
         let text = every(places);
@@ -36,6 +43,25 @@ fn main() {
         table += &format!("({name:?}, include_bytes!({object:?})),\n");
     }
     fs::write(out.join("programs.rs"), format!("&[\n{table}]\n")).expect("OUT_DIR is writable");
+}
+
+/// How many sets of programs that mark there are: one for each place.
+const MARKS: usize = 7;
+
+/// What a program that marks has in its head, and how it ends.
+const KINDS: [(&str, &str); 4] = [
+    ("", "abort"),
+    ("", "push r, rip\nlog 1\nexit"),
+    ("max_hits = 40", "abort"),
+    ("suspended = yes\ngroup = 1", "suspend 1\nabort"),
+];
+
+/// A program that lets the probed code know of each hit: r9 becomes 1.
+fn mark(major: usize, head: &str, end: &str) -> String {
+    format!(
+        "name = \"kernel\"\nmodtype = kernel\nmajor = {major}\nvars = hits\noffset = place0\nminor = 1\n{head}\n\
+         inc lv, hits\npush r, r9\npush 1\nadd\npop r, r9\n{end}\n"
+    )
 }
 
 /// A program that does nothing but be hit, at `place0`, `place1`, ...

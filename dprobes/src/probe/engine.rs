@@ -100,6 +100,16 @@ impl<H: Host> Engine<H> {
         self.cpus.get(self.host.cpu())
     }
 
+    /// How many slots there are: one for each probed address.
+    pub fn slots(&self) -> usize {
+        self.slots.count()
+    }
+
+    /// How many slots nobody has: the others are in use, or wait for a grace period.
+    pub fn slots_free(&self) -> usize {
+        self.lock().free_slots.len()
+    }
+
     /// Shows every probe, in the order of insertion.
     pub fn query(&self, visit: &mut dyn FnMut(&ProbeStatus)) {
         for loaded in &self.lock().programs {

@@ -1,5 +1,6 @@
 //! Probepoints: programs, the sites they are armed at, and the engine that ties them to a host.
 
+mod chain;
 mod cpu;
 mod engine;
 mod error;
@@ -12,6 +13,11 @@ mod program;
 mod remove;
 mod site;
 mod table;
+
+// Not in table.rs, which tests/loom.rs compiles as well.
+#[cfg(test)]
+#[path = "table/tests.rs"]
+mod table_tests;
 
 pub use engine::Engine;
 pub use error::{InsertError, PointError, RemoveError};

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use super::chain::Linked;
 use super::express::Tally;
 use super::maps::NamedMap;
 use super::site::Site;
@@ -39,7 +40,7 @@ pub(crate) type Label = [u8; 64];
 #[derive(Debug)]
 pub(crate) struct Probe {
     /// The next probe at the same site.
-    pub(crate) next: AtomicPtr<Probe>,
+    next: AtomicPtr<Probe>,
     /// The program this belongs to; set once the program is in its place.
     pub(crate) loaded: AtomicPtr<Loaded>,
     /// Where it is armed; null once its module is gone.
@@ -110,6 +111,13 @@ pub(crate) enum Turn {
     RunLast,
     /// Let it pass: before the first or after the last that is wanted.
     Pass,
+}
+
+impl Linked for Probe {
+    #[inline]
+    fn next(&self) -> &AtomicPtr<Self> {
+        &self.next
+    }
 }
 
 impl Probe {

@@ -54,7 +54,13 @@ impl<H: Host> Engine<H> {
         self.rearm(&control.programs, |_| false).map_err(RemoveError::from)?;
         let programs = core::mem::take(&mut control.programs);
         self.forget(&mut control, &programs);
+        let table = self.table.shrink();
         self.reclaim(&mut control);
+        if !table.is_empty() {
+            // A trap that may be reading it has ended after this.
+            self.host().sync_cores();
+        }
+        drop(table);
         Ok(())
     }
 

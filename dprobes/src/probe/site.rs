@@ -3,6 +3,7 @@
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
+use super::chain::Chain;
 use super::express::{Onward, Tally};
 use super::program::Probe;
 use crate::insn::{Emulation, Insn, StepKind};
@@ -47,7 +48,7 @@ pub(crate) struct Site {
     /// The one probe here, if its hits go the [express](super::express) way.
     express: AtomicPtr<Probe>,
     pub(crate) onward: Onward,
-    chain: AtomicPtr<Probe>,
+    chain: Chain<Probe>,
     /// Is the breakpoint in place? Control lock held.
     armed: AtomicBool,
 }
@@ -62,24 +63,15 @@ impl Site {
             resumption,
             slot,
             express: AtomicPtr::default(),
-            chain: AtomicPtr::default(),
+            chain: Chain::new(),
             armed: AtomicBool::new(false),
         }
     }
 
-    /// The probes here, in the order of insertion.
-    ///
-    /// They are valid until a grace period after they were unlinked: for a trap that is as long as it runs, for the
-    /// control path as long as it holds the control lock.
+    /// The probes here, in the order of insertion; valid as [`Chain::iter`] says.
+    #[inline]
     pub(crate) fn probes(&self) -> impl Iterator<Item = &Probe> {
-        let mut link = &self.chain;
-        core::iter::from_fn(move || {
-            // SAFETY: a link is null or points to a probe of an inserted program, and programs are freed only a grace
-            // period after the last of their probes was unlinked.
-            let probe = unsafe { link.load(Ordering::Acquire).as_ref() }?;
-            link = &probe.next;
-            Some(probe)
-        })
+        self.chain.iter()
     }
 
     /// The one probe here and what its hits add to, if there is nothing else to be done about one. Valid as [`probes`](Self::probes) are.
@@ -101,30 +93,19 @@ impl Site {
 
     /// Is there no probe here?
     pub(crate) fn is_empty(&self) -> bool {
-        self.chain.load(Ordering::Acquire).is_null()
+        self.chain.is_empty()
     }
 
-    /// Appends a probe to the chain. Control lock held.
+    /// Appends a probe. Control lock held.
     pub(crate) fn link(&self, probe: &Probe) {
-        let mut last = &self.chain;
-        for linked in self.probes() {
-            last = &linked.next;
-        }
-        last.store(ptr::from_ref(probe).cast_mut(), Ordering::Release);
+        self.chain.link(probe);
         self.choose_way();
     }
 
-    /// Takes a probe out of the chain. Traps that are on it go on to its successors. Control lock held.
+    /// Takes a probe out. Control lock held.
     pub(crate) fn unlink(&self, probe: &Probe) {
-        let mut link = &self.chain;
-        for linked in self.probes() {
-            if ptr::eq(linked, probe) {
-                link.store(linked.next.load(Ordering::Acquire), Ordering::Release);
-                self.choose_way();
-                return;
-            }
-            link = &linked.next;
-        }
+        self.chain.unlink(probe);
+        self.choose_way();
     }
 
     /// Is the breakpoint in place?

@@ -6,9 +6,9 @@
 
 use alloc::boxed::Box;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use crate::mem::{self, OutOfMemory};
+use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 const EMPTY: u64 = 0;
 
@@ -64,8 +64,8 @@ impl<T> Entries<T> {
     }
 }
 
-/// A map from addresses to pointers. It does not own what they point to.
-pub(crate) struct Table<T> {
+/// A map from addresses to pointers. It does not own what they point to. `LEAST` is the smallest capacity.
+pub(crate) struct Table<T, const LEAST: usize = 64> {
     entries: AtomicPtr<Entries<T>>,
     /// Entries and tombstones in the current table; only the writer looks.
     used: AtomicUsize,
@@ -84,11 +84,11 @@ impl<T> Retired<T> {
     }
 }
 
-impl<T> Table<T> {
+impl<T, const LEAST: usize> Table<T, LEAST> {
     /// An empty table.
     pub(crate) fn new() -> Result<Self, OutOfMemory> {
         Ok(Table {
-            entries: AtomicPtr::new(Box::into_raw(Entries::new(64)?)),
+            entries: AtomicPtr::new(Box::into_raw(Entries::new(LEAST)?)),
             used: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
         })
@@ -116,18 +116,34 @@ impl<T> Table<T> {
             return Ok(Retired(None));
         }
         let live = self.live.load(Ordering::Relaxed);
-        let new = Entries::new(((live + more) * 4).max(64))?;
+        let new = Entries::new(((live + more) * 4).max(LEAST))?;
         for entry in &old.slots {
             let value = entry.value.load(Ordering::Relaxed);
             if !value.is_null() {
                 new.add(entry.key.load(Ordering::Relaxed), value);
             }
         }
+        Ok(self.replace(new, live))
+    }
+
+    /// Makes an empty table as small as a new one, if there is memory for that. Control lock held.
+    pub(crate) fn shrink(&self) -> Retired<T> {
+        if self.live.load(Ordering::Relaxed) > 0 || self.entries().slots.len() <= LEAST {
+            return Retired(None);
+        }
+        let Ok(new) = Entries::new(LEAST) else {
+            return Retired(None);
+        };
+        self.replace(new, 0)
+    }
+
+    /// Puts another table, with `used` entries, in the place of the current one. Control lock held.
+    fn replace(&self, new: Box<Entries<T>>, used: usize) -> Retired<T> {
         let retired = self.entries.swap(Box::into_raw(new), Ordering::AcqRel);
-        self.used.store(live, Ordering::Relaxed);
+        self.used.store(used, Ordering::Relaxed);
         // SAFETY: every table comes from `Box::into_raw`, and after the swap this is the only pointer to it that is not a
         // reader's; readers are gone when `Retired` is dropped.
-        Ok(Retired(Some(unsafe { Box::from_raw(retired) })))
+        Retired(Some(unsafe { Box::from_raw(retired) }))
     }
 
     /// Adds a key, or gives an existing one another value. Room must have been reserved. Control lock held.
@@ -153,12 +169,9 @@ impl<T> Table<T> {
     }
 }
 
-impl<T> Drop for Table<T> {
+impl<T, const LEAST: usize> Drop for Table<T, LEAST> {
     fn drop(&mut self) {
         // SAFETY: the pointer comes from a box, and nobody else can reach it through `&mut self`.
-        drop(unsafe { Box::from_raw(*self.entries.get_mut()) });
+        drop(unsafe { Box::from_raw(self.entries.load(Ordering::Relaxed)) });
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,3 +6,8 @@
 pub mod element;
 pub mod header;
 pub(crate) mod ring;
+
+// Not in ring.rs, which tests/loom.rs compiles as well.
+#[cfg(test)]
+#[path = "ring/tests.rs"]
+mod ring_tests;

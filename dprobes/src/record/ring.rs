@@ -9,10 +9,10 @@
 //! slot any more, so that it has completed, or its fault has discarded the record.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::header::{Header, RecordState};
 use crate::mem::{self, OutOfMemory};
+use crate::sync::{AtomicU64, Ordering};
 
 const HEADER_WORDS: usize = Header::SIZE / 8;
 
@@ -250,9 +250,6 @@ impl Ring {
         Header::SIZE
     }
 }
-
-#[cfg(test)]
-mod tests;
 
 /// The first word of a record with another state; the length stays.
 fn with_state(first: u64, state: RecordState) -> u64 {

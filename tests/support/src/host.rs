@@ -4,7 +4,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bootimage::memory::{self, ExecMemory};
-use bootimage::{clock, fault, module, ring3, smp, symbols};
+use bootimage::{clock, fault, module, ring3, smp, symbols, task};
 use dprobes::host::{BadAddress, ExitTo, Function, Host, Patch, Prohibited, Task, TrapFrame, WriteTextError};
 
 /// Functions whose names begin with this may be probed. All others are what a trap may run, or might be.
@@ -116,14 +116,14 @@ impl Host for Kernel {
     }
 
     fn task(&self) -> Task {
-        // One task to a CPU.
+        // One task to a CPU, or those that wander.
         let cpu = bootimage::cpu_id();
         let mut name = *b"cpu0\0\0\0\0\0\0\0\0\0\0\0\0";
         name[3] += cpu as u8;
         Task {
             pid: cpu as u32,
             tid: cpu as u32,
-            cookie: cpu as u64,
+            cookie: task::current().unwrap_or(cpu as u64),
             name,
             ..Task::default()
         }
@@ -219,6 +219,7 @@ impl Host for Kernel {
         self.grace.pass(|| {
             smp::sync_cores();
             smp::quiesce(&self.slot_area());
+            task::quiesce(&self.slot_area());
         });
     }
 }

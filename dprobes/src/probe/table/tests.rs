@@ -2,13 +2,14 @@
 
 extern crate std;
 
+use core::ptr;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::vec::Vec;
 
-use super::{Ordering, Table, ptr};
+use super::table::Table;
 
 /// A small generator of numbers that look random (SplitMix64).
 struct Random(u64);
@@ -29,7 +30,7 @@ fn value(key: u64) -> *mut u8 {
 
 #[test]
 fn it_agrees_with_a_hash_map_on_any_sequence() {
-    let table = Table::<u8>::new().unwrap();
+    let table = Table::<u8, 64>::new().unwrap();
     let mut model = HashMap::new();
     let mut random = Random(1);
     let rounds = if cfg!(miri) { 2_000 } else { 200_000 };
@@ -54,7 +55,7 @@ fn it_agrees_with_a_hash_map_on_any_sequence() {
 
 #[test]
 fn a_large_batch_is_found_and_its_neighbours_are_not() {
-    let table = Table::<u8>::new().unwrap();
+    let table = Table::<u8, 64>::new().unwrap();
     let keys: Vec<u64> = (0..if cfg!(miri) { 500 } else { 100_000 })
         .map(|n| 0xffff_ffff_8100_0000 + n * 16)
         .collect();
@@ -70,7 +71,7 @@ fn a_large_batch_is_found_and_its_neighbours_are_not() {
 
 #[test]
 fn readers_always_find_what_stays_while_others_come_and_go() {
-    let table = Table::<u8>::new().unwrap();
+    let table = Table::<u8, 64>::new().unwrap();
     drop(table.reserve(16).unwrap());
     for key in 1..=16 {
         table.insert(key, value(key));

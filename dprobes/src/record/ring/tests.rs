@@ -3,11 +3,12 @@
 extern crate std;
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::vec::Vec;
 use std::{thread, vec};
 
-use super::*;
+use super::header::{Header, RecordState};
+use super::ring::Ring;
 use crate::host::Task;
 
 fn header(address: u64, cookie: u64, elements: usize, state: RecordState) -> Header {
