@@ -265,7 +265,7 @@ fn take_out(place: usize, kind: usize) -> ProbeStatus {
     let mut sums = SUMS.lock();
     let sums = sums.get_or_insert_default();
     sums.ran[place] += last.hits + last.faulted;
-    if kind == LOGGING {
+    if kind == LOGGING && last.hits > last.lost {
         *sums.logged.entry(last.major).or_default() += last.hits - last.lost;
     }
     sums.inserted += 1;
@@ -302,7 +302,9 @@ impl Charge {
             self.take_out(place, kind);
             return;
         }
-        self.nmis[kind] = NMIS.load(Acquire);
+        if place == IN_NMI {
+            self.nmis[kind] = NMIS.load(Acquire);
+        }
         insert(&format!("mark{place}_{kind}"), &[places()[place]]).unwrap();
         self.armed.push((place, kind));
     }

@@ -34,6 +34,7 @@ mod host {
 #[path = "../src/probe/chain.rs"]
 mod chain;
 #[path = "../src/record/header.rs"]
+#[allow(clippy::wrong_self_convention, reason = "a name of the crate's public interface")]
 mod header;
 #[path = "../src/mem.rs"]
 mod mem;
