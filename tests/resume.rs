@@ -11,69 +11,9 @@ use core::arch::global_asm;
 use bootimage::{println, symbols};
 use engine::insn::{Insn, Refusal};
 use engine::probe::{InsertError, PointError};
-use test_support::{engine, insert, instructions, remove};
+use test_support::{Registers, call_with, engine, insert, instructions, remove, targets};
 
 bootimage::test_main! { tests: [every_instruction_does_what_it_does_bare, what_is_refused_is_refused_by_name] }
-
-/// The registers a function is called with, and those it leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
-struct Registers {
-    rax: u64,
-    rcx: u64,
-    rdx: u64,
-    rsi: u64,
-    rdi: u64,
-    r8: u64,
-    r9: u64,
-    r10: u64,
-    r11: u64,
-    rflags: u64,
-}
-
-global_asm!(
-    // Calls the function in rdi with the registers at rsi, and stores what it leaves there.
-    ".globl call_with",
-    ".type call_with, @function",
-    "call_with:",
-    "    push rbx; push rbp; push r12; push r13; push r14; push r15",
-    "    push rsi",
-    "    mov r15, rdi",
-    "    push qword ptr [rsi + 72]",
-    "    mov rax, [rsi]; mov rcx, [rsi + 8]; mov rdx, [rsi + 16]",
-    "    mov rdi, [rsi + 32]; mov r8, [rsi + 40]; mov r9, [rsi + 48]; mov r10, [rsi + 56]; mov r11, [rsi + 64]",
-    "    mov rsi, [rsi + 24]",
-    "    popfq",
-    "    call r15",
-    "    pushfq",
-    "    pop r15",
-    "    xchg rsi, [rsp]",
-    "    mov [rsi], rax; mov [rsi + 8], rcx; mov [rsi + 16], rdx; mov [rsi + 32], rdi",
-    "    mov [rsi + 40], r8; mov [rsi + 48], r9; mov [rsi + 56], r10; mov [rsi + 64], r11; mov [rsi + 72], r15",
-    "    pop rax",
-    "    mov [rsi + 24], rax",
-    "    pop r15; pop r14; pop r13; pop r12; pop rbp; pop rbx",
-    "    cld",
-    "    ret",
-    ".size call_with, . - call_with",
-);
-
-unsafe extern "C" {
-    fn call_with(function: u64, registers: &mut Registers);
-}
-
-macro_rules! targets {
-    ($($name:ident: $($line:literal)*;)*) => {
-        global_asm!($(
-            concat!(".globl target_", stringify!($name)),
-            concat!(".type target_", stringify!($name), ", @function"),
-            concat!("target_", stringify!($name), ":"),
-            $($line,)*
-            concat!(".size target_", stringify!($name), ", . - target_", stringify!($name)),
-        )*);
-        const TARGETS: &[&str] = &[$(concat!("target_", stringify!($name))),*];
-    };
-}
 
 targets! {
     conditions:
@@ -214,32 +154,53 @@ fn refusal(place: u64) -> Option<Refusal> {
 }
 
 global_asm!(
+    ".pushsection .text.targets, \"axR\", @progbits",
     ".type target_refused, @function",
     "target_refused:",
     "int3",
     "int 0x80",
-    "hlt",
-    "iretq",
+    ".byte 0xf1", // int1
     "syscall",
+    "sysenter",
     "sysretq",
-    "retfq",
+    "sysexit",
     "ud2",
+    "vmfunc",
+    "rsm",
+    "enclu",
+    ".byte 0x66, 0xe9, 0, 0, 0, 0",
+    ".byte 0x66, 0xc7, 0xf8, 0, 0", // xbegin with 16 bits
+    // What comes next cannot be carried out in their shadow.
     "mov ss, ax",
     "sti",
+    "mov ss, ax",
+    "mov ss, ax",
+    "int3",
+    "mov ss, ax",
     ".size target_refused, . - target_refused",
+    ".popsection",
 );
 
 fn what_is_refused_is_refused_by_name() {
     let expected = [
         Refusal::Breakpoint,
         Refusal::SoftwareInterrupt,
-        Refusal::Wait,
-        Refusal::InterruptReturn,
+        Refusal::SoftwareInterrupt,
+        Refusal::SystemCall,
         Refusal::SystemCall,
         Refusal::SystemReturn,
-        Refusal::FarTransfer,
+        Refusal::SystemReturn,
         Refusal::Undefined,
-        Refusal::StackSegment,
+        Refusal::ExecutionMode,
+        Refusal::ExecutionMode,
+        Refusal::Enclave,
+        Refusal::VendorDependent,
+        Refusal::VendorDependent,
+        Refusal::InterruptShadow,
+        Refusal::InterruptShadow,
+        Refusal::InterruptShadow,
+        Refusal::InterruptShadow,
+        Refusal::Breakpoint,
         Refusal::InterruptShadow,
     ];
     let places = instructions("target_refused");

@@ -3,18 +3,23 @@
 use super::decode::Insn;
 use super::emulate::Emulation;
 use super::parts::{Encoding, Mandatory, Map, ModRm, Prefixes};
-use core::fmt;
+use super::refusal::Refusal;
+use super::shadow::Shadow;
 
 /// How to resume after a hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
     /// Run a [copy](Insn::relocate) in a slot, followed by a [jump](super::jump) back to the next instruction. It leaves
-    /// RIP at the end of the copy unless it faults. All that tells it from the original is what the x87 unit keeps for
-    /// `fnstenv`: the address of its last instruction.
+    /// RIP at the end of the copy unless it faults or goes to an absolute address, from which nobody comes back. All that
+    /// tells it from the original is what the x87 unit keeps for `fnstenv`: the address of its last instruction.
     Copy,
-    /// As `Copy`, but the next instruction has to be copied into the slot as well, before the jump back: it runs in the
-    /// interrupt shadow of this one (`sti`), which a jump would use up. `sti; hlt` loses a wake-up otherwise.
-    CopyWithNext,
+    /// As `Copy`, for an instruction that waits for interrupts (`hlt`, `mwait`). Where interrupts are on it has to run
+    /// behind an `sti` in the slot that turns them on, because it may have been in the shadow of one: an interrupt that is
+    /// taken before it begins to wait is a wake-up that is lost.
+    CopyWaiting,
+    /// As `Copy`, but the next instruction has to be [carried out](Insn::shaded) in the same go: it runs in the shadow of this
+    /// one, which a jump would use up.
+    CopyWithNext(Shadow),
     /// Apply the effect to the saved registers with [`Emulation::run`].
     Emulate(Emulation),
     /// Single-step a copy with TF and fix up the result. The copy cannot be left by a jump back, and cannot be
@@ -36,93 +41,13 @@ pub enum StepKind {
     Absolute,
     /// RIP is right. Add `shift` to the return address at the top of the stack.
     ReturnAddress,
+    /// RIP is right. Add `shift` to the return address at the top of the stack, below which is CS. A far call has pushed 8
+    /// bytes of it with REX.W (Intel) and through a call gate (SDM volume 2, CALL), otherwise 4, or with `narrow` 2.
+    FarReturnAddress {
+        /// The operand size is 16 bits.
+        narrow: bool,
+    },
 }
-
-/// Why an instruction cannot be probed.
-///
-/// *Principled* ones will stay: no correct resumption exists, or none that is worth its risk. *Not yet* ones could be
-/// resumed with more work. Their numbers are stable: they cross the boundary to user space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// `int3`. Principled: it is somebody's breakpoint, or padding that never runs.
-    Breakpoint = 1,
-    /// `int n`, `int1`. Not yet: the handler must see the original return address.
-    SoftwareInterrupt = 2,
-    /// Far `call`, `jmp` and `ret`. Not yet: they load CS.
-    FarTransfer = 3,
-    /// `iret`, `uiret`, `eretu`, `erets`. Not yet: they return from the context the breakpoint interrupted, and
-    /// unblock NMIs.
-    InterruptReturn = 4,
-    /// `syscall`, `sysenter`. Not yet: the return address is in a register, or nowhere.
-    SystemCall = 5,
-    /// `sysret`, `sysexit`. Principled: the stack and GS are user space's there, a breakpoint must not be taken.
-    SystemReturn = 6,
-    /// `hlt`, `mwait`, `mwaitx`. Not yet: the interrupt it waits for may be taken between the breakpoint and the
-    /// wait, when an `sti` came before.
-    Wait = 7,
-    /// `mov ss`. Not yet: it holds off interrupts and debug exceptions for one instruction.
-    StackSegment = 8,
-    /// `xbegin`. Not yet: its fallback address is relative, and a breakpoint on a transaction's path aborts it.
-    Transaction = 9,
-    /// `ud0`, `ud1`, `ud2`. Principled: it only raises #UD, whose handler looks the address up (BUG, WARN).
-    Undefined = 10,
-    /// `vmlaunch`, `vmresume`, `vmrun`, `seamcall`, `seamret`. Not yet: a guest runs while the slot is in use, for an
-    /// unlimited time.
-    Guest = 11,
-    /// `enclu`. Not yet: it enters and leaves an enclave with the address of the next instruction in a register.
-    Enclave = 12,
-    /// `rsm`, `skinit`, `getsec`, `vmfunc`. Principled: they change how or from where the next instruction is fetched.
-    ExecutionMode = 13,
-    /// A near branch with a 66 and no REX.W prefix. Principled: Intel ignores the prefix, AMD truncates RIP to 16
-    /// bits and shortens the displacement, so that even its length depends on the vendor. Compilers do not emit it.
-    VendorDependent = 14,
-    /// A single step would show in the flags the instruction reads, or would undo the ones it writes (`pushf`,
-    /// `popf`, `cli`, `sti`). Only [`Insn::step`] says this. Principled: [`Insn::resume`] has a better way.
-    SteppedFlags = 15,
-    /// `sti`. Not yet: the next instruction runs in its interrupt shadow, and has to be copied into the slot with it.
-    InterruptShadow = 16,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Refusal::Breakpoint => "int3: it is another breakpoint, or padding that never runs",
-            Refusal::SoftwareInterrupt => {
-                "software interrupts cannot be probed yet; probe the instruction before or the handler"
-            }
-            Refusal::FarTransfer => {
-                "far calls, jumps and returns cannot be probed yet; probe the instruction before or the target"
-            }
-            Refusal::InterruptReturn => "returns from interrupts cannot be probed yet; probe the instruction before",
-            Refusal::SystemCall => {
-                "system call instructions cannot be probed yet; probe the instruction before or the entry"
-            }
-            Refusal::SystemReturn => "returns from system calls run with user space's stack and cannot be probed",
-            Refusal::Wait => {
-                "hlt and mwait cannot be probed yet: a wake-up could be lost; probe the instruction before or after"
-            }
-            Refusal::StackSegment => {
-                "loads of SS cannot be probed yet: they hold off interrupts; probe the instruction before"
-            }
-            Refusal::Transaction => "xbegin cannot be probed yet; a breakpoint aborts transactions",
-            Refusal::Undefined => "ud0, ud1 and ud2 (BUG, WARN) only raise an exception; probe the instruction before",
-            Refusal::Guest => {
-                "instructions that enter a guest cannot be probed yet; probe the instruction before or after"
-            }
-            Refusal::Enclave => "enclu cannot be probed yet; probe the instruction before",
-            Refusal::ExecutionMode => "it changes how the next instruction is fetched; probe the instruction before",
-            Refusal::VendorDependent => "a branch with a 66 prefix: its length depends on the processor's vendor",
-            Refusal::InterruptShadow => {
-                "sti cannot be probed yet: it shields the next instruction; probe the one before"
-            }
-            Refusal::SteppedFlags => "it reads or writes the flags that a single step uses",
-        })
-    }
-}
-
-impl core::error::Error for Refusal {}
 
 impl Insn {
     /// How to resume after a hit on this instruction.
@@ -130,28 +55,41 @@ impl Insn {
     /// Everything that cannot change RIP is a `Copy`, privileged or not: port and MSR access, control and debug
     /// registers, string instructions with a repeat prefix (an interrupt in the middle resumes in the slot). A load
     /// of CR0, CR3 or CR4 is one too: the slot must be mapped wherever the probed text is, which a host has to ensure
-    /// anyway.
+    /// anyway. So is what goes to an absolute address and leaves nothing behind (`iret`, far `ret` and `jmp`), and what enters
+    /// a guest: a VM exit goes to an address that the kernel has set, or behind the `vmrun` in the slot.
     ///
     /// # Errors
     ///
     /// The [`Refusal`] that says why not.
     pub fn resume(&self) -> Result<Resume, Refusal> {
-        if self.is_near_branch() && self.has_narrow_operand() {
-            return self.resume_narrow_branch();
+        let transfer = self.transfer();
+        if self.has_narrow_operand() {
+            match transfer {
+                Some(Transfer::Relative | Transfer::RelativeCall | Transfer::AbsoluteCall) => {
+                    return Err(Refusal::VendorDependent);
+                }
+                // It takes its whole target from memory or a register and pushes nothing: it can be left to the CPU.
+                Some(Transfer::Absolute) => return Ok(Resume::Step(StepKind::Absolute)),
+                None if self.is_xbegin() => return Err(Refusal::VendorDependent),
+                Some(Transfer::Far | Transfer::FarCall) | None => {}
+            }
         }
         if let Some(emulation) = Emulation::of(self) {
             return Ok(Resume::Emulate(emulation));
         }
-        match self.refusal() {
-            Some(refusal) => Err(refusal),
-            None if self.is_legacy(Map::Primary) && self.opcode() == 0xfb => Ok(Resume::CopyWithNext), // sti
-            None => match self.near_transfer() {
-                // What cannot be emulated: the upper 16 registers of APX, `jmpabs`, and `loope` or `loopne` with F2
-                // or F3.
-                Some(transfer) => Ok(Resume::Step(transfer.step())),
-                None => Ok(Resume::Copy),
-            },
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
         }
+        if let Some(shadow) = self.shadow() {
+            return Ok(Resume::CopyWithNext(shadow));
+        }
+        Ok(match transfer {
+            None | Some(Transfer::Far) if self.waits() => Resume::CopyWaiting,
+            None | Some(Transfer::Far) => Resume::Copy,
+            // What cannot be emulated: far calls, the upper 16 registers of APX, `jmpabs`, and `loope` or `loopne` with
+            // F2 or F3.
+            Some(transfer) => Resume::Step(self.step_of(transfer)),
+        })
     }
 
     /// How to single-step a copy of this instruction with TF, whether or not [`Insn::resume`] has a better way.
@@ -160,13 +98,15 @@ impl Insn {
     ///
     /// The [`Refusal`] that says why not.
     pub fn step(&self) -> Result<StepKind, Refusal> {
-        let is_flags = self.is_legacy(Map::Primary) && matches!(self.opcode(), 0x9c | 0x9d | 0xfa | 0xfb);
         match self.resume()? {
-            _ if is_flags => Err(Refusal::SteppedFlags),
             Resume::Step(kind) => Ok(kind),
-            Resume::Copy | Resume::CopyWithNext | Resume::Emulate(_) => {
-                Ok(self.near_transfer().map_or(StepKind::Rebase, Transfer::step))
+            Resume::CopyWaiting | Resume::CopyWithNext(_) => Err(Refusal::SingleStep),
+            Resume::Copy | Resume::Emulate(_) if self.uses_flags_of_step() || self.is_xbegin() => {
+                Err(Refusal::SingleStep)
             }
+            Resume::Copy | Resume::Emulate(_) => Ok(self
+                .transfer()
+                .map_or(StepKind::Rebase, |transfer| self.step_of(transfer))),
         }
     }
 
@@ -177,26 +117,13 @@ impl Insn {
             && self.prefixes().has(Prefixes::F2 | Prefixes::F3)
     }
 
-    /// A branch that is wrong on one vendor or the other if its 66 prefix is either ignored or not. One that takes
-    /// its whole target from memory or a register and pushes nothing can be left to the CPU.
-    fn resume_narrow_branch(&self) -> Result<Resume, Refusal> {
-        match self.near_transfer() {
-            Some(Transfer::Absolute) => Ok(Resume::Step(StepKind::Absolute)),
-            _ => Err(Refusal::VendorDependent),
-        }
-    }
-
     /// 66 without REX.W.
     pub(super) fn has_narrow_operand(&self) -> bool {
         self.prefixes().has(Prefixes::OPERAND_SIZE) && self.rex() & 8 == 0
     }
 
-    fn is_near_branch(&self) -> bool {
-        self.near_transfer().is_some()
-    }
-
-    /// How a near branch finds its target; `None` for what is not a near branch.
-    fn near_transfer(&self) -> Option<Transfer> {
+    /// How a branch finds its target; `None` for what is not a branch, or is one that cannot be stepped either.
+    fn transfer(&self) -> Option<Transfer> {
         if self.is_legacy(Map::Secondary) {
             return matches!(self.opcode(), 0x80..=0x8f).then_some(Transfer::Relative); // jcc
         }
@@ -207,60 +134,93 @@ impl Insn {
             0x70..=0x7f | 0xe0..=0xe3 | 0xe9 | 0xeb => Some(Transfer::Relative), // jcc loop jcxz jmp
             0xe8 => Some(Transfer::RelativeCall),
             0xc2 | 0xc3 => Some(Transfer::Absolute), // ret
+            0xca | 0xcb => Some(Transfer::Far),      // retf
             0xa1 if self.encoding() == Encoding::Rex2 => Some(Transfer::Absolute), // jmpabs
             0xff => match self.modrm().map(ModRm::reg) {
                 Some(2) => Some(Transfer::AbsoluteCall),
+                Some(3) => Some(Transfer::FarCall),
                 Some(4) => Some(Transfer::Absolute),
+                Some(5) => Some(Transfer::Far),
                 _ => None,
             },
             _ => None,
         }
     }
 
+    /// Whether where it goes depends on where it is.
+    pub(super) fn is_relative_branch(&self) -> bool {
+        matches!(self.transfer(), Some(Transfer::Relative | Transfer::RelativeCall))
+    }
+
+    fn step_of(&self, transfer: Transfer) -> StepKind {
+        match transfer {
+            Transfer::Relative => StepKind::Rebase,
+            Transfer::RelativeCall => StepKind::RebaseAndReturnAddress,
+            Transfer::Absolute | Transfer::Far => StepKind::Absolute,
+            Transfer::AbsoluteCall => StepKind::ReturnAddress,
+            Transfer::FarCall => StepKind::FarReturnAddress {
+                narrow: self.has_narrow_operand(),
+            },
+        }
+    }
+
+    /// Whether it reads or writes TF or IF, which a single step borrows: `pushf popf cli iret uiret erets eretu`.
+    fn uses_flags_of_step(&self) -> bool {
+        let group7 = || (self.mandatory(), self.modrm().map(ModRm::byte));
+        if self.is_legacy(Map::Primary) {
+            return matches!(self.opcode(), 0x9c | 0x9d | 0xcf | 0xfa);
+        }
+        self.is_legacy(Map::Secondary)
+            && self.opcode() == 0x01
+            && matches!(
+                group7(),
+                (Mandatory::F3, Some(0xec | 0xca)) | (Mandatory::F2, Some(0xca))
+            )
+    }
+
+    /// Whether it waits for an interrupt: `hlt mwait mwaitx umwait tpause`.
+    fn waits(&self) -> bool {
+        if self.is_legacy(Map::Primary) {
+            return self.opcode() == 0xf4;
+        }
+        let Some(modrm) = self.modrm().filter(|_| self.is_legacy(Map::Secondary)) else {
+            return false;
+        };
+        match (self.opcode(), self.mandatory()) {
+            (0x01, Mandatory::None) => matches!(modrm.byte(), 0xc9 | 0xfb),
+            (0xae, Mandatory::F2 | Mandatory::P66) => modrm.is_register() && modrm.reg() == 6,
+            _ => false,
+        }
+    }
+
+    /// Whether it is `xbegin`, whose fallback address is relative.
+    pub(super) fn is_xbegin(&self) -> bool {
+        self.is_legacy(Map::Primary) && self.opcode() == 0xc7 && self.modrm().map(ModRm::byte) == Some(0xf8)
+    }
+
     fn refusal(&self) -> Option<Refusal> {
         match self.map() {
-            Map::Primary => self.refusal_primary(),
+            Map::Primary => match self.opcode() {
+                0xcc => Some(Refusal::Breakpoint),
+                0xcd | 0xf1 => Some(Refusal::SoftwareInterrupt),
+                _ => None,
+            },
             Map::Secondary if self.is_legacy(Map::Secondary) => self.refusal_secondary(),
             _ => None,
         }
     }
 
-    fn refusal_primary(&self) -> Option<Refusal> {
-        let modrm = self.modrm();
-        let reg = modrm.map(ModRm::reg);
-        Some(match self.opcode() {
-            0x8e if reg == Some(2) => Refusal::StackSegment,
-            0xc7 if modrm.map(ModRm::byte) == Some(0xf8) => Refusal::Transaction,
-            0xca | 0xcb => Refusal::FarTransfer,
-            0xcc => Refusal::Breakpoint,
-            0xcd | 0xf1 => Refusal::SoftwareInterrupt,
-            0xcf => Refusal::InterruptReturn,
-            0xf4 => Refusal::Wait,
-            0xff if matches!(reg, Some(3 | 5)) => Refusal::FarTransfer,
-            _ => return None,
-        })
-    }
-
     fn refusal_secondary(&self) -> Option<Refusal> {
         Some(match self.opcode() {
-            0x01 => return self.refusal_group7(),
+            0x01 => match (self.mandatory(), self.modrm()?.byte()) {
+                (Mandatory::None, 0xd4) | (_, 0xde) => Refusal::ExecutionMode, // vmfunc, skinit
+                (Mandatory::None, 0xd7) => Refusal::Enclave,                   // enclu
+                _ => return None,
+            },
             0x05 | 0x34 => Refusal::SystemCall,
             0x07 | 0x35 => Refusal::SystemReturn,
             0x0b | 0xb9 | 0xff => Refusal::Undefined,
             0x37 | 0xaa => Refusal::ExecutionMode, // getsec, rsm
-            _ => return None,
-        })
-    }
-
-    fn refusal_group7(&self) -> Option<Refusal> {
-        Some(match (self.mandatory(), self.modrm()?.byte()) {
-            (Mandatory::None, 0xc2 | 0xc3) | (_, 0xd8) => Refusal::Guest, // vmlaunch vmresume, vmrun
-            (Mandatory::P66, 0xcd | 0xcf) => Refusal::Guest,              // seamret seamcall
-            (Mandatory::None, 0xc9 | 0xfb) => Refusal::Wait,              // mwait, mwaitx
-            (Mandatory::None, 0xd4) | (_, 0xde) => Refusal::ExecutionMode, // vmfunc, skinit
-            (Mandatory::None, 0xd7) => Refusal::Enclave,                  // enclu
-            (Mandatory::F3, 0xec) => Refusal::InterruptReturn,            // uiret
-            (Mandatory::F2 | Mandatory::F3, 0xca) => Refusal::InterruptReturn, // erets, eretu
             _ => return None,
         })
     }
@@ -309,22 +269,13 @@ impl Insn {
     }
 }
 
-/// How a near branch finds its target.
+/// How a branch finds its target.
 #[derive(Clone, Copy)]
 enum Transfer {
     Relative,
     RelativeCall,
     Absolute,
     AbsoluteCall,
-}
-
-impl Transfer {
-    fn step(self) -> StepKind {
-        match self {
-            Transfer::Relative => StepKind::Rebase,
-            Transfer::RelativeCall => StepKind::RebaseAndReturnAddress,
-            Transfer::Absolute => StepKind::Absolute,
-            Transfer::AbsoluteCall => StepKind::ReturnAddress,
-        }
-    }
+    Far,
+    FarCall,
 }

@@ -93,8 +93,9 @@ enum Operation {
     DisableInterrupts,
 }
 
+/// Where a branch goes, or another operand that ModRM names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
+pub(super) enum Target {
     Relative(i64),
     Register(Gpr),
     Memory(MemoryOperand),
@@ -155,7 +156,7 @@ enum Base {
 
 /// A memory operand, as ModRM and SIB say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct MemoryOperand {
+pub(super) struct MemoryOperand {
     base: Base,
     /// The index and the logarithm of its scale.
     index: Option<(Gpr, u8)>,
@@ -421,8 +422,8 @@ impl Operation {
 }
 
 impl Target {
-    /// The operand of an indirect branch; `None` if it names a register that [`Cpu`] does not have.
-    fn of(insn: &Insn, modrm: ModRm) -> Option<Target> {
+    /// The operand that ModRM names; `None` if it names a register that [`Cpu`] does not have.
+    pub(super) fn of(insn: &Insn, modrm: ModRm) -> Option<Target> {
         if insn.encoding() == Encoding::Rex2 && insn.rex() & 0x30 != 0 {
             return None;
         }
@@ -430,6 +431,18 @@ impl Target {
             return Some(Target::Register(Gpr::from_number(modrm.rm() | (insn.rex() & 1) << 3)));
         }
         Some(Target::Memory(MemoryOperand::of(insn, modrm)))
+    }
+
+    /// The low 16 bits of the operand, if it can be read.
+    pub(super) fn read_u16<C: Cpu>(&self, next: u64, cpu: &mut C) -> Option<u16> {
+        match self {
+            Target::Relative(_) => None,
+            Target::Register(register) => Some(cpu.gpr(*register) as u16),
+            Target::Memory(operand) => {
+                let address = operand.linear_address(next, cpu).ok()?;
+                cpu.read_u16(address).ok()
+            }
+        }
     }
 
     fn resolve<C: Cpu>(&self, next: u64, cpu: &mut C) -> Result<u64, EmulateError<C::Fault>> {

@@ -24,13 +24,17 @@ mod decode;
 mod emulate;
 mod forms;
 mod parts;
+mod refusal;
 mod relocate;
+mod shadow;
 mod table;
 
 pub use boundary::{BoundaryError, Instructions, is_boundary};
-pub use classify::{Refusal, Resume, StepKind};
+pub use classify::{Resume, StepKind};
 pub use cpu::{Cpu, Gpr};
 pub use decode::{Insn, MAX_LEN};
 pub use emulate::{DirectCall, EmulateError, Emulation};
 pub use parts::{DecodeError, Encoding, Field, Map, ModRm, Segment};
+pub use refusal::Refusal;
 pub use relocate::{RelocateError, Relocated, jump};
+pub use shadow::{Shaded, Shadow};

@@ -58,13 +58,13 @@ impl Insn {
     }
 
     /// The bytes for a copy at `to` of the instruction at `from`, with the displacement of a RIP-relative operand
-    /// corrected so that it names the same memory.
+    /// corrected so that it names the same memory, and that of an `xbegin` so that it falls back to the same address.
     ///
     /// Branch displacements are left alone: a stepped branch is corrected [afterwards](super::StepKind).
     ///
     /// # Errors
     ///
-    /// `OutOfReach` if the memory cannot be addressed from `to`.
+    /// `OutOfReach` if the memory or the address cannot be reached from `to`.
     pub fn relocate(&self, from: u64, to: u64) -> Result<Relocated, RelocateError> {
         let mut copy = Relocated {
             bytes: [0; MAX_LEN],
@@ -73,18 +73,28 @@ impl Insn {
         for (byte, original) in copy.bytes.iter_mut().zip(self.bytes()) {
             *byte = *original;
         }
-        let Some(target) = self.rip_relative_address(from) else {
-            return Ok(copy);
-        };
         let next = to.wrapping_add(self.len() as u64);
-        let displacement = if self.has_32bit_addresses() {
+        let (field, target) = match self.rip_relative_address(from) {
+            Some(target) => (self.displacement(), target),
+            None if self.is_xbegin() => {
+                let fallback = self.signed(self.immediate());
+                let next = from.wrapping_add(self.len() as u64);
+                (self.immediate(), next.wrapping_add_signed(fallback))
+            }
+            None => return Ok(copy),
+        };
+        let displacement = if self.is_rip_relative() && self.has_32bit_addresses() {
             // The sum is truncated to 32 bits, so every address is in reach.
             target.wrapping_sub(next) as u32
         } else {
             distance(next, target).ok_or(RelocateError::OutOfReach { from: to, to: target })? as u32
         };
-        let start = usize::from(self.displacement().start);
-        for (byte, new) in copy.bytes.iter_mut().skip(start).zip(displacement.to_le_bytes()) {
+        for (byte, new) in copy
+            .bytes
+            .iter_mut()
+            .skip(usize::from(field.start))
+            .zip(displacement.to_le_bytes().into_iter().take(usize::from(field.size)))
+        {
             *byte = new;
         }
         Ok(copy)

@@ -36,7 +36,8 @@ pub(crate) struct Cpu {
     workspace: UnsafeCell<Box<Workspace>>,
     steps: [PendingStep; STEPS],
     depth: AtomicUsize,
-    attempt: Attempt,
+    /// Of the instruction that was hit, and of the one in its shadow.
+    attempts: [Attempt; 2],
     pub(crate) ring: Ring,
 }
 
@@ -48,6 +49,8 @@ pub(crate) struct Hit<'c> {
     cpu: &'c Cpu,
     /// Which of the probes at the site did not run because they were suspended: a bit each, for the first 64.
     suspended: u64,
+    /// See [`Hit::depend_on_another`].
+    depends_on_another: bool,
 }
 
 #[derive(Default)]
@@ -117,7 +120,7 @@ impl Cpu {
             workspace: UnsafeCell::new(Workspace::new_box_zeroed().map_err(|_| OutOfMemory)?),
             steps: Default::default(),
             depth: AtomicUsize::new(0),
-            attempt: Attempt::default(),
+            attempts: Default::default(),
             ring: Ring::new(RING_LOG2_WORDS)?,
         })
     }
@@ -134,6 +137,7 @@ impl Cpu {
         Some(Hit {
             cpu: self,
             suspended: 0,
+            depends_on_another: false,
         })
     }
 
@@ -148,7 +152,8 @@ impl Cpu {
     #[inline]
     pub(crate) fn note_attempt(&self, site: &Site, rsp: u64) {
         let mark = self.ring.mark();
-        self.attempt.note(site, rsp, mark, mark, 0);
+        let [attempt, _] = &self.attempts;
+        attempt.note(site, rsp, mark, mark, 0);
     }
 
     /// Remembers that a step begins; false when too many are under way.
@@ -182,17 +187,13 @@ impl Cpu {
     /// The instruction of a site has faulted: discards the records of the hit before it, when that was the newest here.
     /// Gives the probes that were suspended then, as [`Hit::note_suspended`] does, or `None` when it was not.
     pub(crate) fn discard_attempt(&self, site: &Site, rsp: u64) -> Option<u64> {
-        if !ptr::eq(self.attempt.site.load(Ordering::Relaxed), site) || self.attempt.rsp.load(Ordering::Relaxed) != rsp
-        {
-            return None;
-        }
-        self.attempt.site.store(ptr::null_mut(), Ordering::Relaxed);
-        let (from, to) = (
-            self.attempt.from.load(Ordering::Relaxed),
-            self.attempt.to.load(Ordering::Relaxed),
-        );
+        let attempt = self.attempts.iter().find(|attempt| {
+            ptr::eq(attempt.site.load(Ordering::Relaxed), site) && attempt.rsp.load(Ordering::Relaxed) == rsp
+        })?;
+        attempt.site.store(ptr::null_mut(), Ordering::Relaxed);
+        let (from, to) = (attempt.from.load(Ordering::Relaxed), attempt.to.load(Ordering::Relaxed));
         self.ring.discard_range(from, to);
-        Some(self.attempt.suspended.load(Ordering::Relaxed))
+        Some(attempt.suspended.load(Ordering::Relaxed))
     }
 
     /// The site of the newest step, or null.
@@ -220,11 +221,28 @@ impl<'c> Hit<'c> {
         self.suspended |= position.map_or(0, bit);
     }
 
+    /// Notes that an instruction before that of the site has not completed yet, and may fault: no record is final before it has.
+    pub(crate) fn depend_on_another(&mut self) {
+        self.depends_on_another = true;
+    }
+
+    /// Has [`depend_on_another`](Self::depend_on_another) been called?
+    #[inline]
+    pub(crate) fn depends_on_another(&self) -> bool {
+        self.depends_on_another
+    }
+
     /// Notes that the instruction of the site is about to be carried out in its slot, and that the hit's records, if it left
     /// any, are those since `mark`.
     #[inline]
     pub(crate) fn note_attempt(&self, site: &Site, rsp: u64, mark: u64) {
-        let attempt = &self.cpu.attempt;
+        let [attempt, _] = &self.cpu.attempts;
+        attempt.note(site, rsp, mark, self.cpu.ring.mark(), self.suspended);
+    }
+
+    /// As [`note_attempt`](Self::note_attempt), for the instruction that is carried out in the shadow of the one that was hit.
+    pub(crate) fn note_shaded_attempt(&self, site: &Site, rsp: u64, mark: u64) {
+        let [_, attempt] = &self.cpu.attempts;
         attempt.note(site, rsp, mark, self.cpu.ring.mark(), self.suspended);
     }
 

@@ -58,7 +58,9 @@ impl Onward {
         match resumption {
             Resumption::Copied { slot } => Onward::Slot(*slot),
             Resumption::Emulated { emulation, .. } => emulation.direct_call(address).map_or(Onward::Open, Onward::Call),
-            Resumption::Stepped { .. } => Onward::Open,
+            Resumption::Stepped { .. } | Resumption::CopiedBehindSti { .. } | Resumption::Shadowing { .. } => {
+                Onward::Open
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use zerocopy::FromZeros;
 use super::engine::{Control, Engine};
 use super::error::{InsertError, PointError};
 use super::express::Tally;
-use super::place::Place;
+use super::place::{Place, StageError};
 use super::program::{Loaded, Probe};
 use super::site::Site;
 use crate::host::{Host, Patch, Prohibited, WatchError};
@@ -179,17 +179,14 @@ impl<H: Host> Engine<H> {
             let slot = control.free_slots.pop().ok_or(InsertError::NoSlot {
                 slots: self.slots.count(),
             })?;
-            let staged_site = self
-                .slot_image(place, self.slots.address(slot))
-                .map_err(|error| InsertError::Point {
+            let staged_site = self.stage(place, slot).map_err(|error| match error {
+                StageError::NoMemory => InsertError::NoMemory,
+                StageError::Point(error) => InsertError::Point {
                     point,
                     address: place.address,
                     error,
-                })
-                .and_then(|(resumption, image)| {
-                    let site = mem::boxed(Site::new(place.address, place.insn, resumption, slot))?;
-                    Ok((site, image))
-                });
+                },
+            });
             match staged_site {
                 Ok((site, image)) => {
                     staged.sites.push(site);
@@ -229,9 +226,9 @@ impl<H: Host> Engine<H> {
         let mut new_sites = staged.sites.iter();
         for (index, (point, place)) in object.points().zip(&staged.places).enumerate() {
             let resume = match self.site(place.address) {
-                Some(site) => site.resumption.code(),
+                Some(site) => site.resume_code(),
                 // New sites were staged in the order of the places.
-                None => new_sites.next().map_or(0, |site| site.resumption.code()),
+                None => new_sites.next().map_or(0, |site| site.resume_code()),
             };
             let group = program.group_of(index).unwrap_or(0);
             let mut probe = Probe::new(index, group, &point, place.address, resume);

@@ -1,13 +1,15 @@
 //! From an address that a program asks for to a place that can be probed: every check, and the slot's image.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::engine::Engine;
 use super::error::PointError;
-use super::site::Resumption;
+use super::site::{Resumption, Site};
 use crate::host::{Function, Host, Patch, Prohibited};
-use crate::insn::{self, Insn, Instructions, Refusal, Resume};
-use crate::mem;
+use crate::insn::{self, Insn, Instructions, Refusal, Resume, Shaded, Shadow};
+use crate::mem::{self, OutOfMemory};
+use crate::text::slot::Slot;
 use crate::text::transaction::INT3;
 
 /// The longest instruction.
@@ -21,6 +23,29 @@ const FUNCTION_MAX: u64 = 1 << 20;
 pub(crate) struct Place {
     pub(crate) address: u64,
     pub(crate) insn: Insn,
+    /// The instruction before it casts a shadow, in which it is when it was reached from there.
+    may_be_shaded: bool,
+    /// The instruction behind it, if that has to be carried out with it.
+    next: Option<(Insn, Shaded)>,
+}
+
+/// Why a site was not made.
+#[derive(Debug)]
+pub(crate) enum StageError {
+    NoMemory,
+    Point(PointError),
+}
+
+impl From<OutOfMemory> for StageError {
+    fn from(_: OutOfMemory) -> Self {
+        StageError::NoMemory
+    }
+}
+
+impl From<PointError> for StageError {
+    fn from(error: PointError) -> Self {
+        StageError::Point(error)
+    }
 }
 
 impl<H: Host> Engine<H> {
@@ -29,20 +54,69 @@ impl<H: Host> Engine<H> {
         let (address, function) = self.skip_entry(requested)?;
         let text = self.original_text(function, address)?;
         let offset = (address - function.start) as usize;
-        let insn = instruction_at(&text, function.start, offset)?;
+        let (before, insn) = instruction_at(&text, function.start, offset)?;
         let bytes = text.get(offset..).unwrap_or(&[]);
         let found = bytes.get(..expected.len()).unwrap_or(bytes);
         if found != expected {
             let (len, expected, found) = (expected.len(), first_bytes(expected), first_bytes(found));
             return Err(PointError::Opcode { len, expected, found });
         }
-        if let Some(refusal) = refusal(&insn) {
-            return Err(PointError::Instruction {
-                refusal,
-                bytes: first_bytes(bytes),
-            });
-        }
-        Ok(Place { address, insn })
+        let refused = |refusal| PointError::Instruction {
+            refusal,
+            bytes: first_bytes(bytes),
+        };
+        let next = match insn.resume().map_err(refused)? {
+            Resume::CopyWithNext(shadow) => Some(self.shaded_at(function, &text, offset + insn.len(), shadow)),
+            Resume::Copy | Resume::CopyWaiting | Resume::Emulate(_) | Resume::Step(_) => None,
+        };
+        Ok(Place {
+            address,
+            insn,
+            may_be_shaded: match before {
+                Some(before) => before.shadow().is_some(),
+                None => self.ends_in_shadow(address),
+            },
+            next: next.transpose().map_err(refused)?,
+        })
+    }
+
+    /// Do the bytes in front of a function look like an instruction that casts a shadow? Code may fall through from there. It does no
+    /// harm if they are something else.
+    fn ends_in_shadow(&self, start: u64) -> bool {
+        const MOV_SS: u8 = 0x8e;
+        let mut before = [0; 2];
+        self.host().read(start.wrapping_sub(2), &mut before).is_ok()
+            && (before[1] == STI || (before[0] == MOV_SS && before[1] & 0x38 == 0x10))
+    }
+
+    /// The instruction at `offset` of a function, in the shadow of the one before it. Its text must be as safe from being changed
+    /// as that of a place that can be probed, because a copy of it is made.
+    fn shaded_at(
+        &self,
+        function: Function,
+        text: &[u8],
+        offset: usize,
+        shadow: Shadow,
+    ) -> Result<(Insn, Shaded), Refusal> {
+        let address = function.start + offset as u64;
+        let mut beyond = [0; INSN_MAX];
+        let bytes = match self.host().probeable(address) {
+            Ok(found) if found == function => text.get(offset..).unwrap_or(&[]),
+            Ok(found) if found.start == address => match self.site(address) {
+                Some(site) => site.insn.bytes(),
+                None => {
+                    let len = (found.end - found.start).min(INSN_MAX as u64) as usize;
+                    let beyond = beyond.get_mut(..len).unwrap_or(&mut []);
+                    self.host()
+                        .read(address, beyond)
+                        .map_err(|_| Refusal::InterruptShadow)?;
+                    beyond
+                }
+            },
+            _ => return Err(Refusal::InterruptShadow),
+        };
+        let insn = Insn::decode(bytes).map_err(|_| Refusal::InterruptShadow)?;
+        Ok((insn, insn.shaded(shadow)?))
     }
 
     /// An entry probe goes behind `endbr64`, where an indirect call must land, and behind the function tracer's NOP, which
@@ -102,56 +176,125 @@ impl<H: Host> Engine<H> {
         Ok(text)
     }
 
-    /// How the instruction at a place is resumed from the slot at `slot`, and what the slot must hold.
-    pub(crate) fn slot_image(&self, place: &Place, slot: u64) -> Result<(Resumption, Patch), PointError> {
+    /// Makes the site of a place, with the image of its slot.
+    pub(crate) fn stage(&self, place: &Place, slot: Slot) -> Result<(Box<Site>, Patch), StageError> {
         let insn = &place.insn;
+        let start = self.slots.address(slot);
         let refused = |refusal| PointError::Instruction {
             refusal,
             bytes: first_bytes(insn.bytes()),
         };
-        let copy = insn.relocate(place.address, slot).map_err(|_| PointError::OutOfReach)?;
-        // What is not the instruction or the jump back traps, so that a stray CPU is caught at once.
-        let mut image = [INT3; Patch::MAX];
-        let (before, after) = image.split_at_mut(insn.len());
-        before.copy_from_slice(copy.bytes());
-        let next = place.address + insn.len() as u64;
-        let jump = insn::jump(slot + insn.len() as u64, next).map_err(|_| PointError::OutOfReach)?;
-        if let Some(to) = after.first_chunk_mut() {
-            *to = jump;
+        let resume = insn.resume().map_err(refused)?;
+        let mut image = Image::new(start);
+        let shades = matches!(resume, Resume::CopyWithNext(Shadow::Interrupts));
+        // What makes a shadow for the copy.
+        if resume == Resume::CopyWaiting || (place.may_be_shaded && !shades) {
+            image.push(&[STI])?;
         }
-        let resumption = match insn.resume().map_err(refused)? {
-            Resume::Copy => Resumption::Copied { slot },
-            Resume::CopyWithNext => return Err(refused(Refusal::InterruptShadow)),
+        let at = image.len;
+        match resume {
+            // Without the prefixes it may have.
+            Resume::CopyWithNext(Shadow::Interrupts) => image.push(&[STI])?,
+            _ => image.push_copy(insn, place.address)?,
+        }
+        let next_address = place.address + insn.len() as u64;
+        let mut shaded = None;
+        if let Some((next, how)) = place.next {
+            let at = image.len;
+            let copy = start + at as u64;
+            image.push_copy(&next, next_address)?;
+            let resumption = match how {
+                Shaded::Copy => Resumption::Copied { slot: copy },
+                Shaded::Emulate(emulation) => Resumption::Emulated {
+                    emulation,
+                    slot: copy,
+                    fallback: next.step().ok(),
+                },
+                Shaded::Step(kind) => Resumption::Stepped { slot: copy, kind },
+            };
+            let mut site = mem::boxed(Site::new(next_address, next, resumption, slot))?;
+            site.at = at as u8;
+            shaded = Some(site);
+        }
+        let behind = shaded
+            .as_ref()
+            .map_or(next_address, |shaded| shaded.address + shaded.insn.len() as u64);
+        image.push_jump(behind)?;
+        let copy = start + at as u64;
+        let resumption = match resume {
+            Resume::Copy | Resume::CopyWaiting if at != 0 => Resumption::CopiedBehindSti { slot: start },
+            Resume::Copy | Resume::CopyWaiting => Resumption::Copied { slot: start },
+            Resume::CopyWithNext(shadow) => Resumption::Shadowing { slot: start, shadow },
             Resume::Emulate(emulation) => Resumption::Emulated {
                 emulation,
-                slot,
+                slot: copy,
                 fallback: insn.step().ok(),
             },
-            Resume::Step(kind) => Resumption::Stepped { slot, kind },
+            Resume::Step(kind) => Resumption::Stepped { slot: copy, kind },
         };
-        Ok((resumption, Patch::image(slot, image)))
+        let mut site = mem::boxed(Site::new(place.address, *insn, resumption, slot))?;
+        site.at = at as u8;
+        site.shaded = shaded;
+        Ok((site, Patch::image(start, image.bytes)))
     }
 }
 
-/// Why the engine cannot resume an instruction, if it cannot.
-fn refusal(insn: &Insn) -> Option<Refusal> {
-    match insn.resume() {
-        Ok(Resume::CopyWithNext) => Some(Refusal::InterruptShadow),
-        Ok(_) => None,
-        Err(refusal) => Some(refusal),
+/// `sti`.
+const STI: u8 = 0xfb;
+
+/// The bytes of a slot, as they are put together. What is not set traps, so that a stray CPU is caught at once.
+struct Image {
+    start: u64,
+    bytes: [u8; Patch::MAX],
+    len: usize,
+}
+
+impl Image {
+    fn new(start: u64) -> Self {
+        Image {
+            start,
+            bytes: [INT3; Patch::MAX],
+            len: 0,
+        }
+    }
+
+    /// Only instructions with many redundant prefixes do not fit.
+    fn push(&mut self, bytes: &[u8]) -> Result<(), PointError> {
+        let end = self.len + bytes.len();
+        let place = self.bytes.get_mut(self.len..end).ok_or(PointError::Instruction {
+            refusal: Refusal::InterruptShadow,
+            bytes: first_bytes(bytes),
+        })?;
+        place.copy_from_slice(bytes);
+        self.len = end;
+        Ok(())
+    }
+
+    /// A copy of the instruction at `from`.
+    fn push_copy(&mut self, insn: &Insn, from: u64) -> Result<(), PointError> {
+        let to = self.start + self.len as u64;
+        let copy = insn.relocate(from, to).map_err(|_| PointError::OutOfReach)?;
+        self.push(copy.bytes())
+    }
+
+    fn push_jump(&mut self, to: u64) -> Result<(), PointError> {
+        let from = self.start + self.len as u64;
+        self.push(&insn::jump(from, to).map_err(|_| PointError::OutOfReach)?)
     }
 }
 
-/// The instruction that begins at `offset` of a function's text, found by decoding from the function's start.
-fn instruction_at(text: &[u8], start: u64, offset: usize) -> Result<Insn, PointError> {
+/// The instruction that begins at `offset` of a function's text, found by decoding from the function's start, and the one
+/// before it.
+fn instruction_at(text: &[u8], start: u64, offset: usize) -> Result<(Option<Insn>, Insn), PointError> {
     let undecodable = |at| PointError::Undecodable {
         bytes: first_bytes(text.get(at..).unwrap_or(&[])),
     };
+    let mut before = None;
     for item in Instructions::new(text) {
         let (at, insn) = item.map_err(|error| undecodable(error.offset))?;
         let end = at + insn.len();
         if at == offset {
-            return Ok(insn);
+            return Ok((before, insn));
         }
         if end > offset {
             return Err(PointError::NotBoundary {
@@ -159,6 +302,7 @@ fn instruction_at(text: &[u8], start: u64, offset: usize) -> Result<Insn, PointE
                 next: start + end as u64,
             });
         }
+        before = Some(insn);
     }
     Err(undecodable(offset))
 }

@@ -1,12 +1,13 @@
 //! A site: one armed address, its instruction, and the chain of probes that fire there.
 
+use alloc::boxed::Box;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::chain::Chain;
 use super::express::{Onward, Tally};
 use super::program::Probe;
-use crate::insn::{Emulation, Insn, StepKind};
+use crate::insn::{Emulation, Insn, Shadow, StepKind};
 use crate::text::slot::Slot;
 
 /// How the probed instruction is carried out after the programs have run.
@@ -23,17 +24,12 @@ pub(crate) enum Resumption {
     },
     /// A copy in the slot is single-stepped with TF.
     Stepped { slot: u64, kind: StepKind },
-}
-
-impl Resumption {
-    /// The number a query shows: 1 copied, 2 emulated, 3 stepped.
-    pub(crate) const fn code(&self) -> u32 {
-        match self {
-            Resumption::Copied { .. } => 1,
-            Resumption::Emulated { .. } => 2,
-            Resumption::Stepped { .. } => 3,
-        }
-    }
+    /// As `Copied`, but the slot begins with an `sti`, and the copy is behind it: where interrupts are on, that turns them on
+    /// anew, so that the copy runs in the shadow in which the original may have been.
+    CopiedBehindSti { slot: u64 },
+    /// The instruction casts a shadow on the next one, which is [`Site::shaded`]: both are carried out in one go, from the slot
+    /// if they can, where the copy of the one is followed by that of the other.
+    Shadowing { slot: u64, shadow: Shadow },
 }
 
 /// One probed address. Traps on any CPU look at it; only the control path changes it, and frees it after a grace period.
@@ -48,6 +44,11 @@ pub(crate) struct Site {
     /// The one probe here, if its hits go the [express](super::express) way.
     express: AtomicPtr<Probe>,
     pub(crate) onward: Onward,
+    /// Where in the slot its copy begins.
+    pub(crate) at: u8,
+    /// The instruction that is carried out in the shadow of this one, with its copy in the same slot. Whatever probes there are at
+    /// its address are another site's.
+    pub(crate) shaded: Option<Box<Site>>,
     chain: Chain<Probe>,
     /// Is the breakpoint in place? Control lock held.
     armed: AtomicBool,
@@ -63,8 +64,37 @@ impl Site {
             resumption,
             slot,
             express: AtomicPtr::default(),
+            at: 0,
+            shaded: None,
             chain: Chain::new(),
             armed: AtomicBool::new(false),
+        }
+    }
+
+    /// The number a query shows: 1 copied, 2 emulated, 3 stepped.
+    pub(crate) fn resume_code(&self) -> u32 {
+        match (self.resumption, &self.shaded) {
+            (Resumption::Shadowing { .. }, Some(shaded)) => shaded.resume_code(),
+            (Resumption::Copied { .. } | Resumption::CopiedBehindSti { .. } | Resumption::Shadowing { .. }, _) => 1,
+            (Resumption::Emulated { .. }, _) => 2,
+            (Resumption::Stepped { .. }, _) => 3,
+        }
+    }
+
+    /// Whose copy begins at an offset into the slot: this site's, with what makes a shadow before it, or the shaded one's. `None`
+    /// in the jump back.
+    pub(crate) fn copied_at(&self, offset: u64) -> Option<&Site> {
+        if offset <= u64::from(self.at) {
+            return Some(self);
+        }
+        self.shaded.as_deref().filter(|shaded| u64::from(shaded.at) == offset)
+    }
+
+    /// What an offset into the slot is in the original text. In the jump back that is where it goes.
+    pub(crate) fn original(&self, offset: u64) -> u64 {
+        match &self.shaded {
+            Some(shaded) if offset >= u64::from(shaded.at) => shaded.original(offset),
+            _ => self.address.wrapping_add(offset.saturating_sub(u64::from(self.at))),
         }
     }
 

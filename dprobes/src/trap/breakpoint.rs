@@ -4,6 +4,7 @@ use super::Verdict;
 use super::emulated::Emulated;
 use super::environment::Environment;
 use super::facility;
+use super::shadow::run_copy;
 use super::step::TooDeep;
 use crate::frame::{RFLAGS_RF, RFLAGS_TF, TrapFrame};
 use crate::host::{ExitTo, Host};
@@ -132,7 +133,7 @@ impl<H: Host> Engine<H> {
 
     /// One probe of a site: its turn, its program, its record.
     #[inline]
-    fn fire(&self, site: &Site, probe: &Probe, hit: &mut Hit<'_>, frame: &mut TrapFrame) {
+    pub(super) fn fire(&self, site: &Site, probe: &Probe, hit: &mut Hit<'_>, frame: &mut TrapFrame) {
         let Some(loaded) = probe.loaded() else { return };
         if probe.is_removed() {
             count(&probe.counts.late);
@@ -182,6 +183,7 @@ impl<H: Host> Engine<H> {
     #[inline(never)]
     fn run(&self, site: &Site, probe: &Probe, loaded: &Loaded, hit: &mut Hit<'_>, frame: &mut TrapFrame, turn: Turn) {
         let (address, cpu) = (site.address, hit.cpu());
+        let may_fault = site.may_fault || hit.depends_on_another();
         let workspace = hit.workspace();
         let mut environment = Environment {
             frame,
@@ -221,7 +223,7 @@ impl<H: Host> Engine<H> {
             &task,
             elements.len(),
         );
-        if probe.log_on_fault || !site.may_fault {
+        if probe.log_on_fault || !may_fault {
             header.state = RecordState::Published as u32;
         }
         if !cpu.ring.push(&header, elements) {
@@ -271,7 +273,7 @@ impl<H: Host> Engine<H> {
 
     /// Sends the CPU to where the instruction is carried out, or does it.
     #[inline]
-    fn resume(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) -> Result<(), TooDeep> {
+    pub(super) fn resume(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) -> Result<(), TooDeep> {
         match site.resumption {
             Resumption::Copied { slot } => {
                 frame.rip = slot;
@@ -282,6 +284,11 @@ impl<H: Host> Engine<H> {
                 self.begin_step(site, cpu, frame, slot, traced)
             }
             Resumption::Emulated { .. } => self.emulate(site, cpu, frame, mark),
+            Resumption::CopiedBehindSti { slot } => {
+                run_copy(site, slot, frame);
+                Ok(())
+            }
+            Resumption::Shadowing { slot, shadow } => self.resume_with_next(site, cpu, frame, (slot, shadow), mark),
         }
     }
 

@@ -1,8 +1,9 @@
 //! A fault in a slot must look as if the original instruction had faulted.
 
-use crate::frame::TrapFrame;
+use crate::frame::{RFLAGS_IF, TrapFrame};
 use crate::host::Host;
-use crate::probe::{Cpu, Engine, Site, bit};
+use crate::insn::Shadow;
+use crate::probe::{Cpu, Engine, Resumption, Site, bit};
 
 impl<H: Host> Engine<H> {
     /// To be called first in every fault handler, with interrupts off. When the fault is in a slot, `frame` is corrected to
@@ -16,23 +17,49 @@ impl<H: Host> Engine<H> {
         };
         // SAFETY: an owner is a site that lives until its slot is free, and the interrupted code is in the slot.
         let site = unsafe { &*site };
-        let cpu = self.this_cpu();
-        if let Some(cpu) = cpu
-            && core::ptr::eq(cpu.stepping(), site)
-            && let Some(step) = cpu.end_step(frame.rsp)
-        {
-            step.give_back_flags(frame);
-        }
-        if frame.rip != slot {
-            // The jump back cannot fault unless the text is gone. Show where it was going.
-            frame.rip = site.address.wrapping_add(frame.rip - slot);
-            return true;
-        }
-        frame.rip = site.address;
-        if let Some(cpu) = cpu {
-            self.retract(site, cpu, frame);
+        let offset = frame.rip - slot;
+        frame.rip = site.original(offset);
+        if let Some(cpu) = self.this_cpu() {
+            let of_shaded = |shaded: &Site| core::ptr::eq(cpu.stepping(), shaded);
+            let is_stepped = core::ptr::eq(cpu.stepping(), site) || site.shaded.as_deref().is_some_and(of_shaded);
+            if is_stepped && let Some(step) = cpu.end_step(frame.rsp) {
+                step.give_back_flags(frame);
+            }
+            // The jump back cannot fault unless the text is gone.
+            self.retract_from(site, offset, cpu, frame);
         }
         true
+    }
+
+    /// Takes back the hits on what has not completed in the slot of a site, in which the CPU is at `offset`: on its instruction, and on
+    /// the one in the shadow of that.
+    pub(super) fn retract_from(&self, site: &Site, offset: u64, cpu: &Cpu, frame: &mut TrapFrame) {
+        if offset < u64::from(site.at) {
+            // In front of the `sti` that is not in the original.
+            frame.rflags |= RFLAGS_IF;
+        }
+        let Some(incomplete) = site.copied_at(offset) else {
+            return;
+        };
+        let none_has = core::ptr::eq(incomplete, site);
+        if none_has {
+            self.retract(site, cpu, frame);
+        }
+        let both_were_hit = match site.resumption {
+            // It faults only where it would not get as far as the next one.
+            Resumption::Shadowing { shadow, .. } => shadow == Shadow::Events || !none_has,
+            _ => false,
+        };
+        if let Some(shaded) = site.shaded.as_deref().filter(|_| both_were_hit) {
+            self.retract_shaded(shaded, cpu, frame);
+        }
+    }
+
+    /// Takes the hit back on an instruction that was hit in the shadow of the one before.
+    pub(super) fn retract_shaded(&self, shaded: &Site, cpu: &Cpu, frame: &TrapFrame) {
+        if let Some(site) = self.site(shaded.address) {
+            self.retract(site, cpu, frame);
+        }
     }
 
     /// Takes the hit back whose instruction has not completed in its slot, and will be hit again: its counts and its records.

@@ -12,6 +12,7 @@ mod facility;
 mod fault;
 pub mod idt;
 mod registers;
+mod shadow;
 mod stack;
 mod step;
 mod system;

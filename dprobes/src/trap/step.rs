@@ -63,8 +63,17 @@ impl<H: Host> Engine<H> {
         };
         // SAFETY: a site that is being stepped is not freed: the grace period waits for traps, and interrupts are off from
         // the breakpoint to here.
-        if let Some(site) = unsafe { step.site.as_ref() } {
-            self.finish(site, frame);
+        if let Some(site) = unsafe { step.site.as_ref() }
+            && let Some((shaded, slot)) = self.finish(site, frame)
+        {
+            // QEMU does not hold the #DB off until the second has completed.
+            step.give_back_flags(frame);
+            if *dr6 & DR6_CAUSES == DR6_BS && self.begin_step(shaded, cpu, frame, slot, step.traced).is_ok() {
+                *dr6 &= !DR6_BS;
+                return Verdict::Handled;
+            }
+            frame.rip = shaded.address;
+            self.retract_shaded(shaded, cpu, frame);
         }
         step.give_back_flags(frame);
         if !step.traced {
@@ -77,27 +86,50 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Corrects what the copy did differently from the original.
-    fn finish(&self, site: &Site, frame: &mut TrapFrame) {
-        let (slot, kind) = match site.resumption {
+    /// Corrects what the step of a site's copy did differently from the original. What still has to be stepped, and where, if it was to be
+    /// two instructions and one is done.
+    fn finish<'s>(&self, site: &'s Site, frame: &mut TrapFrame) -> Option<(&'s Site, u64)> {
+        match site.resumption {
             Resumption::Stepped { slot, kind }
             | Resumption::Emulated {
                 slot,
                 fallback: Some(kind),
                 ..
-            } => (slot, kind),
+            } => self.rebase(site, slot, kind, frame),
+            Resumption::Shadowing { shadow, .. } => return self.finish_shadowing(site, shadow, frame),
             // What was stepped is the jump back.
-            Resumption::Copied { .. } | Resumption::Emulated { fallback: None, .. } => return,
-        };
+            Resumption::Copied { .. }
+            | Resumption::CopiedBehindSti { .. }
+            | Resumption::Emulated { fallback: None, .. } => {}
+        }
+        None
+    }
+
+    /// Corrects what a step of the copy in the slot did differently from the original.
+    pub(super) fn rebase(&self, site: &Site, slot: u64, kind: StepKind, frame: &mut TrapFrame) {
         let moved = site.address.wrapping_sub(slot);
         if let StepKind::Rebase | StepKind::RebaseAndReturnAddress = kind {
             frame.rip = frame.rip.wrapping_add(moved);
         }
-        if let StepKind::ReturnAddress | StepKind::RebaseAndReturnAddress = kind {
-            let next = site.address.wrapping_add(site.insn.len() as u64);
-            // The CPU has just written there; were it unwritable now, the return would fault by itself.
-            let _ = self.host().write(frame.rsp, &next.to_le_bytes());
-        }
+        let len = site.insn.len() as u64;
+        let next = site.address.wrapping_add(len).to_le_bytes();
+        let size = match kind {
+            StepKind::Rebase | StepKind::Absolute => 0,
+            StepKind::ReturnAddress | StepKind::RebaseAndReturnAddress => 8,
+            StepKind::FarReturnAddress { narrow } => {
+                // Which of the sizes it was shows: CS, which is not 0, is above the address.
+                let pushed = slot.wrapping_add(len).to_le_bytes();
+                let mut found = [0; 8];
+                let _ = self.host().read(frame.rsp, &mut found);
+                match narrow {
+                    _ if found == pushed => 8,
+                    false => 4,
+                    true => 2,
+                }
+            }
+        };
+        // The CPU has just written there; were it unwritable now, the return would fault by itself.
+        let _ = self.host().write(frame.rsp, next.get(..size).unwrap_or(&[]));
     }
 
     /// A debug exception of somebody else's in code that goes through a slot: shows them the original's addresses.
@@ -107,12 +139,10 @@ impl<H: Host> Engine<H> {
         };
         // SAFETY: an owner is a site that lives until its slot is free, and the interrupted code is in the slot.
         let site = unsafe { &*site };
-        let done = frame.rip.wrapping_sub(slot);
-        frame.rip = site.address.wrapping_add(done);
-        if done == 0 {
-            // It has not completed: a string instruction between two iterations, or an access to a debug register that is
-            // guarded (DR7.GD). It goes on at the original, where it is hit again.
-            self.retract(site, cpu, frame);
-        }
+        let offset = frame.rip.wrapping_sub(slot);
+        frame.rip = site.original(offset);
+        // What has not completed (a string instruction between two iterations, an access to a debug register that is guarded by
+        // DR7.GD) goes on at the original, where it is hit again.
+        self.retract_from(site, offset, cpu, frame);
     }
 }

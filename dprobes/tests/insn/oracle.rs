@@ -1,6 +1,6 @@
 //! Compares our view of an instruction with that of iced-x86.
 
-use dprobes::insn::{Encoding, Field, Insn, MAX_LEN, Map, Refusal, Resume, StepKind};
+use dprobes::insn::{Encoding, Field, Insn, MAX_LEN, Map, Refusal, Resume, Shadow, StepKind};
 use iced_x86::{
     Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpAccess, OpKind, Register,
 };
@@ -144,7 +144,8 @@ fn fields_agree(insn: &Insn, theirs: &Instruction, decoder: &Decoder<'_>) -> Res
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Copy,
-    CopyWithNext,
+    CopyWaiting,
+    CopyWithNext(Shadow),
     Emulate,
     Step,
     Refuse(Refusal),
@@ -153,7 +154,8 @@ enum Class {
 fn class_of(insn: &Insn) -> Class {
     match insn.resume() {
         Ok(Resume::Copy) => Class::Copy,
-        Ok(Resume::CopyWithNext) => Class::CopyWithNext,
+        Ok(Resume::CopyWaiting) => Class::CopyWaiting,
+        Ok(Resume::CopyWithNext(shadow)) => Class::CopyWithNext(shadow),
         Ok(Resume::Emulate(_)) => Class::Emulate,
         Ok(Resume::Step(_)) => Class::Step,
         Err(refusal) => Class::Refuse(refusal),
@@ -169,21 +171,22 @@ fn expected_class(theirs: &Instruction, insn: &Insn) -> Class {
         M::Nop | M::Endbr64 | M::Endbr32 | M::Pushf | M::Pushfq | M::Popf | M::Popfq | M::Cli => Some(Class::Emulate),
         // 0F 1F is the documented one; the others are hints, copied in case a later processor gives them a meaning.
         M::Reservednop if theirs.code().op_code().op_code() == 0x1f => Some(Class::Emulate),
-        M::Sti => Some(Class::CopyWithNext),
+        M::Sti => Some(Class::CopyWithNext(Shadow::Interrupts)),
         M::Int3 => Some(Class::Refuse(Refusal::Breakpoint)),
         M::Int | M::Int1 => Some(Class::Refuse(Refusal::SoftwareInterrupt)),
-        M::Retf => Some(Class::Refuse(Refusal::FarTransfer)),
-        M::Iret | M::Iretd | M::Iretq | M::Uiret | M::Erets | M::Eretu => Some(Class::Refuse(Refusal::InterruptReturn)),
+        // They go to an absolute address, and push nothing.
+        M::Retf | M::Iret | M::Iretd | M::Iretq | M::Uiret | M::Erets | M::Eretu => Some(Class::Copy),
         M::Syscall | M::Sysenter => Some(Class::Refuse(Refusal::SystemCall)),
         M::Sysret | M::Sysretq | M::Sysexit | M::Sysexitq => Some(Class::Refuse(Refusal::SystemReturn)),
-        M::Hlt | M::Mwait | M::Mwaitx => Some(Class::Refuse(Refusal::Wait)),
-        M::Xbegin => Some(Class::Refuse(Refusal::Transaction)),
+        M::Hlt | M::Mwait | M::Mwaitx | M::Umwait | M::Tpause => Some(Class::CopyWaiting),
+        M::Xbegin if narrow => Some(Class::Refuse(Refusal::VendorDependent)),
         M::Ud0 | M::Ud1 | M::Ud2 => Some(Class::Refuse(Refusal::Undefined)),
-        M::Vmlaunch | M::Vmresume | M::Vmrun | M::Seamcall | M::Seamret => Some(Class::Refuse(Refusal::Guest)),
+        M::Vmlaunch | M::Vmresume | M::Vmrun | M::Seamcall | M::Seamret => Some(Class::Copy),
         M::Enclu => Some(Class::Refuse(Refusal::Enclave)),
         M::Rsm | M::Skinit | M::Getsec | M::Getsecq | M::Vmfunc => Some(Class::Refuse(Refusal::ExecutionMode)),
-        M::Mov if theirs.op0_register() == Register::SS => Some(Class::Refuse(Refusal::StackSegment)),
-        M::Call | M::Jmp if is_far(theirs.code()) => Some(Class::Refuse(Refusal::FarTransfer)),
+        M::Mov if theirs.op0_register() == Register::SS => Some(Class::CopyWithNext(Shadow::Events)),
+        M::Call if is_far(theirs.code()) => Some(Class::Step),
+        M::Jmp if is_far(theirs.code()) => Some(Class::Copy),
         _ => None,
     };
     if let Some(class) = by_mnemonic {
@@ -219,14 +222,31 @@ fn expected_step(theirs: &Instruction, insn: &Insn) -> Result<StepKind, Refusal>
     use Mnemonic as M;
     if matches!(
         theirs.mnemonic(),
-        M::Pushf | M::Pushfq | M::Popf | M::Popfq | M::Cli | M::Sti
+        M::Pushf
+            | M::Pushfq
+            | M::Popf
+            | M::Popfq
+            | M::Cli
+            | M::Sti
+            | M::Iret
+            | M::Iretd
+            | M::Iretq
+            | M::Uiret
+            | M::Erets
+            | M::Eretu
     ) {
-        return Err(Refusal::SteppedFlags);
+        return Err(Refusal::SingleStep);
     }
-    if let Class::Refuse(refusal) = expected_class(theirs, insn) {
-        return Err(refusal);
+    match expected_class(theirs, insn) {
+        Class::Refuse(refusal) => return Err(refusal),
+        Class::CopyWaiting | Class::CopyWithNext(_) => return Err(Refusal::SingleStep),
+        _ => {}
     }
     Ok(match theirs.flow_control() {
+        FlowControl::XbeginXabortXend if theirs.mnemonic() == M::Xbegin => return Err(Refusal::SingleStep),
+        FlowControl::IndirectCall if is_far(theirs.code()) => StepKind::FarReturnAddress {
+            narrow: has_66_without_rex_w(insn.bytes()),
+        },
         FlowControl::Return | FlowControl::IndirectBranch => StepKind::Absolute,
         FlowControl::IndirectCall => StepKind::ReturnAddress,
         FlowControl::Call if theirs.mnemonic() == M::Call => StepKind::RebaseAndReturnAddress,

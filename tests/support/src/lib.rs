@@ -20,9 +20,11 @@ use dprobes::wire::ProbeStatus;
 use spin::Once;
 
 pub mod attach;
+mod call;
 mod host;
 pub mod passes;
 
+pub use call::{Registers, call_with};
 pub use host::{Barrier, FACILITY, Kernel, TARGET};
 
 /// The engine of this kernel.
