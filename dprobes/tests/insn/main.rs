@@ -9,4 +9,6 @@ mod native;
 mod oracle;
 mod properties;
 mod random;
+mod refusals;
+mod shadows;
 mod sweep;
