@@ -28,9 +28,9 @@ struct gkhi_image;
 
 
 /*
- The longest object that is looked at, in bytes.
+ The longest object that is looked at, in bytes. One with as many points as an object can have, 131,072, is 12 MiB and its strings.
  */
-#define DPROBES_OBJECT_MAX (1 << 20)
+#define DPROBES_OBJECT_MAX (1 << 25)
 
 /*
  The longest name of a module, in bytes.
@@ -419,6 +419,28 @@ struct dprobes_function {
 };
 
 /*
+ An address that the engine asks the host about, and the answer. See [`Host::probeable_batch`].
+ */
+struct dprobes_candidate {
+    /*
+     The address.
+     */
+    uint64_t address;
+    /*
+     The function it is in. It counts if `prohibited` is 0.
+     */
+    struct dprobes_function function;
+    /*
+     0, or the [`Prohibited`] that says why there may be no probe.
+     */
+    int32_t prohibited;
+    /*
+     Must be zero.
+     */
+    uint32_t reserved;
+};
+
+/*
  Bytes for one place in text or in a slot. See [`Host::write_text`].
  */
 struct dprobes_patch {
@@ -526,10 +548,10 @@ struct dprobes_host {
      */
     void (*slot_area)(uint64_t *start, uint64_t *end);
     /*
-     May there be a probe at `address`? 0 with `*function` filled in, or a positive number that says why not: a
-     `Prohibited`.
+     May there be a probe at each of `count` addresses, which ascend? Fills in `prohibited` and, where that is 0, `function` of every
+     candidate. There may be 100,000: the host's tables are to be walked once for all, not once for each.
      */
-    int32_t (*probeable)(uint64_t address, struct dprobes_function *function);
+    void (*probeable)(struct dprobes_candidate *candidates, uintptr_t count);
     /*
      The address that offsets of a module's probes count from. `name` is `length` bytes, not terminated. 0 with `*base`
      filled in, or a negative errno when the module is not loaded.

@@ -5,14 +5,17 @@
  * The caller holds the control lock and kprobe_mutex (control.c). The first keeps a module that is live here in place until
  * the caller is done: its unloading waits in the module notifier. The second keeps kprobes from coming and going.
  */
-#include <linux/bug.h>
 #include <linux/extable.h>
+#include <linux/kallsyms.h>
 #include <linux/kprobes.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/preempt.h>
+#include <linux/sched.h>
 #include <linux/string.h>
 #include <linux/version.h>
 
+#include "reserved.h"
 #include "shim.h"
 
 /* The text of a module that stays after its init has run. */
@@ -27,60 +30,28 @@ void dprobes_module_text(const struct module *mod, unsigned long *start, unsigne
 #endif
 }
 
-/* Is this the text of a module that is live, and not ours? */
-static int check_module(unsigned long address)
+/* The module that is live and whose text this is, which may be ours; NULL for none. The caller's lock keeps it in place. */
+static struct module *module_of(unsigned long address)
 {
 	unsigned long start, end;
 	struct module *mod;
-	int why = 0;
 
 	preempt_disable();
 	mod = dprobes_symbols.__module_text_address(address);
-	if (!mod || mod->state != MODULE_STATE_LIVE) {
-		why = DPROBES_PROHIBITED_NOT_TEXT;
-	} else if (mod == THIS_MODULE) {
-		why = DPROBES_PROHIBITED_EXCLUDED;
-	} else {
+	if (mod && mod->state == MODULE_STATE_LIVE) {
 		dprobes_module_text(mod, &start, &end);
 		if (address < start || address >= end)
-			why = DPROBES_PROHIBITED_NOT_TEXT;	/* .init.text */
+			mod = NULL;	/* .init.text */
+	} else {
+		mod = NULL;
 	}
 	preempt_enable();
-	return why;
+	return mod;
 }
 
 static bool within(unsigned long address, const char *start, const char *end)
 {
 	return address >= (unsigned long)start && address < (unsigned long)end;
-}
-
-static bool excluded(unsigned long address)
-{
-	return within(address, dprobes_symbols.__noinstr_text_start, dprobes_symbols.__noinstr_text_end) ||
-	       within(address, dprobes_symbols.__entry_text_start, dprobes_symbols.__entry_text_end) ||
-	       dprobes_symbols.within_kprobe_blacklist(address);
-}
-
-static bool jump_label_owns(unsigned long address)
-{
-	bool owns;
-
-	dprobes_symbols.jump_label_lock();
-	preempt_disable();
-	owns = dprobes_symbols.jump_label_text_reserved((void *)address, (void *)address);
-	preempt_enable();
-	dprobes_symbols.jump_label_unlock();
-	return owns;
-}
-
-static bool static_call_owns(unsigned long address)
-{
-	bool owns;
-
-	preempt_disable();
-	owns = dprobes_symbols.static_call_text_reserved((void *)address, (void *)address);
-	preempt_enable();
-	return owns;
 }
 
 /* A kprobe on this instruction, or one that is optimised to a jump which reaches over it. */
@@ -100,37 +71,114 @@ static bool kprobe_owns(unsigned long address)
 	return owns;
 }
 
-int dprobes_host_probeable(u64 address, struct dprobes_function *function)
+/* What is known of a function, until another one is asked about. */
+struct known {
+	unsigned long start;
+	unsigned long end;
+	bool excluded;
+};
+
+/* Finds the function at an address; false when there is none. */
+static bool find_function(unsigned long address, struct known *known, struct blacklisted_names **names)
 {
 	unsigned long size, offset;
-	int why;
+	char buffer[KSYM_NAME_LEN];
+	char *module_name;
+	const char *name;
 
-	if (!dprobes_symbols.core_kernel_text(address)) {
-		why = check_module(address);
-		if (why)
-			return why;
-	}
-	if (!dprobes_symbols.kallsyms_lookup_size_offset(address, &size, &offset) || offset >= size)
+	if (address >= known->start && address < known->end)
+		return true;
+	name = dprobes_symbols.kallsyms_lookup(address, &size, &offset, &module_name, buffer);
+	if (!name || offset >= size)
+		return false;
+	known->start = address - offset;
+	known->end = known->start + size;
+	known->excluded = dprobes_part_of_blacklisted(names, name, address);
+	return true;
+}
+
+/* In which function is it, and may there be a probe as far as that tells? */
+static int function_prohibits(struct dprobes_candidate *candidate, const struct module *mod, struct known *known,
+			      struct blacklisted_names **names)
+{
+	const unsigned long address = candidate->address;
+
+	if (mod == THIS_MODULE)
+		return DPROBES_PROHIBITED_EXCLUDED;
+	if (!find_function(address, known, names))
 		return DPROBES_PROHIBITED_NO_FUNCTION;
-	if (excluded(address))
+	candidate->function.start = known->start;
+	candidate->function.end = known->end;
+	if (known->excluded ||
+	    within(address, dprobes_symbols.__noinstr_text_start, dprobes_symbols.__noinstr_text_end) ||
+	    within(address, dprobes_symbols.__entry_text_start, dprobes_symbols.__entry_text_end) ||
+	    within(address, dprobes_symbols.__kprobes_text_start, dprobes_symbols.__kprobes_text_end))
 		return DPROBES_PROHIBITED_EXCLUDED;
 	if (dprobes_symbols.ftrace_location_range(address, address))
 		return DPROBES_PROHIBITED_FTRACE;
-	if (jump_label_owns(address))
-		return DPROBES_PROHIBITED_JUMP_LABEL;
-	if (static_call_owns(address))
-		return DPROBES_PROHIBITED_STATIC_CALL;
-	if (dprobes_symbols.alternatives_text_reserved((void *)address, (void *)address))
-		return DPROBES_PROHIBITED_ALTERNATIVE;
-	/* The #UD handler finds BUG and WARN by their address, as the fault handlers find exception-table entries. */
-	if (dprobes_symbols.search_exception_tables(address) || dprobes_symbols.find_bug(address))
+	return 0;
+}
+
+/* What is left to ask when all else allows a probe. */
+static int address_prohibits(unsigned long address)
+{
+	/* The fault handlers find the entries of the exception table by their address. */
+	if (dprobes_symbols.search_exception_tables(address))
 		return DPROBES_PROHIBITED_EXCEPTION_ENTRY;
 	if (kprobe_owns(address))
 		return DPROBES_PROHIBITED_FOREIGN_BREAKPOINT;
-
-	function->start = address - offset;
-	function->end = address - offset + size;
 	return 0;
+}
+
+/* Addresses of one module, or of the kernel itself, one behind the other. */
+static struct candidates next_run(struct candidates candidates, struct module **mod)
+{
+	struct candidates run = { candidates.first, 0 };
+	bool core = dprobes_symbols.core_kernel_text(candidates.first->address);
+
+	*mod = core ? NULL : module_of(candidates.first->address);
+	if (!core && !*mod) {
+		candidates.first->prohibited = DPROBES_PROHIBITED_NOT_TEXT;
+		return run;
+	}
+	while (run.count < candidates.count) {
+		const unsigned long address = candidates.first[run.count].address;
+
+		if (core ? !dprobes_symbols.core_kernel_text(address) : module_of(address) != *mod)
+			break;
+		run.count++;
+	}
+	return run;
+}
+
+void dprobes_host_probeable(struct dprobes_candidate *first, uintptr_t count)
+{
+	struct candidates rest = { first, count };
+	struct blacklisted_names *names = NULL;
+	struct known known = { 0, 0 };
+	struct module *mod;
+	size_t i;
+
+	while (rest.count) {
+		const struct candidates run = next_run(rest, &mod);
+
+		for (i = 0; i < run.count; i++) {
+			run.first[i].prohibited = function_prohibits(&run.first[i], mod, &known, &names);
+			cond_resched();
+		}
+		if (run.count) {
+			dprobes_prohibit_blacklisted(run);
+			dprobes_prohibit_reserved(run, mod);
+		}
+		for (i = 0; i < run.count; i++) {
+			if (!run.first[i].prohibited)
+				run.first[i].prohibited = address_prohibits(run.first[i].address);
+			cond_resched();
+		}
+		rest.first += run.count ?: 1;
+		rest.count -= run.count ?: 1;
+	}
+	kvfree(names);
 }
 
 int dprobes_host_module_base(const char *name, uintptr_t length, u64 *base)

@@ -24,24 +24,36 @@ struct kprobe;
 struct module;
 struct mutex;
 struct bug_entry;
+struct jump_entry;
+struct list_head;
+struct static_call_site;
 
 /* symbols.c: what the kernel has but does not export. */
 struct dprobes_symbols {
 	/* Which text is whose. */
 	int (*core_kernel_text)(unsigned long addr);
 	struct module *(*__module_text_address)(unsigned long addr);
-	int (*kallsyms_lookup_size_offset)(unsigned long addr, unsigned long *size, unsigned long *offset);
+	const char *(*kallsyms_lookup)(unsigned long addr, unsigned long *size, unsigned long *offset, char **modname,
+				       char *name);
+	int (*lookup_symbol_name)(unsigned long addr, char *name);
 	struct module *(*find_module)(const char *name);
 	bool (*within_kprobe_blacklist)(unsigned long addr);
 	unsigned long (*ftrace_location_range)(unsigned long start, unsigned long end);
 	void (*jump_label_lock)(void);
 	void (*jump_label_unlock)(void);
 	int (*jump_label_text_reserved)(void *start, void *end);
-	int (*static_call_text_reserved)(void *start, void *end);
 	int (*alternatives_text_reserved)(void *start, void *end);
 	struct kprobe *(*get_kprobe)(void *addr);
 	const struct exception_table_entry *(*search_exception_tables)(unsigned long addr);
-	struct bug_entry *(*find_bug)(unsigned long addr);
+
+	/* The kernel's own tables of what is reserved. */
+	struct list_head *kprobe_blacklist;
+	struct jump_entry *__start___jump_table;
+	struct jump_entry *__stop___jump_table;
+	struct static_call_site *__start_static_call_sites;
+	struct static_call_site *__stop_static_call_sites;
+	struct bug_entry *__start___bug_table;
+	struct bug_entry *__stop___bug_table;
 
 	/* Where text that nobody may probe begins and ends. */
 	char *_text;
@@ -49,6 +61,8 @@ struct dprobes_symbols {
 	char *__noinstr_text_end;
 	char *__entry_text_start;
 	char *__entry_text_end;
+	char *__kprobes_text_start;
+	char *__kprobes_text_end;
 
 	/* The locks that others change text under. */
 	struct mutex *text_mutex;
@@ -72,7 +86,7 @@ static inline bool dprobes_in_slots(unsigned long addr)
 }
 
 /* probeable.c */
-int dprobes_host_probeable(u64 address, struct dprobes_function *function);
+void dprobes_host_probeable(struct dprobes_candidate *candidates, uintptr_t count);
 int dprobes_host_module_base(const char *name, uintptr_t length, u64 *base);
 void dprobes_module_text(const struct module *mod, unsigned long *start, unsigned long *end);
 

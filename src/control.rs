@@ -12,8 +12,8 @@ use crate::errno::{EBUSY, EINVAL, ENODEV, ENOMEM};
 use crate::host::{Table, dprobes_host};
 use crate::instance::{self, StartError};
 
-/// The longest object that is looked at, in bytes.
-pub const DPROBES_OBJECT_MAX: usize = 1 << 20;
+/// The longest object that is looked at, in bytes. One with as many points as an object can have, 131,072, is 12 MiB and its strings.
+pub const DPROBES_OBJECT_MAX: usize = 1 << 25;
 
 /// The longest name of a module, in bytes.
 pub const DPROBES_MODULE_NAME_MAX: usize = 64;

@@ -3,8 +3,9 @@
 use core::arch::asm;
 use core::ffi::c_char;
 use core::ops::Range;
+use core::slice;
 
-use engine::host::{BadAddress, ExitTo, Function, Host, Patch, Prohibited, Task, TrapFrame, WriteTextError};
+use engine::host::{BadAddress, Candidate, ExitTo, Function, Host, Patch, Prohibited, Task, TrapFrame, WriteTextError};
 
 use crate::instance;
 
@@ -62,9 +63,9 @@ pub struct dprobes_host {
     /// The area for out-of-line copies of instructions, `*start` up to but not including `*end`; constant. Executable, within 2 GiB of all text
     /// that may be probed, written only through `write_text`.
     pub slot_area: Option<unsafe extern "C" fn(start: *mut u64, end: *mut u64)>,
-    /// May there be a probe at `address`? 0 with `*function` filled in, or a positive number that says why not: a
-    /// `Prohibited`.
-    pub probeable: Option<unsafe extern "C" fn(address: u64, function: *mut Function) -> i32>,
+    /// May there be a probe at each of `count` addresses, which ascend? Fills in `prohibited` and, where that is 0, `function` of every
+    /// candidate. There may be 100,000: the host's tables are to be walked once for all, not once for each.
+    pub probeable: Option<unsafe extern "C" fn(candidates: *mut Candidate, count: usize)>,
     /// The address that offsets of a module's probes count from. `name` is `length` bytes, not terminated. 0 with `*base`
     /// filled in, or a negative errno when the module is not loaded.
     pub module_base: Option<unsafe extern "C" fn(name: *const c_char, length: usize, base: *mut u64) -> i32>,
@@ -104,7 +105,7 @@ pub(crate) struct Table {
     request_reap: unsafe extern "C" fn(),
     cpu_count: unsafe extern "C" fn() -> u32,
     slot_area: unsafe extern "C" fn(*mut u64, *mut u64),
-    probeable: unsafe extern "C" fn(u64, *mut Function) -> i32,
+    probeable: unsafe extern "C" fn(*mut Candidate, usize),
     module_base: unsafe extern "C" fn(*const c_char, usize, *mut u64) -> i32,
     write_text: unsafe extern "C" fn(*const Patch, usize) -> usize,
     sync_cores: unsafe extern "C" fn(),
@@ -266,13 +267,14 @@ impl Host for CHost {
     }
 
     fn probeable(&self, address: u64) -> Result<Function, Prohibited> {
-        let mut function = Function { start: 0, end: 0 };
-        // SAFETY: by `Table::check`; `function` outlives the call, and any bytes make a valid `Function`.
-        match unsafe { (self.table.probeable)(address, &raw mut function) } {
-            0 => Ok(function),
-            // A number that this version does not know is a refusal all the same.
-            code => Err(Prohibited::from_code(code).unwrap_or(Prohibited::Excluded)),
-        }
+        let mut candidate = Candidate::new(address);
+        self.probeable_batch(slice::from_mut(&mut candidate));
+        candidate.answered()
+    }
+
+    fn probeable_batch(&self, candidates: &mut [Candidate]) {
+        // SAFETY: by `Table::check`; `candidates` may be written for its length, and any bytes make valid candidates.
+        unsafe { (self.table.probeable)(candidates.as_mut_ptr(), candidates.len()) }
     }
 
     fn module_base(&self, name: &[u8]) -> Option<u64> {

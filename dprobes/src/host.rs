@@ -139,6 +139,56 @@ impl Prohibited {
     }
 }
 
+/// An address that the engine asks the host about, and the answer. See [`Host::probeable_batch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Candidate {
+    /// The address.
+    pub address: u64,
+    /// The function it is in. It counts if `prohibited` is 0.
+    pub function: Function,
+    /// 0, or the [`Prohibited`] that says why there may be no probe.
+    pub prohibited: i32,
+    /// Must be zero.
+    pub reserved: u32,
+}
+
+impl Candidate {
+    /// A question.
+    #[must_use]
+    pub const fn new(address: u64) -> Self {
+        Candidate {
+            address,
+            function: Function { start: 0, end: 0 },
+            prohibited: Prohibited::NotText as i32,
+            reserved: 0,
+        }
+    }
+
+    /// Answers it.
+    pub const fn answer(&mut self, answer: Result<Function, Prohibited>) {
+        match answer {
+            Ok(function) => (self.function, self.prohibited) = (function, 0),
+            Err(why) => self.prohibited = why as i32,
+        }
+    }
+
+    /// The answer.
+    ///
+    /// # Errors
+    /// Why there may be no probe.
+    pub const fn answered(&self) -> Result<Function, Prohibited> {
+        if self.prohibited == 0 {
+            return Ok(self.function);
+        }
+        match Prohibited::from_code(self.prohibited) {
+            Some(why) => Err(why),
+            // A number that this version does not know is a refusal all the same.
+            None => Err(Prohibited::Excluded),
+        }
+    }
+}
+
 /// What a program that ends with `exit_to` asks for. See [`Host::exit_to`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -244,6 +294,14 @@ pub trait Host: Sync + 'static {
     /// # Errors
     /// The reason why not.
     fn probeable(&self, address: u64) -> Result<Function, Prohibited>;
+
+    /// [`probeable`](Host::probeable) for many addresses, which ascend: answers every candidate. For hosts to which one pass through their
+    /// tables for all is cheaper than one for each.
+    fn probeable_batch(&self, candidates: &mut [Candidate]) {
+        for candidate in candidates {
+            candidate.answer(self.probeable(candidate.address));
+        }
+    }
 
     /// The address that offsets of a module's probes count from, or `None` when it is not loaded.
     fn module_base(&self, name: &[u8]) -> Option<u64>;

@@ -29,6 +29,7 @@ mod mem;
 pub mod probe;
 pub mod record;
 pub mod rpn;
+mod sort;
 mod sync;
 mod text;
 pub mod trap;

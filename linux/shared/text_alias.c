@@ -10,6 +10,7 @@
 #include <asm/sync_core.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/sched.h>
 #include <linux/smp.h>
 #include <linux/string.h>
 #include <linux/vmalloc.h>
@@ -83,47 +84,99 @@ static void write_patch(u8 *to, const struct text_patch *patch)
 		memcpy(to, patch->bytes, patch->len);
 }
 
-/* Writes the leading patches, as many as lie on the same pages, and returns how many; 0 when the first cannot be written. */
+/*
+ * The pages that are mapped at once, in ascending order, whatever lies between them: thousands of places in text cost few mappings. Under
+ * the lock.
+ */
+#define WINDOW_PAGES 256
+
+static struct {
+	size_t count;
+	unsigned long addresses[WINDOW_PAGES];
+	/* Twice, for a second store through a mapping that the CPU does not know yet. */
+	struct page *pages[2 * WINDOW_PAGES];
+} window;
+
+/* So many patches are written without a pause at most. */
+#define WINDOW_PATCHES 4096
+
+/* Has the page with this address in the window, behind all others that are; false when there is no room, or no such page of text. */
+static bool add_page(unsigned long address)
+{
+	struct page *page;
+
+	if (window.count && window.addresses[window.count - 1] == address)
+		return true;
+	if (window.count == WINDOW_PAGES)
+		return false;
+	page = text_page(address);
+	if (!page)
+		return false;
+	window.addresses[window.count] = address;
+	window.pages[window.count++] = page;
+	return true;
+}
+
+/* Has the pages of the leading patches in the window, and returns of how many. */
+static size_t gather(const struct patches *patches)
+{
+	size_t fit;
+
+	window.count = 0;
+	for (fit = 0; fit < patches->count && fit < WINDOW_PATCHES; fit++) {
+		const struct text_patch *patch = patch_at(patches, fit);
+		const size_t before = window.count;
+
+		if (!length_is_valid(patches, patch))
+			break;
+		if (before && (patch->address & PAGE_MASK) < window.addresses[before - 1])
+			break;	/* of a patch that reached over a page's end */
+		if (!add_page(patch->address & PAGE_MASK) ||
+		    !add_page((patch->address + patch->len - 1) & PAGE_MASK)) {
+			window.count = before;
+			break;
+		}
+	}
+	return fit;
+}
+
+/* Writes the leading patches, as many as were gathered, through the mapping of their pages. */
+static void write_gathered(u8 *mapping, const struct patches *patches, size_t fit)
+{
+	size_t page = 0;
+	size_t i;
+
+	for (i = 0; i < fit; i++) {
+		const struct text_patch *patch = patch_at(patches, i);
+
+		while (window.addresses[page] != (patch->address & PAGE_MASK))
+			page++;
+		write_patch(mapping + page * PAGE_SIZE + offset_in_page(patch->address), patch);
+	}
+}
+
+/* Writes leading patches, and returns how many; 0 when the first cannot be written. */
 static size_t write_window(const struct patches *patches)
 {
-	const struct text_patch *patch = patch_at(patches, 0);
-	const unsigned long first = patch->address & PAGE_MASK;
-	unsigned long span;
-	struct page *pages[4];
-	size_t fit, i;
-	u8 *window;
+	const size_t fit = gather(patches);
+	const size_t pages = window.count;
+	u8 *mapping;
 
-	if (!length_is_valid(patches, patch))
+	if (!fit)
 		return 0;
-	/* Twice, for a second store through a mapping that the CPU does not know yet. */
-	pages[0] = pages[2] = text_page(patch->address);
-	pages[1] = pages[3] = text_page(patch->address + patch->len - 1);
-	if (!pages[0] || !pages[1])
+	memcpy(window.pages + pages, window.pages, pages * sizeof(window.pages[0]));
+	mapping = vmap(window.pages, misses_stores() ? 2 * pages : pages, VM_MAP, PAGE_KERNEL);
+	if (!mapping)
 		return 0;
-	span = pages[0] == pages[1] ? PAGE_SIZE : 2 * PAGE_SIZE;
-	if (span == PAGE_SIZE)
-		pages[1] = pages[0];
-	window = vmap(pages, misses_stores() ? 2 * (span >> PAGE_SHIFT) : span >> PAGE_SHIFT, VM_MAP, PAGE_KERNEL);
-	if (!window)
-		return 0;
-	for (fit = 0; fit < patches->count; fit++) {
-		patch = patch_at(patches, fit);
-		if (!length_is_valid(patches, patch) || patch->address < first ||
-		    patch->address + patch->len > first + span)
-			break;
-		write_patch(window + (patch->address - first), patch);
-	}
+	write_gathered(mapping, patches, fit);
 	if (misses_stores()) {
 		/* Without a pause: a CPU that runs the old code may never come back to this task. */
 		preempt_disable();
 		text_alias_sync_cores();
-		for (i = 0; i < fit; i++) {
-			patch = patch_at(patches, i);
-			write_patch(window + span + (patch->address - first), patch);
-		}
+		write_gathered(mapping + pages * PAGE_SIZE, patches, fit);
 		preempt_enable();
 	}
-	vunmap(window);
+	vunmap(mapping);
 	return fit;
 }
 
@@ -138,6 +191,7 @@ size_t text_alias_write(const void *patches, size_t size, size_t count)
 
 		more = rest.count ? write_window(&rest) : 0;
 		done += more;
+		cond_resched();
 	} while (more);
 	mutex_unlock(lock);
 	return done;

@@ -8,6 +8,7 @@ use super::average::{self, ATTEMPTS};
 use super::map::Map;
 use super::spec::Kind;
 use crate::mem::OutOfMemory;
+use crate::sort;
 
 /// What a reading has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl Map {
     pub fn read(&self, after: Option<&[u64]>, out: &mut [u8]) -> Result<Reading, ReadError> {
         let mut places = self.places(after.filter(|after| after.len() == self.spec.keys()))?;
         // Keys never change once they are seen, so that the order stands.
-        places.sort_unstable_by(|a, b| self.keys(*a).cmp(self.keys(*b)));
+        sort::by(&mut places, |a, b| self.keys(*a).cmp(self.keys(*b)));
         let mut groups = places.chunk_by(|a, b| self.keys(*a).cmp(self.keys(*b)) == Order::Equal);
         let (chunks, _) = out.as_chunks_mut::<8>();
         let mut count = 0;

@@ -9,6 +9,7 @@ use zerocopy::FromZeros;
 use super::engine::{Control, Engine};
 use super::error::{InsertError, PointError};
 use super::express::Tally;
+use super::find::Request;
 use super::place::{Place, StageError};
 use super::program::{Loaded, Probe};
 use super::site::Site;
@@ -18,6 +19,7 @@ use crate::rpn::Program;
 use crate::rpn::object::{Location, ModType, Object, Place as At, Point};
 use crate::rpn::variables::{Pool, Variables};
 use crate::rpn::verify::verify;
+use crate::sort;
 use crate::text::transaction::CommitError;
 use crate::wire::label;
 
@@ -118,35 +120,41 @@ impl<H: Host> Engine<H> {
                 .ok_or(InsertError::NoModule)?,
             ModType::User => return Err(InsertError::ModuleKind),
         };
-        let mut places = mem::vec(object.points().len())?;
-        let mut order: Vec<(u64, usize)> = mem::vec(object.points().len())?;
+        let mut requests = mem::vec(object.points().len())?;
         for (index, point) in object.points().enumerate() {
-            if point.watch().is_some() {
-                return Err(InsertError::Point {
-                    point: index,
-                    address: 0,
-                    error: PointError::Watch(WatchError::Unsupported),
-                });
-            }
-            let (address, placed) = match point.location() {
-                Location::Place(at) => {
-                    let address = match at {
-                        At::Absolute(address) => address,
-                        At::ModuleOffset(offset) => base.wrapping_add(offset),
-                    };
-                    (address, self.place(address, point.opcode()))
-                }
-                Location::Symbol { .. } | Location::Source { .. } => (0, Err(PointError::Unresolved)),
-            };
-            let place = placed.map_err(|error| InsertError::Point {
+            let refused = |error| InsertError::Point {
                 point: index,
+                address: 0,
+                error,
+            };
+            if point.watch().is_some() {
+                return Err(refused(PointError::Watch(WatchError::Unsupported)));
+            }
+            let address = match point.location() {
+                Location::Place(At::Absolute(address)) => address,
+                Location::Place(At::ModuleOffset(offset)) => base.wrapping_add(offset),
+                Location::Symbol { .. } | Location::Source { .. } => {
+                    return Err(refused(PointError::Unresolved));
+                }
+            };
+            requests.push(Request {
                 address,
+                expected: point.opcode(),
+            });
+        }
+        let findings = self.find(&requests)?;
+        let mut places = mem::vec(findings.len())?;
+        let mut order: Vec<(u64, usize)> = mem::vec(findings.len())?;
+        for (point, found) in findings.into_iter().enumerate() {
+            let place = found.place.map_err(|error| InsertError::Point {
+                point,
+                address: found.requested,
                 error,
             })?;
-            order.push((place.address, index));
+            order.push((place.address, point));
             places.push(place);
         }
-        order.sort_unstable();
+        sort::by_key(&mut order, |entry| *entry);
         for pair in order.windows(2) {
             if let [(first, _), (second, point)] = *pair
                 && first == second
@@ -198,7 +206,7 @@ impl<H: Host> Engine<H> {
                 }
             }
         }
-        images.sort_unstable_by_key(|image| image.address);
+        sort::by_key(&mut images, |image| image.address);
         self.host().write_text(&images).map_err(|error| InsertError::Point {
             point: 0,
             address: images.get(error.index).map_or(0, |image| image.address),

@@ -5,6 +5,7 @@ mod cpu;
 mod engine;
 mod error;
 mod express;
+mod find;
 mod globals;
 mod insert;
 mod maps;

@@ -1,22 +1,15 @@
-//! From an address that a program asks for to a place that can be probed: every check, and the slot's image.
+//! A place that can be probed, the site that is made of it, and the slot's image.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 
 use super::engine::Engine;
 use super::error::PointError;
 use super::site::{Resumption, Site};
-use crate::host::{Function, Host, Patch, Prohibited};
-use crate::insn::{self, Insn, Instructions, Refusal, Resume, Shaded, Shadow};
+use crate::host::{Function, Host, Patch};
+use crate::insn::{self, Insn, MAX_LEN, Refusal, Resume, Shaded, Shadow};
 use crate::mem::{self, OutOfMemory};
 use crate::text::slot::Slot;
 use crate::text::transaction::INT3;
-
-/// The longest instruction.
-const INSN_MAX: usize = 15;
-
-/// Functions longer than this are not decoded from their start, so that a boundary in them cannot be established.
-const FUNCTION_MAX: u64 = 1 << 20;
 
 /// A place that can be probed: proven to be an instruction that this engine can resume.
 #[derive(Debug, Clone, Copy)]
@@ -49,24 +42,22 @@ impl From<PointError> for StageError {
 }
 
 impl<H: Host> Engine<H> {
-    /// Checks an address: allowed, on an instruction boundary, the expected bytes, an instruction that can be resumed.
-    pub(crate) fn place(&self, requested: u64, expected: &[u8]) -> Result<Place, PointError> {
-        let (address, function) = self.skip_entry(requested)?;
-        let text = self.original_text(function, address)?;
-        let offset = (address - function.start) as usize;
-        let (before, insn) = instruction_at(&text, function.start, offset)?;
-        let bytes = text.get(offset..).unwrap_or(&[]);
-        let found = bytes.get(..expected.len()).unwrap_or(bytes);
-        if found != expected {
-            let (len, expected, found) = (expected.len(), first_bytes(expected), first_bytes(found));
-            return Err(PointError::Opcode { len, expected, found });
-        }
+    /// The place of the instruction at `offset` of a function's text, and behind `before`: it must be one that can be resumed.
+    pub(crate) fn place(
+        &self,
+        function: Function,
+        text: &[u8],
+        offset: usize,
+        before: Option<&Insn>,
+        insn: Insn,
+    ) -> Result<Place, PointError> {
+        let address = function.start + offset as u64;
         let refused = |refusal| PointError::Instruction {
             refusal,
-            bytes: first_bytes(bytes),
+            bytes: first_bytes(text.get(offset..).unwrap_or(&[])),
         };
         let next = match insn.resume().map_err(refused)? {
-            Resume::CopyWithNext(shadow) => Some(self.shaded_at(function, &text, offset + insn.len(), shadow)),
+            Resume::CopyWithNext(shadow) => Some(self.shaded_at(function, text, offset + insn.len(), shadow)),
             Resume::Copy | Resume::CopyWaiting | Resume::Emulate(_) | Resume::Step(_) => None,
         };
         Ok(Place {
@@ -99,13 +90,13 @@ impl<H: Host> Engine<H> {
         shadow: Shadow,
     ) -> Result<(Insn, Shaded), Refusal> {
         let address = function.start + offset as u64;
-        let mut beyond = [0; INSN_MAX];
+        let mut beyond = [0; MAX_LEN];
         let bytes = match self.host().probeable(address) {
             Ok(found) if found == function => text.get(offset..).unwrap_or(&[]),
             Ok(found) if found.start == address => match self.site(address) {
                 Some(site) => site.insn.bytes(),
                 None => {
-                    let len = (found.end - found.start).min(INSN_MAX as u64) as usize;
+                    let len = (found.end - found.start).min(MAX_LEN as u64) as usize;
                     let beyond = beyond.get_mut(..len).unwrap_or(&mut []);
                     self.host()
                         .read(address, beyond)
@@ -117,63 +108,6 @@ impl<H: Host> Engine<H> {
         };
         let insn = Insn::decode(bytes).map_err(|_| Refusal::InterruptShadow)?;
         Ok((insn, insn.shaded(shadow)?))
-    }
-
-    /// An entry probe goes behind `endbr64`, where an indirect call must land, and behind the function tracer's NOP, which
-    /// is not ours to patch.
-    fn skip_entry(&self, requested: u64) -> Result<(u64, Function), PointError> {
-        const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
-        const FTRACE_LEN: u64 = 5;
-        let mut address = requested;
-        let function = loop {
-            match self.host().probeable(address) {
-                Ok(function) if address == function.start => {
-                    let mut bytes = [0; ENDBR64.len()];
-                    self.host()
-                        .read(address, &mut bytes)
-                        .map_err(|_| PointError::Unreadable)?;
-                    if bytes != ENDBR64 {
-                        break function;
-                    }
-                    address += ENDBR64.len() as u64;
-                }
-                Ok(function) => break function,
-                Err(Prohibited::Ftrace) => {
-                    let behind = address + FTRACE_LEN;
-                    let function = self.host().probeable(behind).map_err(PointError::Prohibited)?;
-                    if requested != function.start {
-                        return Err(PointError::Prohibited(Prohibited::Ftrace));
-                    }
-                    address = behind;
-                    break function;
-                }
-                Err(why) => return Err(PointError::Prohibited(why)),
-            }
-        };
-        Ok((address, function))
-    }
-
-    /// The text from the function's start to a little behind `address`, without this engine's own breakpoints.
-    fn original_text(&self, function: Function, address: u64) -> Result<Vec<u8>, PointError> {
-        let end = function.end.min(address + INSN_MAX as u64);
-        let inside = (function.start..function.end).contains(&address) && end - function.start <= FUNCTION_MAX;
-        let len = if inside { (end - function.start) as usize } else { 0 };
-        if len == 0 {
-            return Err(PointError::Prohibited(Prohibited::NoFunction));
-        }
-        let mut text = mem::vec(len).map_err(|_| PointError::Unreadable)?;
-        text.resize(len, 0);
-        self.host()
-            .read(function.start, &mut text)
-            .map_err(|_| PointError::Unreadable)?;
-        for (at, byte) in (function.start..).zip(&mut text) {
-            if *byte == INT3
-                && let Some(site) = self.site(at)
-            {
-                *byte = site.insn.bytes().first().copied().unwrap_or(INT3);
-            }
-        }
-        Ok(text)
     }
 
     /// Makes the site of a place, with the image of its slot.
@@ -283,32 +217,8 @@ impl Image {
     }
 }
 
-/// The instruction that begins at `offset` of a function's text, found by decoding from the function's start, and the one
-/// before it.
-fn instruction_at(text: &[u8], start: u64, offset: usize) -> Result<(Option<Insn>, Insn), PointError> {
-    let undecodable = |at| PointError::Undecodable {
-        bytes: first_bytes(text.get(at..).unwrap_or(&[])),
-    };
-    let mut before = None;
-    for item in Instructions::new(text) {
-        let (at, insn) = item.map_err(|error| undecodable(error.offset))?;
-        let end = at + insn.len();
-        if at == offset {
-            return Ok((before, insn));
-        }
-        if end > offset {
-            return Err(PointError::NotBoundary {
-                instruction: start + at as u64,
-                next: start + end as u64,
-            });
-        }
-        before = Some(insn);
-    }
-    Err(undecodable(offset))
-}
-
 /// Up to eight bytes as a number, the first lowest.
-fn first_bytes(bytes: &[u8]) -> u64 {
+pub(super) fn first_bytes(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .take(8)

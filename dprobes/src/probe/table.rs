@@ -109,6 +109,20 @@ impl<T, const LEAST: usize> Table<T, LEAST> {
         }
     }
 
+    /// How many entries a lookup of a key looks at, whether it finds anything or not.
+    #[cfg(test)]
+    #[allow(dead_code, reason = "tests/loom.rs compiles this file, and does not ask")]
+    pub(crate) fn looks(&self, key: u64) -> usize {
+        let ends = |entry: &Entry<T>| {
+            let found = entry.key.load(Ordering::Relaxed);
+            found == key || found == EMPTY
+        };
+        self.entries()
+            .candidates(key)
+            .position(ends)
+            .map_or(usize::MAX, |skipped| skipped + 1)
+    }
+
     /// Makes room for `more` keys, so that as many [`insert`](Self::insert)s cannot fail. Control lock held.
     pub(crate) fn reserve(&self, more: usize) -> Result<Retired<T>, OutOfMemory> {
         let old = self.entries();

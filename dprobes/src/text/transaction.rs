@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use crate::host::{Host, Patch};
 use crate::mem::{self, OutOfMemory};
+use crate::sort;
 
 /// `int3`, the breakpoint instruction.
 pub(crate) const INT3: u8 = 0xcc;
@@ -83,16 +84,15 @@ impl<'h, H: Host> Transaction<'h, H> {
         if self.places.is_empty() {
             return Ok(());
         }
-        self.places.sort_unstable_by_key(|place| place.address);
+        sort::by_key(&mut self.places, |place| place.address);
         let mut patches = mem::vec(self.places.len()).map_err(CommitError::NoMemory)?;
         let mut undo: Vec<Patch> = mem::vec(self.places.len()).map_err(CommitError::NoMemory)?;
+        let mut reader = Reader::new(self.host);
         for place in &self.places {
             let address = place.address;
-            let mut found = [0; EXPECTED_MAX];
-            let found = found.get_mut(..place.expected().len().max(1)).unwrap_or(&mut []);
-            self.host
-                .read(address, found)
-                .map_err(|_| CommitError::Unreadable { address })?;
+            let found = reader
+                .bytes(address, place.expected().len().max(1))
+                .ok_or(CommitError::Unreadable { address })?;
             if !place.expected().is_empty() && *found != *place.expected() {
                 return Err(CommitError::Changed { address });
             }
@@ -109,5 +109,50 @@ impl<'h, H: Host> Transaction<'h, H> {
         written.map_err(|error| CommitError::Unwritable {
             address: patches.get(error.index).map_or(0, |patch| patch.address),
         })
+    }
+}
+
+/// Bytes that a [`Reader`] reads at once.
+const WINDOW: usize = 256;
+
+/// Reads text at ascending addresses, which are often close to each other: a window at a time.
+struct Reader<'h, H: Host> {
+    host: &'h H,
+    start: u64,
+    len: usize,
+    window: [u8; WINDOW],
+}
+
+impl<'h, H: Host> Reader<'h, H> {
+    fn new(host: &'h H) -> Self {
+        Reader {
+            host,
+            start: 0,
+            len: 0,
+            window: [0; WINDOW],
+        }
+    }
+
+    /// The `len` bytes at `address`, at most [`EXPECTED_MAX`]; `None` when they cannot be read.
+    fn bytes(&mut self, address: u64, len: usize) -> Option<&[u8]> {
+        let inside = |start: u64, have: usize| {
+            let offset = usize::try_from(address.checked_sub(start)?).ok()?;
+            (offset.checked_add(len)? <= have).then_some(offset)
+        };
+        let offset = match inside(self.start, self.len) {
+            Some(offset) => offset,
+            None => {
+                self.start = address;
+                // What is behind the text may not be readable.
+                self.len = [WINDOW, len].into_iter().find(|len| self.read(*len))?;
+                0
+            }
+        };
+        self.window.get(offset..offset + len)
+    }
+
+    fn read(&mut self, len: usize) -> bool {
+        let window = self.window.get_mut(..len);
+        window.is_some_and(|window| self.host.read(self.start, window).is_ok())
     }
 }

@@ -35,6 +35,15 @@ impl Refused {
     }
 }
 
+impl From<Errno> for Refused {
+    fn from(errno: Errno) -> Self {
+        Refused {
+            errno,
+            reply: Reply::default(),
+        }
+    }
+}
+
 impl From<Refused> for libtest_mimic::Failed {
     fn from(refused: Refused) -> Self {
         format!("refused: {refused:?}, {:?}", refused.reason()).into()
@@ -89,7 +98,7 @@ impl Device {
 
     /// Removes a program and returns the final state of its probes.
     pub fn remove(&self, module: &str, major: u16) -> Result<Vec<ProbeStatus>, Refused> {
-        let mut last = vec![ProbeStatus::default(); 16];
+        let mut last = vec![ProbeStatus::default(); self.query_into(&mut [])?];
         let mut request = remove_request(module, major);
         request.capacity = last.len() as u32;
         request.last = last.as_mut_ptr().expose_provenance() as u64;
@@ -122,7 +131,14 @@ impl Device {
 
     /// The state of every probe.
     pub fn query(&self) -> io::Result<Vec<ProbeStatus>> {
-        let mut probes = vec![ProbeStatus::default(); 4096];
+        let mut probes = vec![ProbeStatus::default(); self.query_into(&mut [])?];
+        let count = self.query_into(&mut probes)?;
+        probes.truncate(count);
+        Ok(probes)
+    }
+
+    /// The state of as many probes as there is room for, and how many there are.
+    fn query_into(&self, probes: &mut [ProbeStatus]) -> Result<usize, Errno> {
         let mut request = QueryRequest {
             buffer: probes.as_mut_ptr().expose_provenance() as u64,
             capacity: probes.len() as u32,
@@ -130,8 +146,7 @@ impl Device {
         };
         // SAFETY: the kernel writes the request and at most `capacity` states at `buffer`.
         unsafe { self.request::<IOCTL_QUERY, _>(&mut request) }?;
-        probes.truncate(request.count as usize);
-        Ok(probes)
+        Ok(request.count as usize)
     }
 
     /// Reads what records there are, without waiting for more: heads and elements.

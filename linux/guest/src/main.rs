@@ -6,9 +6,11 @@
 //!
 //! Each test loads the module and unloads it again, so that a module that cannot be unloaded fails the test that broke it.
 
+mod batch;
 mod conformance;
 mod counts;
 mod device;
+mod inserting;
 mod machine;
 mod maps;
 mod program;
@@ -16,6 +18,7 @@ mod records;
 mod refusals;
 mod requests;
 mod sweep;
+mod text;
 mod unloading;
 mod values;
 
@@ -43,6 +46,9 @@ fn main() -> ExitCode {
     if let Some(code) = requests::as_a_child() {
         return code;
     }
+    if let Some(code) = inserting::as_a_benchmark() {
+        return code;
+    }
     let mut arguments = Arguments::from_args();
     // There is one kernel.
     arguments.test_threads = Some(1);
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
         ("conformance", conformance::TESTS),
         ("unloading", unloading::TESTS),
         ("sweep", sweep::TESTS),
+        ("batch", batch::TESTS),
     ] {
         for &(name, test) in tests {
             trials.push(Trial::test(format!("{module}::{name}"), test));

@@ -11,7 +11,7 @@ use dprobes::host::{BadAddress, ExitTo, Function, Host, Patch, Prohibited, Task,
 pub const TARGET: &str = "target_";
 
 /// Bytes for slots.
-const SLOT_BYTES: usize = 1 << 20;
+const SLOT_BYTES: usize = 1 << 21;
 
 /// The test kernel.
 pub struct Kernel {

@@ -13,11 +13,13 @@ use dprobes::insn::Insn;
 use dprobes::probe::{Engine, InsertError};
 use dprobes::record::element::{Element, Elements};
 use dprobes::record::header::Header;
-use dprobes::rpn::object::{Location, Place, resolve};
+use dprobes::rpn::object::layout::{self, Point};
+use dprobes::rpn::object::{Location, Place, resolve, seal};
 use dprobes::trap::entry::EngineRef;
 use dprobes::trap::idt::{Gate, PatchedGate};
 use dprobes::wire::ProbeStatus;
 use spin::Once;
+use zerocopy::{FromBytes, IntoBytes};
 
 pub mod attach;
 mod call;
@@ -110,6 +112,24 @@ pub fn program(name: &str, places: &[u64]) -> Vec<u8> {
         _ => Err("not a symbol"),
     };
     resolve(&mut object, find, |_| Err("a symbol in the code")).expect("an object that can be resolved");
+    object
+}
+
+/// The object of tests/programs/NAME.rpn, which has one point, with a point at each of these addresses; minor codes count from 1. All
+/// have the one handler.
+pub fn program_at(name: &str, addresses: &[u64]) -> Vec<u8> {
+    let one = program(name, &[0]);
+    let (mut header, rest) = layout::Header::read_from_prefix(&one).expect("an object");
+    let (mut point, rest) = Point::read_from_prefix(rest).expect("its point");
+    header.points.set(addresses.len() as u32);
+    let mut object = header.as_bytes().to_vec();
+    for (minor, address) in (1..).zip(addresses) {
+        point.minor.set(minor);
+        point.value.set(*address);
+        object.extend_from_slice(point.as_bytes());
+    }
+    object.extend_from_slice(rest);
+    seal(&mut object).expect("an object of moderate length");
     object
 }
 

@@ -103,3 +103,60 @@ fn readers_always_find_what_stays_while_others_come_and_go() {
         done.store(true, Ordering::Release);
     });
 }
+
+/// Addresses of instructions of the kernel in /boot, as far apart as it takes to have so many across its text.
+#[cfg(not(miri))]
+fn kernel_addresses(count: usize) -> Vec<u64> {
+    use object::{Object, ObjectSection};
+
+    let kernel = vmlinux::Kernel::newest().expect("a kernel in /boot (apt-get install linux-image-amd64)");
+    let image = kernel.vmlinux().expect("the kernel's ELF image");
+    let file = object::File::parse(&*image).unwrap();
+    let section = file.section_by_name(".text").unwrap();
+    let text = section.data().unwrap();
+    let mut addresses = Vec::new();
+    let mut from = 0;
+    // Where data is in between, what comes after it is decoded anew.
+    while from < text.len() {
+        let instructions = crate::insn::Instructions::new(&text[from..]).map_while(Result::ok);
+        addresses.extend(instructions.map(|(offset, _)| section.address() + (from + offset) as u64));
+        from = addresses
+            .last()
+            .map_or(from, |last| (last - section.address()) as usize)
+            + 1;
+    }
+    let step = addresses.len() / count;
+    assert!(step > 1, "{} instructions", addresses.len());
+    let mut chosen = Vec::from_iter(addresses.into_iter().step_by(step));
+    chosen.truncate(count);
+    chosen
+}
+
+/// The average and the most entries that lookups of these keys look at.
+fn cost(table: &Table<u8>, keys: impl Iterator<Item = u64>) -> (f64, usize) {
+    let looks = Vec::from_iter(keys.map(|key| table.looks(key)));
+    let sum: usize = looks.iter().sum();
+    (sum as f64 / looks.len() as f64, looks.into_iter().max().unwrap())
+}
+
+#[cfg(not(miri))]
+#[test]
+fn a_lookup_among_kernel_addresses_looks_at_few_entries() {
+    let addresses = kernel_addresses(100_000);
+    // As one transaction, and one by one until the table is as full as it gets.
+    for (batch, probes) in [(100_000, 100_000), (50_000, 50_000), (1, 100_000), (1, 65_536), (1, 10)] {
+        let table = Table::<u8>::new().unwrap();
+        for batch in addresses[..probes].chunks(batch) {
+            drop(table.reserve(batch.len()).unwrap());
+            for address in batch {
+                table.insert(*address, value(*address));
+            }
+        }
+        let there = cost(&table, addresses[..probes].iter().copied());
+        let absent = cost(&table, addresses[..probes].iter().map(|address| address + 1));
+        std::println!("{probes} probes, {batch} at once: {there:.2?} there, {absent:.2?} absent");
+        // Random keys in a table half full: 1.5 and 2.5 on average (Knuth, volume 3, 6.4, theorem K).
+        assert!(there.0 < 1.7 && absent.0 < 2.8, "{there:?} {absent:?}");
+        assert!(there.1 <= 32 && absent.1 <= 32, "{there:?} {absent:?}");
+    }
+}

@@ -19,6 +19,7 @@ use super::exception::RPN_STACK_WRAP;
 use super::object::{Object, Point};
 use super::op::Op;
 use super::program::{Entry, Group, Program};
+use crate::sort;
 
 /// Proves that a program is safe to run, and decodes it. Frequent sequences of instructions are executed as one.
 ///
@@ -136,7 +137,7 @@ impl Verifier<'_, '_> {
             number: point.group(),
             suspended: point.suspended(),
         }));
-        groups.sort_unstable();
+        sort::by_key(&mut groups, |group| *group);
         groups.dedup();
         for pair in groups.windows(2) {
             if let [first, second] = pair
@@ -168,7 +169,7 @@ impl Verifier<'_, '_> {
                 point: index,
             });
         }
-        handlers.sort_unstable();
+        sort::by_key(&mut handlers, |handler| *handler);
         let (mut start, mut end, mut other) = (0, 0, 0);
         for handler in &handlers {
             if (handler.start, handler.end) != (start, end) {
