@@ -15,7 +15,7 @@ use test_support::{Registers, call_with, engine, insert, instructions, remove, t
 
 bootimage::test_main! { tests: [every_instruction_does_what_it_does_bare, what_is_refused_is_refused_by_name] }
 
-targets! {
+targets! { TARGETS:
     conditions:
         "xor r8d, r8d"
         "jo 1f" "or r8, 1" "1: jno 1f" "or r8, 2" "1: jb 1f" "or r8, 4" "1: jae 1f" "or r8, 8"
@@ -70,6 +70,46 @@ targets! {
         "ret";
 }
 
+targets! { FAR:
+    far_transfers:
+        "lea rax, [rip + 1f]" "push 8" "push rax" ".byte 0x48; retf" "nop" "1: .byte 0x48; call fword ptr [rip + 5f]" "jmp 3f"
+        "2: mov r8, [rsp]" "mov r9, [rsp + 8]" ".byte 0x48; retf" "3: .byte 0x48; jmp fword ptr [rip + 6f]" "nop"
+        "4: lea rax, [rip + 7f]" "push 77" "push 8" "push rax" ".byte 0x48; retf 8" "nop" "7: ret"
+        ".pushsection .data" ".balign 8" "5: .quad 2b; .word 8" "6: .quad 4b; .word 8" ".popsection";
+    interrupt_return:
+        "mov rdx, rsp" "mov eax, ss" "push rax" "push rdx" "pushfq" "mov eax, cs" "push rax" "lea rax, [rip + 1f]" "push rax" "iretq" "nop"
+        "1: sub rdx, rsp" "ret";
+    ports_and_state:
+        "push rdi" "push rsi" "push rbp" "mov rbp, rsp" "sub rsp, 0x1400" "and rsp, -64" "mov eax, 3" "xor edx, edx" "fxsave [rsp]" "fxrstor [rsp]"
+        "mov rdi, rsp" "mov ecx, 5" "mov edx, 0x80" "rep insb" "mov rsi, rsp" "mov ecx, 3" "rep outsw" "xor ecx, ecx" "rep insd" "rep movsb" "in al, dx"
+        "xor eax, eax" "mov rsp, rbp" "pop rbp" "pop rsi" "pop rdi"
+        "ret";
+    prefixes:
+        ".byte 0xf2; lock add [rip + 1f], rdx" ".byte 0xf3; lock sub [rip + 1f], rdx" ".byte 0x66, 0x66, 0x2e; nop" ".byte 0x3e; add eax, 1"
+        ".byte 0x66, 0x66, 0xf3, 0x0f, 0x1e, 0xfa" ".byte 0x48, 0x66; add ax, cx" ".byte 0xf3; xor r8d, r8d" ".byte 0x0f, 0x1f, 0x44, 0, 0"
+        ".byte 0x67; lea r9, [rdx + rcx]" ".byte 0x26, 0x36, 0x48; mov r10, rdx" "xchg [rip + 1f], r8" "cmpxchg16b [rip + 1f]" "lahf"
+        "mov qword ptr [rip + 1f], 0" "xor edx, edx" "pxor xmm0, xmm0" "movq rax, xmm0"
+        "ret" ".pushsection .data" ".balign 16" "1: .quad 0, 0" ".popsection";
+}
+
+core::arch::global_asm!(
+    // Its first instruction begins three bytes before the end of a page.
+    ".pushsection .text.targets.page, \"axR\", @progbits",
+    ".balign 4096",
+    ".skip 4093, 0xcc",
+    ".type target_across_pages, @function",
+    "target_across_pages:",
+    "    movabs rax, 0x1122334455667788",
+    "    mov r8, [rip + 1f]",
+    "    ret",
+    ".size target_across_pages, . - target_across_pages",
+    ".popsection",
+    ".pushsection .rodata",
+    ".balign 8",
+    "1: .quad 99",
+    ".popsection",
+);
+
 /// Numbers that look random (SplitMix64).
 fn random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -110,7 +150,7 @@ fn results(function: u64) -> Vec<Registers> {
 
 fn every_instruction_does_what_it_does_bare() {
     let mut kinds = [0; 4];
-    for name in TARGETS {
+    for name in TARGETS.iter().chain(FAR).chain(&["target_across_pages"]) {
         let entry = symbols::function_named(name).unwrap().code.start;
         let places = instructions(name);
         // The first run settles what the function keeps in memory.

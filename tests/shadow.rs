@@ -37,7 +37,7 @@ const IF: u64 = 1 << 9;
 const TF: u64 = 1 << 8;
 
 // Called with interrupts off and an interrupt pending, and all must leave them off. R8 says how far they have come.
-targets! {
+targets! { TARGETS:
     mov: "xor r8d, r8d" "sti" "mov r8d, 1" "mov r8d, 2" "cli" "ret";
     memory: "xor r8d, r8d" "sti" "mov r8, [rip + 1f]" "mov r8d, 2" "cli" "ret" ".pushsection .data" ".balign 8" "1: .quad 77" ".popsection";
     prefixed: "xor r8d, r8d" ".byte 0x66, 0x2e, 0x48, 0xfb" "mov r8d, 1" "mov r8d, 2" "cli" "ret";
@@ -203,13 +203,19 @@ impl Subject {
         let is_sti = |index: usize| insn_at(places[index]).shadow() == Some(Shadow::Interrupts);
         // A second `sti` casts no shadow.
         let is_shaded = |index: usize| is_sti(index - 1) && !(index > 1 && is_sti(index - 2));
-        let shaded = (1..places.len()).filter(|index| is_shaded(*index)).map(|index| places[index]).collect();
+        let shaded = (1..places.len())
+            .filter(|index| is_shaded(*index))
+            .map(|index| places[index])
+            .collect();
         let (registers, interrupted) = run(places[0]);
         let subject = Subject {
             name,
             places,
             shaded,
-            bare: (registers, interrupted.unwrap_or_else(|| panic!("{name} lets no interrupt in"))),
+            bare: (
+                registers,
+                interrupted.unwrap_or_else(|| panic!("{name} lets no interrupt in")),
+            ),
         };
         subject.check("bare");
         subject
@@ -224,7 +230,10 @@ impl Subject {
         let rip = interrupted.first.rip;
         assert!(self.places.contains(&rip), "{name}, {what}: interrupted at {rip:#x}");
         // Where there are two, it came after the first.
-        assert!(!self.shaded.contains(&rip), "{name}, {what}: interrupted in the shadow, at {rip:#x}");
+        assert!(
+            !self.shaded.contains(&rip),
+            "{name}, {what}: interrupted in the shadow, at {rip:#x}"
+        );
         assert_eq!(interrupted.count, 1, "{name}, {what}");
         if rip == bare.1.first.rip {
             assert_eq!(interrupted.first, bare.1.first, "{name}, {what}");
@@ -298,7 +307,11 @@ fn programs_see_what_casts_the_shadow_done() {
     let words: Vec<Vec<u64>> = found.iter().map(|record| record.words()).collect();
     assert_eq!(words.len(), 2, "{words:x?}");
     assert_eq!((words[0][0], words[1][0]), (places[1], places[2]));
-    assert_eq!((words[0][1] & IF, words[1][1] & IF), (0, IF), "`sti` is between the two");
+    assert_eq!(
+        (words[0][1] & IF, words[1][1] & IF),
+        (0, IF),
+        "`sti` is between the two"
+    );
     remove(40);
 
     // Ring 0 may have no stack segment: the null selector.
@@ -468,7 +481,10 @@ fn a_fault_of_the_first_undoes_both() {
     // Far behind the descriptor table.
     const SELECTOR: u64 = 0x7ff8;
     let bare = fault_once(places[0], SELECTOR);
-    assert_eq!(bare.1.map(|(vector, frame)| (vector, frame.rip)), Some((trap::GP, places[1])));
+    assert_eq!(
+        bare.1.map(|(vector, frame)| (vector, frame.rip)),
+        Some((trap::GP, places[1]))
+    );
     insert("shadow", &places[1..3]).unwrap();
     assert_eq!(fault_once(places[0], SELECTOR), bare);
     let order: Vec<u64> = records().iter().map(|record| record.header.address).collect();

@@ -113,7 +113,9 @@ impl<H: Host> Engine<H> {
         for (site, _) in &changing {
             let insn = site.insn.bytes();
             let first = insn.first().copied().unwrap_or(INT3);
-            let queued = if site.is_armed() {
+            let queued = if site.is_armed() && self.is_overwritten(site) {
+                Ok(())
+            } else if site.is_armed() {
                 transaction.queue(site.address, &[INT3], first)
             } else {
                 transaction.queue(site.address, insn, INT3)
@@ -125,6 +127,12 @@ impl<H: Host> Engine<H> {
             site.set_armed(*armed);
         }
         Ok(())
+    }
+
+    /// Has somebody written over the breakpoint of an armed site, code that modifies itself perhaps? What is there now stays.
+    fn is_overwritten(&self, site: &Site) -> bool {
+        let mut found = [INT3];
+        self.host().read(site.address, &mut found).is_ok() && found != [INT3]
     }
 
     /// Unlinks disarmed programs from everything a trap can find. They can be freed after that.

@@ -234,3 +234,20 @@ fn code_made_at_run_time_is_probed_as_a_module() {
     session.host().unregister_code("jit");
     assert_eq!(session.insert(&object), Err(InsertError::NoModule));
 }
+
+#[test]
+fn what_was_written_over_a_breakpoint_stays() {
+    use dprobes::host::{Host as _, Patch};
+    let session = session();
+    // nop; ret
+    let code = CodeBuffer::with(&[0x90, 0xc3]).unwrap();
+    let start = code.range().start;
+    session.host().register_code("modified", start..start + 2);
+    session.insert_text(1, &point(start, 1, "", "inc lv, a\nabort"));
+    // As code does that modifies itself: `nop` of another kind.
+    session.host().write_text(&[Patch::byte(start, 0xf8)]).unwrap();
+    assert_eq!(session.remove_program(1)[0].hits, 0);
+    let mut there = [0; 2];
+    session.host().read(start, &mut there).unwrap();
+    assert_eq!(there, [0xf8, 0xc3]);
+}

@@ -20,6 +20,7 @@ const INPUTS: [(u64, u64); 9] = [
 /// How an instruction may be resumed, as a query shows it.
 const COPIED: u32 = 1;
 const EMULATED: u32 = 2;
+const STEPPED: u32 = 3;
 
 /// Runs victims bare, then with a probe on each of their instructions. Gives how each instruction was resumed.
 fn same_when_probed(victim: Victim, parts: &[Victim]) -> Vec<u32> {
@@ -109,4 +110,11 @@ fn branches_through_a_segment_are_stepped() {
 #[test]
 fn the_smallest_victim() {
     same_when_probed(victim_add, &[victim_add]);
+}
+
+#[test]
+fn stack_segments_and_far_transfers() {
+    let resumed = same_when_probed(victim_transfers, &[victim_transfers, victim_callee]);
+    // Each with the direct and indirect branches behind it.
+    assert_eq!(resumed.iter().filter(|how| **how == STEPPED).count(), 5, "{resumed:?}");
 }

@@ -54,10 +54,10 @@ unsafe extern "C" {
     pub fn call_with(function: u64, registers: &mut Registers);
 }
 
-/// Assembly functions `target_NAME` from lines, and `TARGETS`, the names of them.
+/// Assembly functions `target_NAME` from lines, and a constant with their names.
 #[macro_export]
 macro_rules! targets {
-    ($($name:ident: $($line:literal)*;)*) => {
+    ($names:ident: $($name:ident: $($line:literal)*;)*) => {
         // Nothing refers to them: the linker must be told to keep them.
         core::arch::global_asm!(".pushsection .text.targets, \"axR\", @progbits", $(
             concat!(".globl target_", stringify!($name)),
@@ -66,6 +66,6 @@ macro_rules! targets {
             $($line,)*
             concat!(".size target_", stringify!($name), ", . - target_", stringify!($name)),
         )* ".popsection");
-        const TARGETS: &[&str] = &[$(concat!("target_", stringify!($name))),*];
+        const $names: &[&str] = &[$(concat!("target_", stringify!($name))),*];
     };
 }
