@@ -1084,6 +1084,35 @@ void dprobes_reap(void);
 void dprobes_module_going(uint64_t start, uint64_t end);
 
 /*
+ Puts `entry` in front of the handler of breakpoint exceptions. `*chain` is set to that handler's address before `entry` can run; `entry`
+ calls [`dprobes_on_breakpoint`](crate::dprobes_on_breakpoint) for breakpoints of kernel mode, and jumps there with all others and with
+ those that are not the library's, registers and stack as the CPU left them.
+
+ 0; `-EOPNOTSUPP` when the CPU has no CMPXCHG16B, or the gate is not an interrupt gate that is present; `-EBUSY` when it is installed already, or somebody
+ has changed the gate meanwhile; `-EINVAL` for null.
+
+ # Safety
+ 1. `idt` is null or a writable mapping of the descriptor table of all CPUs, for the time of the call.
+ 2. No other CPU takes a breakpoint exception during the call.
+ 3. `entry` can take the exception wherever it occurs. `chain` is null or stays valid and unchanged until
+    [`dprobes_restore_gate`] has succeeded and no CPU is in `entry` any more.
+ 4. Kernel code does not use the 128 bytes below its stack pointer.
+ */
+int32_t dprobes_install_gate(void *idt,
+                             uint64_t entry,
+                             uint64_t *chain);
+
+/*
+ Puts the handler back that was there before [`dprobes_install_gate`]. A CPU may still be in the entry then.
+
+ 0; `-ENOENT` when it is not installed; `-EBUSY` when somebody has put another handler in front of it: it stays installed.
+
+ # Safety
+ Requirements 1 and 2 of [`dprobes_install_gate`].
+ */
+int32_t dprobes_restore_gate(void *idt);
+
+/*
  The library's hooks, for `gkhi_add_image`, before anybody may register on them: `dprobes_exit_to`, a generic hook that
  returns no value, with the arguments `const struct dprobes_exit_to *` and `struct dprobes_trap_frame *`. A program that ends with
  `exit_to` passes it. An exit that is the facility returns; if none does, the host's `exit_to` is asked. An exit in C leaves its

@@ -14,6 +14,15 @@
 
 #include "shim.h"
 
+/* Somebody may have put a gate of his own in front of ours; the entry must stay until he has taken it away. */
+static void wait_for_gate(void)
+{
+	while (!dprobes_gate_exit()) {
+		pr_warn_ratelimited("unloading waits: another gate leads to the module's\n");
+		msleep(100);
+	}
+}
+
 static int __init dprobes_module_init(void)
 {
 	int err;
@@ -33,12 +42,17 @@ static int __init dprobes_module_init(void)
 	err = dprobes_traps_init();
 	if (err)
 		goto stop_control;
-	err = dprobes_device_init();
+	err = dprobes_gate_init();
 	if (err)
 		goto stop_traps;
+	err = dprobes_device_init();
+	if (err)
+		goto restore_gate;
 	pr_info("ready: %d slots for probes\n", DPROBES_SLOTS_SIZE / DPROBES_SLOT_SIZE);
 	return 0;
 
+restore_gate:
+	wait_for_gate();
 stop_traps:
 	dprobes_traps_exit();
 stop_control:
@@ -64,6 +78,7 @@ static void __exit dprobes_module_exit(void)
 				    (void *)reply.address, reply.error);
 		msleep(100);
 	}
+	wait_for_gate();
 	dprobes_traps_exit();
 	dprobes_control_exit();
 	dprobes_exit();

@@ -71,6 +71,9 @@ struct dprobes_symbols {
 	/* hit: memory */
 	bool (*nmi_uaccess_okay)(void);
 	long (*copy_to_kernel_nofault)(void *dst, const void *src, size_t size);
+
+	/* The interrupt descriptor table. */
+	void *idt_table;
 };
 
 extern struct dprobes_symbols dprobes_symbols;
@@ -117,6 +120,15 @@ extern const struct dprobes_host dprobes_linux_host;
 /* trap.c */
 int dprobes_traps_init(void);
 void dprobes_traps_exit(void);
+
+/* gate.c */
+extern u64 dprobes_kernel_entry;
+int dprobes_gate_init(void);
+bool dprobes_gate_exit(void);
+bool dprobes_gate_installed(void);							/* hit */
+
+/* entry.S */
+void dprobes_breakpoint_entry(void);
 
 /* control.c */
 int dprobes_control_init(void);

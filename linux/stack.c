@@ -5,6 +5,7 @@
  */
 #include <asm/unwind.h>
 #include <linux/kprobes.h>
+#include <linux/rcupdate.h>
 #include <linux/sched.h>
 
 #include "shim.h"
@@ -17,6 +18,9 @@ s64 dprobes_host_kernel_stack(const struct dprobes_trap_frame *frame, u64 *addre
 
 	if (user_mode((struct pt_regs *)frame) || !capacity)
 		return 0;
+	/* The unwinder looks modules up under RCU, which has not been told of a hit through a gate of our own. */
+	if (dprobes_gate_installed() && !rcu_is_watching())
+		return -EAGAIN;
 	/* It starts with the frame after that of the registers. */
 	addresses[count++] = frame->rip;
 	unwind_start(&state, current, (struct pt_regs *)frame, NULL);

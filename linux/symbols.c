@@ -47,6 +47,7 @@ static const struct lookup_wanted wanted[] __initconst = {
 	WANTED(kprobe_mutex),
 	WANTED(nmi_uaccess_okay),
 	WANTED(copy_to_kernel_nofault),
+	WANTED(idt_table),
 #undef WANTED
 };
 

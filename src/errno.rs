@@ -12,3 +12,5 @@ pub(crate) const EINVAL: i32 = -22;
 pub(crate) const EBUSY: i32 = -16;
 /// Memory is short.
 pub(crate) const ENOMEM: i32 = -12;
+/// The CPU or the kernel does not have it.
+pub(crate) const EOPNOTSUPP: i32 = -95;

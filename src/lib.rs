@@ -18,6 +18,7 @@
 
 mod control;
 mod errno;
+mod gate;
 mod hooks;
 mod host;
 mod instance;
@@ -31,6 +32,7 @@ pub use control::{
     dprobes_exit, dprobes_init, dprobes_insert, dprobes_module_going, dprobes_query, dprobes_reap, dprobes_remove,
     dprobes_remove_all,
 };
+pub use gate::{dprobes_install_gate, dprobes_restore_gate};
 pub use hooks::{dprobes_hooks, gkhi_image};
 pub use host::dprobes_host;
 pub use maps::{dprobes_maps, dprobes_read_map};

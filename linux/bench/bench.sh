@@ -46,21 +46,47 @@ kprobe $middle && sleep 1 && listed OPTIMIZED || exit 1
 result $middle "kprobe, empty: jump"
 rmmod empty_kprobe
 
-for offset in 0 $middle; do
+# probe OFFSET [OPCODE]: a program that counts.
+probe() {
     cat >/tmp/p.rpn <<END
 name    = "kernel"
 modtype = kernel
 major   = 1
 vars    = count
-offset  = ksys_read + $offset
+offset  = ksys_read + $1
+${2:+opcode = $2}
 minor   = 1
         inc     lv, count
         abort
 END
-    dprobes insert /tmp/p.rpn >/dev/null || exit 1
-    result "$offset" "dprobes, counts: int3"
-    # Every read was a hit, and nothing else was.
-    dprobes query --json | sed -n 's/.*"hits":\([0-9]*\).*/@hits \1/p'
-    dprobes remove 1 >/dev/null || exit 1
+    dprobes insert /tmp/p.rpn >/dev/null 2>&1
+}
+
+# The first call that every read makes.
+call=$((middle + 1))
+until probe $call 0xe8 && meter ticks 10 1 >/dev/null && ! dprobes query --json | grep -q '"hits":0[,}]'; do
+    dprobes remove 1 >/dev/null 2>&1
+    call=$((call + 1))
+    [ $call -lt 200 ] || { echo "no call in ksys_read" >&2; exit 1; }
 done
+dprobes remove 1 >/dev/null || exit 1
 rmmod dprobes
+
+optimised 0
+kprobe $call || exit 1
+result $call "kprobe, empty: int3, a call"
+rmmod empty_kprobe
+
+for trap in notifier idt; do
+    insmod /dprobes.ko trap=$trap || exit 1
+    for offset in 0 $middle $call; do
+        what=
+        [ "$offset" != $call ] || what=", a call"
+        probe "$offset" || exit 1
+        result "$offset" "dprobes, counts: $trap$what"
+        # Every read was a hit, and nothing else was.
+        dprobes query --json | sed -n 's/.*"hits":\([0-9]*\).*/@hits \1/p'
+        dprobes remove 1 >/dev/null || exit 1
+    done
+    rmmod dprobes
+done

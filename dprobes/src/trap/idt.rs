@@ -140,12 +140,28 @@ impl PatchedGate {
     /// 3. No other CPU takes the exception during the call, nor during [`restore`](Self::restore).
     /// 4. Kernel code that this exception can interrupt does not use the 128 bytes below its stack pointer.
     pub unsafe fn install<E: EngineRef>(idt: *mut Gate, vector: u8) -> Result<Self, IdtError> {
-        if !has_cmpxchg16b() {
-            return Err(IdtError::NoCmpxchg16b);
-        }
         let (entry, chain) = entry::entry::<E>(vector)
             .zip(CHAIN.get(usize::from(vector)))
             .ok_or(IdtError::NoEntry { vector })?;
+        // SAFETY: the engine's entry for this vector, which reads this way on, under the caller's guarantees.
+        unsafe { Self::install_entry(idt, vector, entry as usize as u64, chain) }
+    }
+
+    /// Puts an entry of the kernel's own in front of `vector`, one that calls the engine by the kernel's conventions and goes on to the
+    /// handler whose address is in `chain`, which is set before the entry can run.
+    ///
+    /// # Errors
+    /// As [`install`](Self::install).
+    ///
+    /// # Safety
+    /// As [`install`](Self::install), and `entry` is code that can take the exception in every context in which it occurs.
+    pub unsafe fn install_entry(idt: *mut Gate, vector: u8, entry: u64, chain: &AtomicU64) -> Result<Self, IdtError> {
+        if !has_cmpxchg16b() {
+            return Err(IdtError::NoCmpxchg16b);
+        }
+        if usize::from(vector) >= VECTORS {
+            return Err(IdtError::NoEntry { vector });
+        }
         // SAFETY: the caller says that this is the descriptor table, which has a gate for each of the 32 exceptions.
         let place = unsafe { idt.add(usize::from(vector)) };
         // SAFETY: as above. A torn read is caught by the exchange.
@@ -162,7 +178,7 @@ impl PatchedGate {
             return Err(IdtError::Installed { vector });
         }
         chain.store(original.handler(), Ordering::Release);
-        let patched = original.with_handler(entry as usize as u64);
+        let patched = original.with_handler(entry);
         // SAFETY: `place` is writable, and CMPXCHG16B was found.
         if let Err(found) = unsafe { original.replace(place, patched) } {
             INSTALLED.fetch_and(!bit, Ordering::AcqRel);
@@ -193,6 +209,16 @@ impl PatchedGate {
                 Err((self, IdtError::Changed { vector, found }))
             }
         }
+    }
+
+    /// The same gate by another mapping of the descriptor table, for a kernel that maps it writable only to change it.
+    ///
+    /// # Safety
+    /// `idt` is a writable mapping of the table in which the gate was installed, and stays so until [`restore`](Self::restore) has returned.
+    pub unsafe fn mapped_at(mut self, idt: *mut Gate) -> Self {
+        // SAFETY: the table has a gate for each of the 32 exceptions.
+        self.place = unsafe { idt.add(usize::from(self.vector)) };
+        self
     }
 
     /// The gate that was there before.

@@ -44,9 +44,9 @@ impl Module {
         Ok(Module { name, loaded: true })
     }
 
-    /// Loads the module under test.
+    /// Loads the module under test, with the parameters that `DPROBES_PARAMETERS` has.
     pub fn dprobes() -> io::Result<Self> {
-        Self::load("dprobes", "")
+        Self::load("dprobes", &std::env::var("DPROBES_PARAMETERS").unwrap_or_default())
     }
 
     /// Unloads it now.

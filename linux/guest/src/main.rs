@@ -4,6 +4,8 @@
 //! The modules are looked for in the folder that `DPROBES_MODULES` names, by default `/root`. Output and arguments are those
 //! of `cargo test`: the part of a name selects tests.
 //!
+//! The module under test is loaded with the parameters in `DPROBES_PARAMETERS`, if that is set.
+//!
 //! Each test loads the module and unloads it again, so that a module that cannot be unloaded fails the test that broke it.
 
 mod batch;

@@ -1,7 +1,7 @@
 //! Who may make requests, and requests that are wrong in form.
 
 use std::io;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode};
 
 use dprobes::wire::{
@@ -9,6 +9,7 @@ use dprobes::wire::{
     Reply,
 };
 use rustix::io::Errno;
+use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use crate::device::{Device, remove_request};
@@ -16,6 +17,7 @@ use crate::machine::{Module, symbol};
 use crate::{Outcome, ensure, program};
 
 pub const TESTS: &crate::Tests = &[
+    ("a_programs_breakpoint_is_its_own", a_programs_breakpoint_is_its_own),
     (
         "opening_needs_root_and_its_capability",
         opening_needs_root_and_its_capability,
@@ -44,6 +46,10 @@ const CHILD: &str = "DPROBES_TEST_CHILD";
 /// with the errno.
 pub fn as_a_child() -> Option<ExitCode> {
     let role = std::env::var(CHILD).ok()?;
+    if role == "breakpoint" {
+        // SAFETY: raises a signal, of which this process dies.
+        unsafe { std::arch::asm!("int3") };
+    }
     if role == "no-capability" {
         let none = CapabilitySets {
             effective: CapabilitySet::empty(),
@@ -59,6 +65,14 @@ pub fn as_a_child() -> Option<ExitCode> {
 fn opening_as(role: &str, uid: u32) -> io::Result<Option<i32>> {
     let status = Command::new("/proc/self/exe").env(CHILD, role).uid(uid).status()?;
     Ok(status.code())
+}
+
+/// A breakpoint of a program is a signal to it, as if the module were not there.
+fn a_programs_breakpoint_is_its_own() -> Outcome {
+    let _module = Module::dprobes()?;
+    let status = Command::new("/proc/self/exe").env(CHILD, "breakpoint").status()?;
+    ensure!(status.signal() == Some(Signal::TRAP.as_raw()), "{status}");
+    Ok(())
 }
 
 fn opening_needs_root_and_its_capability() -> Outcome {

@@ -153,7 +153,7 @@ fn show(rows: &[Row], json: bool, kernel: &Kernel) -> Result<()> {
             kernel.release, bare.ticks
         );
         println!(
-            "{:<28} {:>6} {:>20} {:>14}",
+            "{:<32} {:>6} {:>20} {:>14}",
             "", "offset", "instructions/hit", "traps/hit"
         );
     }
@@ -166,7 +166,7 @@ fn show(rows: &[Row], json: bool, kernel: &Kernel) -> Result<()> {
             );
         } else {
             println!(
-                "{:<28} {:>6} {instructions:>20} {:>14.1}",
+                "{:<32} {:>6} {instructions:>20} {:>14.1}",
                 row.name,
                 format!("+{:#x}", row.offset),
                 row.traps
