@@ -45,6 +45,23 @@ static int on_debug(struct pt_regs *regs, unsigned long *dr6)
 }
 NOKPROBE_SYMBOL(on_debug);
 
+static noinline int on_other(struct pt_regs *regs, unsigned long event, unsigned long *dr6)
+{
+	switch (event) {
+	case DIE_DEBUG:
+		return on_debug(regs, dr6);
+	case DIE_GPF:
+	case DIE_TRAP:
+		/* The kernel goes on to report the fault; it shall name the original instruction. */
+		if (dprobes_in_slots(regs->ip))
+			dprobes_on_fault((struct dprobes_trap_frame *)regs);
+		return NOTIFY_DONE;
+	default:
+		return NOTIFY_DONE;
+	}
+}
+NOKPROBE_SYMBOL(on_other);
+
 static int on_die(struct notifier_block *block, unsigned long event, void *data)
 {
 	struct die_args *args = data;
@@ -55,18 +72,7 @@ static int on_die(struct notifier_block *block, unsigned long event, void *data)
 	/* Ahead of the rest: this is what there are many of. */
 	if (likely(event == DIE_INT3))
 		return dprobes_on_breakpoint((struct dprobes_trap_frame *)regs) ? NOTIFY_STOP : NOTIFY_DONE;
-	switch (event) {
-	case DIE_DEBUG:
-		return on_debug(regs, (unsigned long *)args->err);
-	case DIE_GPF:
-	case DIE_TRAP:
-		/* The kernel goes on to report the fault; it shall name the original instruction. */
-		if (dprobes_in_slots(regs->ip))
-			dprobes_on_fault((struct dprobes_trap_frame *)regs);
-		return NOTIFY_DONE;
-	default:
-		return NOTIFY_DONE;
-	}
+	return on_other(regs, event, (unsigned long *)args->err);
 }
 NOKPROBE_SYMBOL(on_die);
 

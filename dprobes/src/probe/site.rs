@@ -56,11 +56,12 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new(address: u64, insn: Insn, resumption: Resumption, slot: Slot) -> Self {
+        let may_fault = insn.may_fault();
         Site {
             address,
-            may_fault: insn.may_fault(),
+            may_fault,
             insn,
-            onward: Onward::of(address, &resumption),
+            onward: Onward::of(address, may_fault, &resumption),
             resumption,
             slot,
             express: AtomicPtr::default(),

@@ -23,28 +23,23 @@ impl<H: Host> Engine<H> {
     #[inline(always)]
     pub fn on_breakpoint(&self, frame: &mut TrapFrame) -> Verdict {
         let address = frame.rip.wrapping_sub(1);
-        let Some(site) = self.site(address).or_else(|| self.late_site(address, frame)) else {
-            // A late trap has been sent back to its address, where there is no breakpoint any more.
-            return if frame.rip == address {
-                Verdict::Handled
-            } else {
-                Verdict::NotOurs
-            };
+        let Some(site) = self.site(address) else {
+            return self.without_a_site(address, frame);
         };
         let Some(cpu) = self.this_cpu() else {
             return Verdict::NotOurs;
         };
-        frame.rip = address;
         if let Some((probe, tally)) = site.express()
             && !cpu.is_busy()
         {
             probe.take_unlimited_turn();
             tally.add();
-            if site.may_fault {
-                cpu.note_attempt(site, frame.rsp);
-            }
             match site.onward {
                 Onward::Slot(slot) => frame.rip = slot,
+                Onward::FaultingSlot(slot) => {
+                    cpu.note_attempt(site, frame.rsp);
+                    frame.rip = slot;
+                }
                 Onward::Call(call) if push(frame, call.next) => frame.rip = call.target,
                 _ => return self.resume_in_full(site, cpu, frame),
             }
@@ -56,6 +51,10 @@ impl<H: Host> Engine<H> {
     /// Carries out the instruction of a site whose programs have not logged.
     #[inline(never)]
     fn resume_in_full(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame) -> Verdict {
+        frame.rip = site.address;
+        if site.may_fault {
+            cpu.note_attempt(site, frame.rsp);
+        }
         self.carry_out(site, cpu, frame, cpu.ring.mark())
     }
 
@@ -72,6 +71,7 @@ impl<H: Host> Engine<H> {
     #[inline(never)]
     fn hit(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame) -> Verdict {
         let address = site.address;
+        frame.rip = address;
         let mark = cpu.ring.mark();
         match cpu.enter() {
             Some(mut hit) => {
@@ -114,6 +114,15 @@ impl<H: Host> Engine<H> {
     /// again meanwhile.
     #[cold]
     #[inline(never)]
+    fn without_a_site(&self, address: u64, frame: &mut TrapFrame) -> Verdict {
+        match (self.late_site(address, frame), self.this_cpu()) {
+            (Some(site), Some(cpu)) => self.hit(site, cpu, frame),
+            // A late trap has been sent back to its address, where there is no breakpoint any more.
+            (None, _) if frame.rip == address => Verdict::Handled,
+            _ => Verdict::NotOurs,
+        }
+    }
+
     fn late_site(&self, address: u64, frame: &mut TrapFrame) -> Option<&Site> {
         // The last byte of `int 3` in two bytes, which raises the same exception.
         const INT_3: [u8; 2] = [0xcd, 0x03];
