@@ -58,6 +58,70 @@ struct gkhi_image;
 #define DPROBES_MAP_KEYS_MAX 4
 
 /*
+ Why an instruction cannot be probed.
+
+ No correct resumption exists, or none that is worth its risk. The numbers are stable, because they cross the boundary to
+ user space; one that is missing was a refusal once and is none any more. `docs/instructions.md` has the list for users.
+ */
+enum Refusal
+#if __STDC_VERSION__ >= 202311L
+  : uint8_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+    /*
+     `int3`: it is somebody's breakpoint, or padding that never runs.
+     */
+    REFUSAL_BREAKPOINT = 1,
+    /*
+     `int n`, `int1`: their handler finds the return address where the CPU has pushed it, and from ring 3 on another stack.
+     */
+    REFUSAL_SOFTWARE_INTERRUPT = 2,
+    /*
+     `syscall`, `sysenter`: the kernel is entered with the return address in a register that the engine does not get to
+     see before the kernel's entry code has used it.
+     */
+    REFUSAL_SYSTEM_CALL = 5,
+    /*
+     `sysret`, `sysexit`: the stack and GS are user space's there, a breakpoint must not be taken.
+     */
+    REFUSAL_SYSTEM_RETURN = 6,
+    /*
+     `ud0`, `ud1`, `ud2`: it only raises #UD, whose handler looks the address up (BUG, WARN).
+     */
+    REFUSAL_UNDEFINED = 10,
+    /*
+     `enclu`: it enters and leaves an enclave with the address of the next instruction in a register, and an enclave does
+     not show whether it has come back.
+     */
+    REFUSAL_ENCLAVE = 12,
+    /*
+     `rsm`, `skinit`, `getsec`, `vmfunc`: they change how or from where the next instruction is fetched.
+     */
+    REFUSAL_EXECUTION_MODE = 13,
+    /*
+     A near branch or `xbegin` with a 66 and no REX.W prefix: Intel ignores the prefix, AMD truncates RIP to 16 bits and
+     shortens the displacement, so that even its length depends on the vendor. Compilers do not emit it.
+     */
+    REFUSAL_VENDOR_DEPENDENT = 14,
+    /*
+     A single step is not exact: it would show in the flags that the instruction reads, would undo those it writes, or
+     would wait with interrupts off. Only [`Insn::step`](super::Insn::step) says this; [`Insn::resume`](super::Insn::resume) has a
+     better way.
+     */
+    REFUSAL_SINGLE_STEP = 15,
+    /*
+     `sti` or `mov ss` in front of an instruction that cannot be carried out in their shadow: one of the others here, one
+     that casts a shadow itself, or one that is not known.
+     */
+    REFUSAL_INTERRUPT_SHADOW = 16,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum Refusal Refusal;
+#else
+typedef uint8_t Refusal;
+#endif // __STDC_VERSION__ >= 202311L
+
+/*
  What a watchpoint watches for. The names are those of the debug registers' R/W fields (SDM volume 3, 18.2.4).
  */
 enum WatchKind
@@ -995,6 +1059,11 @@ struct dprobes_header {
 
 
 
+
+/*
+ All of them, in the order of their numbers.
+ */
+#define Refusal_ALL { Refusal_Breakpoint, Refusal_SoftwareInterrupt, Refusal_SystemCall, Refusal_SystemReturn, Refusal_Undefined, Refusal_Enclave, Refusal_ExecutionMode, Refusal_VendorDependent, Refusal_SingleStep, Refusal_InterruptShadow, }
 
 /*
  All of them.
