@@ -11,6 +11,28 @@ pub(super) struct Emulated<'a, H: Host> {
 }
 
 impl<H: Host> Emulated<'_, H> {
+    /// Fails where the CPU raises #AC although the memory is good: the copy of the instruction raises it then. (In user mode,
+    /// with AC set; a kernel has AC for SMAP.)
+    #[inline]
+    fn check_alignment(&self, address: u64, len: u64) -> Result<(), BadAddress> {
+        const AC: u64 = 1 << 18;
+        if address & (len - 1) != 0 && self.frame.rflags & AC != 0 && self.frame.is_user() {
+            return Err(BadAddress { addr: address });
+        }
+        Ok(())
+    }
+
+    /// Fails in addition where a store goes into a second page: that may be bad when the first has been written. The CPU writes both
+    /// or none.
+    #[inline]
+    fn check_store(&self, address: u64, len: u64) -> Result<(), BadAddress> {
+        const PAGE: u64 = 4096;
+        if address % PAGE > PAGE - len {
+            return Err(BadAddress { addr: address });
+        }
+        self.check_alignment(address, len)
+    }
+
     fn place(&mut self, register: Gpr) -> &mut u64 {
         let frame = &mut *self.frame;
         match register {
@@ -91,21 +113,25 @@ impl<H: Host> Cpu for Emulated<'_, H> {
 
     fn read_u64(&mut self, address: u64) -> Result<u64, BadAddress> {
         let mut bytes = [0; 8];
+        self.check_alignment(address, 8)?;
         self.host.read(address, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
     }
 
     fn read_u16(&mut self, address: u64) -> Result<u16, BadAddress> {
         let mut bytes = [0; 2];
+        self.check_alignment(address, 2)?;
         self.host.read(address, &mut bytes)?;
         Ok(u16::from_le_bytes(bytes))
     }
 
     fn write_u64(&mut self, address: u64, value: u64) -> Result<(), BadAddress> {
+        self.check_store(address, 8)?;
         self.host.write(address, &value.to_le_bytes())
     }
 
     fn write_u16(&mut self, address: u64, value: u16) -> Result<(), BadAddress> {
+        self.check_store(address, 2)?;
         self.host.write(address, &value.to_le_bytes())
     }
 }
