@@ -65,7 +65,17 @@ pub struct Process {
 
 struct Region {
     name: String,
-    range: Range<u64>,
+    /// Its functions, by address.
+    functions: Vec<Range<u64>>,
+}
+
+impl Region {
+    /// The function that an address is in.
+    fn function(&self, address: u64) -> Option<Function> {
+        let behind = self.functions.partition_point(|function| function.end <= address);
+        let Range { start, end } = self.functions.get(behind)?.clone();
+        (start <= address).then_some(Function { start, end })
+    }
 }
 
 impl Process {
@@ -133,14 +143,20 @@ impl Process {
     /// Allows probes in code made at run time, as one function from `range.start`, which must stay until it is
     /// [unregistered](Self::unregister_code). A program names it as a kernel module: `modtype = kmod`, `name = "NAME"`.
     pub fn register_code(&self, name: &str, range: Range<u64>) {
+        self.register_functions(name, vec![range]);
+    }
+
+    /// The same for code that consists of many functions, which do not overlap. The module begins where the first of them does.
+    pub fn register_functions(&self, name: &str, mut functions: Vec<Range<u64>>) {
+        functions.sort_unstable_by_key(|function| function.start);
         let mut regions = self.regions.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         regions.push(Region {
             name: name.to_owned(),
-            range,
+            functions,
         });
     }
 
-    /// Ends what [`register_code`](Self::register_code) began. There must be no probes in it any more.
+    /// Ends what [`register_code`](Self::register_code) or [`register_functions`](Self::register_functions) began. There must be no probes in it any more.
     pub fn unregister_code(&self, name: &str) {
         let mut regions = self.regions.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         regions.retain(|region| region.name != name);
@@ -246,18 +262,15 @@ impl Host for Process {
     }
 
     fn probeable(&self, address: u64) -> Result<Function, Prohibited> {
-        let in_region = |region: &Region| {
-            let Range { start, end } = region.range;
-            region.range.contains(&address).then_some(Function { start, end })
-        };
-        match self.region(in_region) {
+        match self.region(|region| region.function(address)) {
             Some(function) => Ok(function),
             None => self.image.function(address),
         }
     }
 
     fn module_base(&self, name: &[u8]) -> Option<u64> {
-        self.region(|region| (region.name.as_bytes() == name).then_some(region.range.start))
+        let start = |region: &Region| region.functions.first().map(|function| function.start);
+        self.region(|region| (region.name.as_bytes() == name).then(|| start(region)).flatten())
     }
 
     fn write_text(&self, patches: &[Patch]) -> Result<(), WriteTextError> {
