@@ -3,107 +3,75 @@
 use std::cell::UnsafeCell;
 use std::mem;
 use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 
-use crate::arena::Arena;
-use crate::random::Random;
-
-/// What a block starts with, and ends with.
-#[derive(Clone, PartialEq, Eq)]
-#[repr(C, align(64))]
-pub struct State {
-    /// In the order of their numbers in instructions.
-    pub registers: [u64; 16],
-    pub flags: u64,
-    unused: [u64; 15],
-    /// As FXSAVE leaves it: x87, MXCSR, the low halves of the vector registers.
-    pub vectors: [u8; 512],
-    /// For XRSTOR: which parts of the state the image has. All others get their initial values.
-    header: [u64; 8],
-    /// XRSTOR may read all of its area.
-    rest: [u8; 3264],
-}
-
-const _: () = assert!(mem::offset_of!(State, flags) == 128 && mem::offset_of!(State, vectors) == 256);
-
-/// XSTATE_BV: x87 and SSE (SDM volume 1, 13.4.2).
-const HEADER: [u64; 8] = [3, 0, 0, 0, 0, 0, 0, 0];
-
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [&str; 16] = [
-            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
-            "r15",
-        ];
-        for (name, value) in NAMES.iter().zip(self.registers).chain([(&"flags", self.flags)]) {
-            write!(f, "{name} {value:x} ")?;
-        }
-        writeln!(f, "vectors {:x?}", &self.vectors[..416])
-    }
-}
-
-impl State {
-    pub fn random(random: &mut Random, arena: &Arena) -> Self {
-        let mut registers = [0; 16].map(|_: u64| match random.below(4) {
-            0 => random.below(64),
-            1 => random.next() as u32 as u64,
-            _ => random.next(),
-        });
-        if random.one_in(2) {
-            registers[1] = random.below(40) | if random.one_in(3) { random.next() << 32 } else { 0 };
-        }
-        registers[4] = arena.stack() + random.below(16) * 8;
-        for pointer in [3, 5, 6, 7, 12, 15] {
-            registers[pointer] = arena.data() + random.below(256);
-        }
-        let mut vectors = [0; 512];
-        vectors[..2].copy_from_slice(&0x37f_u16.to_le_bytes()); // FCW
-        vectors[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes()); // MXCSR
-        vectors[160..416].fill_with(|| random.byte());
-        // CF PF AF ZF SF DF OF
-        let flags = 0x202 | random.next() & 0xcd5;
-        let flags = if random.one_in(4) { flags } else { flags & !0x400 };
-        State {
-            registers,
-            flags,
-            unused: [0; 15],
-            vectors,
-            header: HEADER,
-            rest: [0; 3264],
-        }
-    }
-}
+use crate::state::{Start, State};
 
 /// How a block ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// At its end.
-    End(Box<State>),
-    /// An instruction raised a signal.
-    Signal(Box<Signal>),
+#[derive(Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The signal that an instruction raised; `None` at the block's end.
+    pub signal: Option<Signal>,
+    pub state: State,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signal {
     pub number: c_int,
-    code: c_int,
-    address: u64,
-    rip: u64,
-    state: State,
+    pub code: c_int,
+    pub address: u64,
+    pub rip: u64,
 }
 
-/// What the handler has seen.
-struct Seen(UnsafeCell<Option<Signal>>);
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.signal {
+            None => write!(f, "completed; ")?,
+            Some(signal) => write!(
+                f,
+                "signal {} code {} address {:x} rip {:x}; ",
+                signal.number, signal.code, signal.address, signal.rip
+            )?,
+        }
+        write!(f, "{:?}", self.state)
+    }
+}
+
+/// What the handler has seen, and what it is to do.
+struct Seen(UnsafeCell<Handler>);
+
+struct Handler {
+    signal: Option<Signal>,
+    state: State,
+    /// Where instructions began, while a block is traced.
+    trace: Option<Vec<(u64, [u64; 16])>>,
+}
 
 // SAFETY: one thread runs blocks, and its own signal handler is the only other party, while it waits for the block.
 unsafe impl Sync for Seen {}
 
-static SEEN: Seen = Seen(UnsafeCell::new(None));
+static SEEN: Seen = Seen(UnsafeCell::new(Handler {
+    signal: None,
+    // SAFETY: a structure of integers.
+    state: unsafe { mem::zeroed() },
+    trace: None,
+}));
+
+/// The thread on which a block is running, or 0, and how many there have been.
+static RUNNING: AtomicI32 = AtomicI32::new(0);
+static RUNS: AtomicU64 = AtomicU64::new(0);
+
+/// How long a block may run, in seconds, before it is taken for endless: at most twice this.
+const LIMIT: i64 = 1;
+
+/// The longest trace of a block.
+const LONGEST_TRACE: usize = 2000;
 
 std::arch::global_asm!(
     ".local differential_place",
-    ".comm differential_place, 64, 16",
+    ".comm differential_place, 64, 64",
     ".set saved_rsp, differential_place",
     ".set state, differential_place + 8",
     ".set code, differential_place + 16",
@@ -116,6 +84,8 @@ std::arch::global_asm!(
     "differential_enter:",
     "push rbx; push rbp; push r12; push r13; push r14; push r15; pushfq",
     "mov [rip + saved_rsp], rsp; mov [rip + state], rdi; mov [rip + code], rsi",
+    "xor eax, eax; mov ds, eax; mov es, eax; mov gs, eax",
+    "cmp qword ptr [rdi + 152], 0; je 1f; wrgsbase rax; 1:",
     // Everything but protection keys.
     "mov eax, 0xe7; xor edx, edx; xrstor64 [rdi + 256]",
     "push qword ptr [rdi + 128]; popfq",
@@ -130,10 +100,14 @@ std::arch::global_asm!(
     "mov [rdi + 48], rsi; mov [rdi + 64], r8; mov [rdi + 72], r9; mov [rdi + 80], r10; mov [rdi + 88], r11",
     "mov [rdi + 96], r12; mov [rdi + 104], r13; mov [rdi + 112], r14; mov [rdi + 120], r15",
     "mov rax, [rip + rdi_at_end]; mov [rdi + 56], rax",
-    "mov rsp, [rip + saved_rsp]; pushfq; pop [rdi + 128]; fxsave64 [rdi + 256]",
+    "mov rsp, [rip + saved_rsp]; pushfq; pop [rdi + 128]",
+    "mov eax, 0xe7; xor edx, edx; xsave64 [rdi + 256]",
     // Where the signal handler sends it when it has seen enough.
     "differential_abandon:",
-    "mov rsp, [rip + saved_rsp]; fninit; ldmxcsr [rip + default_mxcsr]; popfq",
+    "mov rdi, [rip + state]; mov rsp, [rip + saved_rsp]",
+    "mov word ptr [rdi + 136], ds; mov word ptr [rdi + 138], es; mov word ptr [rdi + 140], gs; mov word ptr [rdi + 142], ss",
+    "cmp qword ptr [rdi + 152], 0; je 1f; rdgsbase rax; mov [rdi + 144], rax; 1:",
+    "fninit; ldmxcsr [rip + default_mxcsr]; vzeroupper; popfq",
     "pop r15; pop r14; pop r13; pop r12; pop rbp; pop rbx",
     "ret",
     ".globl differential_enter, differential_leave, differential_abandon",
@@ -151,38 +125,71 @@ pub fn leave() -> u64 {
 }
 
 /// Runs the block at `code`.
-pub fn run(state: &State, code: u64) -> Outcome {
-    let mut state = Box::new(state.clone());
+pub fn run(start: &Start, code: u64) -> Outcome {
+    let mut state = start.state();
     // SAFETY: no block is running, so that nobody else looks.
-    unsafe { *SEEN.0.get() = None };
+    unsafe { (*SEEN.0.get()).signal = None };
+    RUNS.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the call has no preconditions.
+    RUNNING.store(unsafe { libc::gettid() }, Ordering::SeqCst);
     // SAFETY: blocks write to their arena only, and end at `differential_leave` or with a signal.
-    unsafe { differential_enter(&raw mut *state, code) };
-    clean(&mut state);
+    unsafe { differential_enter(&raw mut state, code) };
+    RUNNING.store(0, Ordering::SeqCst);
     // SAFETY: as above.
-    match unsafe { (*SEEN.0.get()).take() } {
-        Some(mut signal) => {
-            clean(&mut signal.state);
-            Outcome::Signal(Box::new(signal))
-        }
-        None => Outcome::End(state),
+    let seen = unsafe { &*SEEN.0.get() };
+    if seen.signal.is_some() {
+        let (segments, gs_base) = (state.segments, state.gs_base);
+        state = seen.state.clone();
+        (state.segments, state.gs_base) = (segments, gs_base);
+    }
+    state.clean();
+    Outcome {
+        signal: seen.signal,
+        state,
     }
 }
 
-/// Takes out what is not defined, or tells where the copy of an instruction was: the addresses of the last x87 instruction and its
-/// operand, the last opcode, and the bytes that are for software.
-fn clean(state: &mut State) {
-    state.vectors[6..24].fill(0);
-    state.vectors[28..32].fill(0);
-    state.vectors[416..].fill(0);
-    // RF is the CPU's mark on a fault, and user mode has IF.
-    state.flags &= !(1 << 16);
+/// Runs the block at `code` with TF set, and says where its instructions began, with the registers there.
+pub fn trace(start: &Start, code: u64) -> Vec<(u64, [u64; 16])> {
+    let mut start = start.clone();
+    start.flags |= 1 << 8;
+    // SAFETY: no block is running, so that nobody else looks.
+    unsafe { (*SEEN.0.get()).trace = Some(Vec::with_capacity(LONGEST_TRACE)) };
+    run(&start, code);
+    // SAFETY: as above.
+    unsafe { (*SEEN.0.get()).trace.take() }.unwrap_or_default()
+}
+
+/// Ends a block that runs too long, as if it had raised this signal.
+unsafe extern "C" fn on_alarm(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    static SEEN_RUNS: AtomicU64 = AtomicU64::new(0);
+    let running = RUNNING.load(Ordering::SeqCst);
+    // SAFETY: AC is the block's, and comes back with its context. The calls may be made in a signal handler; a thread that has ended
+    // cannot be sent a signal, which does no harm.
+    unsafe {
+        std::arch::asm!("pushfq", "and dword ptr [rsp], {}", "popfq", const !(1 << 18));
+        if running != 0 && running != libc::gettid() {
+            libc::syscall(libc::SYS_tgkill, libc::getpid(), running, number);
+        }
+        if running != libc::gettid() {
+            return;
+        }
+    }
+    let runs = RUNS.load(Ordering::Relaxed);
+    if SEEN_RUNS.swap(runs, Ordering::Relaxed) == runs {
+        // SAFETY: the kernel's.
+        unsafe { on_signal(number, info, context) };
+    }
 }
 
 unsafe extern "C" fn on_signal(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    use libc::{REG_EFL, REG_R8, REG_RAX, REG_RBP, REG_RBX, REG_RCX, REG_RDI, REG_RDX, REG_RIP, REG_RSI, REG_RSP};
+    use libc::{REG_CSGSFS, REG_EFL, REG_R8, REG_RIP};
+    use libc::{REG_RAX, REG_RBP, REG_RBX, REG_RCX, REG_RDI, REG_RDX, REG_RSI, REG_RSP};
     // SAFETY: the kernel's, or what the host passes on.
     let (info, context) = unsafe { (&*info, &mut *context.cast::<ucontext_t>()) };
     let machine = &mut context.uc_mcontext;
+    // SAFETY: the interrupted block is all that runs.
+    let seen = unsafe { &mut *SEEN.0.get() };
     let mut registers = [0; 16];
     for (to, from) in registers
         .iter_mut()
@@ -193,32 +200,44 @@ unsafe extern "C" fn on_signal(number: c_int, info: *mut siginfo_t, context: *mu
     for (to, from) in registers[8..].iter_mut().zip(REG_R8..) {
         *to = machine.gregs[from as usize] as u64;
     }
-    // SAFETY: the kernel puts at least 512 bytes of FXSAVE format there.
-    let vectors = unsafe { machine.fpregs.cast::<[u8; 512]>().read() };
-    let flags = machine.gregs[REG_EFL as usize] as u64;
-    let state = State {
-        registers,
-        flags,
-        unused: [0; 15],
-        vectors,
-        header: HEADER,
-        rest: [0; 3264],
-    };
     let rip = machine.gregs[REG_RIP as usize] as u64;
-    // SAFETY: signals that instructions raise have an address.
-    let address = unsafe { info.si_addr() } as u64;
-    // SAFETY: the interrupted block is all that runs.
+    if let Some(trace) = &mut seen.trace
+        && number == libc::SIGTRAP
+        && info.si_code == libc::TRAP_TRACE
+        && trace.len() < LONGEST_TRACE
+    {
+        trace.push((rip, registers));
+        // Once it is through, the step goes on into the code that leaves.
+        if rip != leave() {
+            return;
+        }
+    }
+    seen.state.registers = registers;
+    seen.state.flags = machine.gregs[REG_EFL as usize] as u64;
+    let extended = &mut seen.state.extended;
+    // SAFETY: the kernel puts 512 bytes of FXSAVE format there, and says in the bytes from 464 on whether more follow, and how many
+    // (struct _fpx_sw_bytes in arch/x86/include/uapi/asm/sigcontext.h).
     unsafe {
-        *SEEN.0.get() = Some(Signal {
-            number,
-            code: info.si_code,
-            address,
-            rip,
-            state,
-        })
-    };
+        const MAGIC: u32 = 0x4650_5853;
+        let from = machine.fpregs.cast::<u8>();
+        let word = |at: usize| from.add(at).cast::<u32>().read_unaligned();
+        let len = if word(464) == MAGIC { word(480) as usize } else { 512 };
+        extended
+            .as_mut_ptr()
+            .copy_from_nonoverlapping(from, len.min(extended.len()));
+    }
+    seen.signal = Some(Signal {
+        number,
+        code: info.si_code,
+        // SAFETY: signals that instructions raise have an address.
+        address: unsafe { info.si_addr() } as u64,
+        rip,
+    });
     machine.gregs[REG_RIP as usize] = differential_abandon as *const () as i64;
-    machine.gregs[REG_EFL as usize] &= !0x4_0500; // AC DF TF
+    machine.gregs[REG_EFL as usize] &= !0x4_4500; // AC NT DF TF
+    // A block may have loaded CS, and SS.
+    let selectors = machine.gregs[REG_CSGSFS as usize] as u64 & 0x0000_ffff_ffff_0000;
+    machine.gregs[REG_CSGSFS as usize] = (selectors | 0x33 | 0x2b << 48) as i64;
 }
 
 /// The handlers of the process itself. Dropping this puts back what was before.
@@ -238,12 +257,35 @@ impl Handlers {
                 (signal, old)
             }
         };
-        Handlers(signals.map(install).to_vec())
+        let handlers = signals.map(install).to_vec();
+        let second = libc::timeval {
+            tv_sec: LIMIT,
+            tv_usec: 0,
+        };
+        let timer = libc::itimerval {
+            it_interval: second,
+            it_value: second,
+        };
+        // SAFETY: zeros are a valid action; the handler is made for this, and ends nothing but the block of the thread it
+        // runs on.
+        unsafe {
+            let mut action: libc::sigaction = mem::zeroed();
+            action.sa_sigaction = on_alarm as unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void) as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+            assert_eq!(libc::sigaction(libc::SIGALRM, &raw const action, ptr::null_mut()), 0);
+            assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()), 0);
+        }
+        Handlers(handlers)
     }
 }
 
 impl Drop for Handlers {
     fn drop(&mut self) {
+        // SAFETY: a timer of zeros is none; the handler stays, for a signal that is on its way.
+        unsafe {
+            let none: libc::itimerval = mem::zeroed();
+            libc::setitimer(libc::ITIMER_REAL, &raw const none, ptr::null_mut());
+        }
         for (signal, old) in &self.0 {
             // SAFETY: what was there before.
             unsafe { libc::sigaction(*signal, old, ptr::null_mut()) };

@@ -1,4 +1,6 @@
-//! `fuzz`: the targets of fuzz/, and the tests of the language, under AddressSanitizer.
+//! `fuzz`: the targets of fuzz/ and the tests of the language under AddressSanitizer, and the CPU against itself.
+
+mod insn;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -8,32 +10,61 @@ use crate::workspace::Workspace;
 
 const CARGO_FUZZ: &str = "0.13.2";
 
-/// Feed what is read from outside with inputs of libFuzzer's, under AddressSanitizer
+/// Seconds for each target of libFuzzer, if nothing else is said.
+const SECONDS: u64 = 60;
+
+/// Feed what is read from outside with inputs of libFuzzer's, and the CPU with random instructions, bare and probed
 #[derive(Args)]
 #[command(after_help = "Examples:
-  ./x fuzz
+  ./x fuzz insn                             10 million instructions with a probe on each
+  ./x fuzz insn --count 100000 --seed 7     fewer, and other ones
+  ./x fuzz insn --seconds 600 --count 1000000000
+  ./x fuzz insn --seed 4711 --blocks 1      one block again
+  ./x fuzz                                  all targets of libFuzzer, 60 seconds each
   ./x fuzz object --seconds 3600
   ./x fuzz sample
 
-AddressSanitizer needs the nightly toolchain. cargo-fuzz is installed from crates.io the first time. What a target
-has learnt is kept in target/fuzz/corpus, and an input that fails in target/fuzz/artifacts.")]
+`insn` runs random blocks of all kinds of instructions in a process, on the real CPU: bare, then with a probe on every
+instruction that can be probed. Registers, flags, memory, vector and x87 state, and signals must be the same; what
+cannot be is in hosted/tests/differential/exempt.rs, with the reasons. It needs no nightly toolchain. A difference is
+reduced and written to hosted/tests/differential/cases, where `cargo test` replays it each time. DPROBES_INSN_SHOW=1
+prints each block before it runs.
+
+For the others AddressSanitizer needs the nightly toolchain. cargo-fuzz is installed from crates.io the first time. What
+a target has learnt is kept in target/fuzz/corpus, and an input that fails in target/fuzz/artifacts.
+
+Exit status: 0 when nothing was found, 1 otherwise.")]
 pub struct Arguments {
-    /// Which target; all of them by default
+    /// Which target; all of libFuzzer's by default
     target: Option<Target>,
 
-    /// For how long each is run
-    #[arg(long, value_name = "N", default_value_t = 60)]
-    seconds: u32,
+    /// For how long each is run; 60 for libFuzzer's
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+
+    /// Only `insn`: how many instructions are executed with a probe
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    count: u64,
+
+    /// Only `insn`: the first block
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Only `insn`: how many blocks
+    #[arg(long, value_name = "N")]
+    blocks: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Target {
+    /// Random instructions on the CPU: bare and probed
+    Insn,
     /// Objects and code: parsed, verified, run
     Object,
     /// Text: assembled, and disassembled again
     Text,
     /// Machine code: decoded, relocated
-    Insn,
+    Decoder,
     /// The stream of records: read
     Record,
     /// No fuzzing: a sample of the tests of dprobes/tests/rpn*.rs
@@ -43,20 +74,30 @@ enum Target {
 /// Runs them.
 pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
     let targets = match arguments.target {
-        None => Target::value_variants(),
+        None => &[
+            Target::Object,
+            Target::Text,
+            Target::Decoder,
+            Target::Record,
+            Target::Sample,
+        ],
         Some(ref target) => std::slice::from_ref(target),
     };
+    let seconds = arguments.seconds.unwrap_or(SECONDS);
     for target in targets {
-        let name = target.to_possible_value().expect("no target is hidden");
         match target {
+            Target::Insn => insn::run(workspace, progress, arguments)?,
             Target::Sample => sample(workspace, progress)?,
-            _ => fuzz(workspace, progress, name.get_name(), arguments.seconds)?,
+            Target::Object => fuzz(workspace, progress, "object", seconds)?,
+            Target::Text => fuzz(workspace, progress, "text", seconds)?,
+            Target::Decoder => fuzz(workspace, progress, "insn", seconds)?,
+            Target::Record => fuzz(workspace, progress, "record", seconds)?,
         }
     }
     Ok(())
 }
 
-fn fuzz(workspace: &Workspace, progress: &mut Progress, target: &str, seconds: u32) -> Result<()> {
+fn fuzz(workspace: &Workspace, progress: &mut Progress, target: &str, seconds: u64) -> Result<()> {
     install(workspace, progress)?;
     let folder = workspace.target.join("fuzz");
     let (corpus, artifacts) = (
