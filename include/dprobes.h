@@ -25,6 +25,7 @@ struct gkhi_image;
 #define DPROBES_IOCTL_QUERY _IOWR('D', 3, struct dprobes_query_request)
 #define DPROBES_IOCTL_MAPS _IOWR('D', 4, struct dprobes_maps_request)
 #define DPROBES_IOCTL_READ_MAP _IOWR('D', 5, struct dprobes_read_map_request)
+#define DPROBES_IOCTL_CHECK _IOWR('D', 6, struct dprobes_check_request)
 
 
 /*
@@ -46,6 +47,11 @@ struct gkhi_image;
  Bytes in a slot of the slot area.
  */
 #define DPROBES_SLOT_SIZE 32
+
+/*
+ How many addresses [`dprobes_check`] takes at once.
+ */
+#define DPROBES_CHECKS_MAX 65536
 
 /*
  The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
@@ -770,6 +776,30 @@ struct dprobes_probe_status {
 };
 
 /*
+ One question of a [`CheckRequest`] and its answer.
+ */
+struct dprobes_point_check {
+    /*
+     The address asked for.
+     */
+    uint64_t asked;
+    /*
+     Written by the kernel: where the breakpoint would be, which may be after the address asked for, past an `endbr64` and the function
+     tracer's NOP; 0 when a probe would be refused.
+     */
+    uint64_t address;
+    /*
+     Written by the kernel: a [`Reason`] as a number; 0 when a probe would be accepted.
+     */
+    uint32_t reason;
+    /*
+     Written by the kernel: more about the reason, as [`Reason`] documents. Without a refusal how the instruction would be resumed:
+     1 copied, 2 emulated, 3 stepped.
+     */
+    uint32_t detail;
+};
+
+/*
  One map of an inserted program, as a list shows it.
  */
 struct dprobes_map_status {
@@ -911,6 +941,26 @@ struct dprobes_insert_request {
      Written by the kernel, also when the call fails.
      */
     struct dprobes_reply reply;
+};
+
+/*
+ `ioctl` argument: whether probes would be accepted, without inserting any. What depends on more than the address and the
+ instruction there (free slots, memory, other probes of the program) is not part of the answer.
+ */
+struct dprobes_check_request {
+    /*
+     Address of an array of [`PointCheck`] in the caller's memory, of which the addresses asked for are filled in; sorted ones are
+     answered fastest.
+     */
+    uint64_t checks;
+    /*
+     How many there are: at most [`CHECKS_MAX`].
+     */
+    uint32_t count;
+    /*
+     Must be zero.
+     */
+    uint32_t reserved;
 };
 
 /*
@@ -1142,6 +1192,17 @@ int32_t dprobes_remove_all(struct dprobes_reply *reply);
 int64_t dprobes_query(struct dprobes_probe_status *buffer, uintptr_t capacity);
 
 /*
+ Fills in, for each of `count` checks, whether a probe at its address would be accepted, and if not why. Nothing is changed.
+
+ Returns 0, or a negative errno: -EINVAL for more than `DPROBES_CHECKS_MAX`; -ENOMEM.
+
+ # Safety
+ `checks` is null or points to `count` elements that can be read and written and that nobody else uses meanwhile.
+ */
+int32_t dprobes_check(struct dprobes_point_check *checks,
+                      uintptr_t count);
+
+/*
  Takes the breakpoints of exhausted and self-removed probes out. The host calls it after `request_reap`.
  */
 void dprobes_reap(void);
@@ -1265,6 +1326,19 @@ bool dprobes_on_breakpoint(struct dprobes_trap_frame *frame);
  */
 bool dprobes_on_debug(struct dprobes_trap_frame *frame,
                       uint64_t *dr6);
+
+/*
+ Where code that is `length` bytes long at `address` branches to by itself: writes the first `capacity` targets outside of it to `targets`,
+ and returns how many there are, which may be more. For a host that has to know what runs on the way of a trap.
+
+ # Safety
+ 1. `address` is the beginning of an instruction, and `length` bytes there can be read.
+ 2. `targets` can be written for `capacity` elements, or `capacity` is 0.
+ */
+uintptr_t dprobes_branches(uint64_t address,
+                           uintptr_t length,
+                           uint64_t *targets,
+                           uintptr_t capacity);
 
 /*
  Any other exception of kernel code. When the copy of an instruction faulted in its slot, the frame is changed to name

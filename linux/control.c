@@ -63,6 +63,16 @@ int dprobes_control_remove_all(struct dprobes_reply *reply)
 	return err;
 }
 
+int dprobes_control_check(struct dprobes_point_check *checks, size_t count)
+{
+	int err;
+
+	control_lock();
+	err = dprobes_check(checks, count);
+	control_unlock();
+	return err;
+}
+
 s64 dprobes_control_query(struct dprobes_probe_status *buffer, size_t capacity)
 {
 	s64 count;

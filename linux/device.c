@@ -257,6 +257,28 @@ static long query(struct dprobes_query_request __user *argument)
 	return 0;
 }
 
+static long check(struct dprobes_check_request __user *argument)
+{
+	struct dprobes_check_request request;
+	struct dprobes_point_check *checks;
+	size_t size;
+	int err;
+
+	if (copy_from_user(&request, argument, sizeof(request)))
+		return -EFAULT;
+	if (!request.count || request.count > DPROBES_CHECKS_MAX || request.reserved)
+		return -EINVAL;
+	size = request.count * sizeof(*checks);
+	checks = vmemdup_user(u64_to_user_ptr(request.checks), size);
+	if (IS_ERR(checks))
+		return PTR_ERR(checks);
+	err = dprobes_control_check(checks, request.count);
+	if (!err && copy_to_user(u64_to_user_ptr(request.checks), checks, size))
+		err = -EFAULT;
+	kvfree(checks);
+	return err;
+}
+
 static long device_ioctl(struct file *file, unsigned int command, unsigned long argument)
 {
 	switch (command) {
@@ -266,6 +288,8 @@ static long device_ioctl(struct file *file, unsigned int command, unsigned long 
 		return remove((void __user *)argument);
 	case DPROBES_IOCTL_QUERY:
 		return query((void __user *)argument);
+	case DPROBES_IOCTL_CHECK:
+		return check((void __user *)argument);
 	case DPROBES_IOCTL_MAPS:
 		return dprobes_maps_list((void __user *)argument);
 	case DPROBES_IOCTL_READ_MAP:

@@ -41,6 +41,43 @@ static size_t chunk_length(unsigned long address, size_t length)
 }
 NOKPROBE_SYMBOL(chunk_length);
 
+/*
+ * The kernel's half, without a call out of this module: a hit inside another hit may need it to carry out its instruction (a `ret` that is
+ * emulated), and would run into the probe that is on that call, again and again.
+ */
+#define COPY_UNITS(copy, to, from, length, type)					\
+	for (; (length) >= sizeof(type); (length) -= sizeof(type)) {			\
+		copy(to, from, type, fault);						\
+		(to) += sizeof(type);							\
+		(from) += sizeof(type);							\
+	}
+
+static bool read_kernel(u8 *to, const u8 *from, size_t length)
+{
+	pagefault_disable();
+	COPY_UNITS(__get_kernel_nofault, to, from, length, u64);
+	COPY_UNITS(__get_kernel_nofault, to, from, length, u8);
+	pagefault_enable();
+	return true;
+fault:
+	pagefault_enable();
+	return false;
+}
+NOKPROBE_SYMBOL(read_kernel);
+
+static bool write_kernel(u8 *to, const u8 *from, size_t length)
+{
+	pagefault_disable();
+	COPY_UNITS(__put_kernel_nofault, to, from, length, u64);
+	COPY_UNITS(__put_kernel_nofault, to, from, length, u8);
+	pagefault_enable();
+	return true;
+fault:
+	pagefault_enable();
+	return false;
+}
+NOKPROBE_SYMBOL(write_kernel);
+
 static bool read_chunk(unsigned long address, u8 *buffer, size_t length)
 {
 	bool ok = false;
@@ -55,7 +92,7 @@ static bool read_chunk(unsigned long address, u8 *buffer, size_t length)
 		}
 		break;
 	case KERNEL:
-		ok = !copy_from_kernel_nofault(buffer, (const void *)address, length);
+		ok = read_kernel(buffer, (const u8 *)address, length);
 		break;
 	case NEITHER:
 		break;
@@ -77,7 +114,7 @@ static bool write_chunk(unsigned long address, const u8 *buffer, size_t length)
 		}
 		break;
 	case KERNEL:
-		ok = !dprobes_symbols.copy_to_kernel_nofault((void *)address, buffer, length);
+		ok = write_kernel((u8 *)address, buffer, length);
 		break;
 	case NEITHER:
 		break;

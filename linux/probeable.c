@@ -12,6 +12,7 @@
 #include <linux/module.h>
 #include <linux/preempt.h>
 #include <linux/sched.h>
+#include <linux/static_call_types.h>
 #include <linux/string.h>
 #include <linux/version.h>
 
@@ -76,7 +77,18 @@ struct known {
 	unsigned long start;
 	unsigned long end;
 	bool excluded;
+	/* Of a static call: the kernel rewrites it, as it does the calls. */
+	bool trampoline;
 };
+
+/*
+ * Indirect branches and returns of all code, that of a trap and ours too, may go through these; a compiler that is told so has
+ * names of its own for them.
+ */
+static bool is_thunk(const char *name)
+{
+	return str_has_prefix(name, "__x86_indirect_") || str_has_prefix(name, "__x86_return_thunk");
+}
 
 /* Finds the function at an address; false when there is none. */
 static bool find_function(unsigned long address, struct known *known, struct blacklisted_names **names)
@@ -93,7 +105,9 @@ static bool find_function(unsigned long address, struct known *known, struct bla
 		return false;
 	known->start = address - offset;
 	known->end = known->start + size;
-	known->excluded = dprobes_part_of_blacklisted(names, name, address);
+	known->excluded = dprobes_trap_path_has(known->start) || is_thunk(name) ||
+			  dprobes_part_of_blacklisted(names, name, address);
+	known->trampoline = str_has_prefix(name, STATIC_CALL_TRAMP_PREFIX_STR);
 	return true;
 }
 
@@ -114,6 +128,8 @@ static int function_prohibits(struct dprobes_candidate *candidate, const struct 
 	    within(address, dprobes_symbols.__entry_text_start, dprobes_symbols.__entry_text_end) ||
 	    within(address, dprobes_symbols.__kprobes_text_start, dprobes_symbols.__kprobes_text_end))
 		return DPROBES_PROHIBITED_EXCLUDED;
+	if (known->trampoline)
+		return DPROBES_PROHIBITED_STATIC_CALL;
 	if (dprobes_symbols.ftrace_location_range(address, address))
 		return DPROBES_PROHIBITED_FTRACE;
 	return 0;

@@ -14,6 +14,7 @@
 #ifndef DPROBES_LINUX_SHIM_H
 #define DPROBES_LINUX_SHIM_H
 
+#include <linux/kdebug.h>
 #include <linux/types.h>
 #include <dprobes.h>
 
@@ -70,10 +71,12 @@ struct dprobes_symbols {
 
 	/* hit: memory */
 	bool (*nmi_uaccess_okay)(void);
-	long (*copy_to_kernel_nofault)(void *dst, const void *src, size_t size);
 
 	/* The interrupt descriptor table. */
 	void *idt_table;
+
+	/* How the kernel tells of a trap. */
+	int (*notify_die)(enum die_val value, const char *text, struct pt_regs *regs, long error, int number, int signal);
 };
 
 extern struct dprobes_symbols dprobes_symbols;
@@ -130,6 +133,11 @@ bool dprobes_gate_installed(void);							/* hit */
 /* entry.S */
 void dprobes_breakpoint_entry(void);
 
+/* trap_path.c */
+int dprobes_trap_path_find(void);
+bool dprobes_trap_path_has(unsigned long function);
+bool dprobes_trap_path_visit(const struct pt_regs *regs);				/* hit */
+
 /* control.c */
 int dprobes_control_init(void);
 void dprobes_control_exit(void);
@@ -138,6 +146,7 @@ int dprobes_control_insert(const u8 *object, size_t length, struct dprobes_reply
 int dprobes_control_remove(const char *module, u16 major, struct dprobes_probe_status *last, size_t capacity,
 			   uintptr_t *count, struct dprobes_reply *reply);
 int dprobes_control_remove_all(struct dprobes_reply *reply);
+int dprobes_control_check(struct dprobes_point_check *checks, size_t count);
 s64 dprobes_control_query(struct dprobes_probe_status *buffer, size_t capacity);
 s64 dprobes_control_maps(struct dprobes_map_status *buffer, size_t capacity);
 int dprobes_control_read_map(struct dprobes_read_map_request *request, u8 *buffer, size_t length);

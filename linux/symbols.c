@@ -46,8 +46,8 @@ static const struct lookup_wanted wanted[] __initconst = {
 	WANTED(text_mutex),
 	WANTED(kprobe_mutex),
 	WANTED(nmi_uaccess_okay),
-	WANTED(copy_to_kernel_nofault),
 	WANTED(idt_table),
+	WANTED(notify_die),
 #undef WANTED
 };
 

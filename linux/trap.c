@@ -70,8 +70,11 @@ static int on_die(struct notifier_block *block, unsigned long event, void *data)
 	if (user_mode(regs))
 		return NOTIFY_DONE;
 	/* Ahead of the rest: this is what there are many of. */
-	if (likely(event == DIE_INT3))
-		return dprobes_on_breakpoint((struct dprobes_trap_frame *)regs) ? NOTIFY_STOP : NOTIFY_DONE;
+	if (likely(event == DIE_INT3)) {
+		if (dprobes_on_breakpoint((struct dprobes_trap_frame *)regs) || dprobes_trap_path_visit(regs))
+			return NOTIFY_STOP;
+		return NOTIFY_DONE;
+	}
 	return on_other(regs, event, (unsigned long *)args->err);
 }
 NOKPROBE_SYMBOL(on_die);
@@ -83,7 +86,15 @@ static struct notifier_block die_notifier = {
 
 int dprobes_traps_init(void)
 {
-	return register_die_notifier(&die_notifier);
+	int err;
+
+	err = register_die_notifier(&die_notifier);
+	if (err)
+		return err;
+	err = dprobes_trap_path_find();
+	if (err)
+		dprobes_traps_exit();
+	return err;
 }
 
 /* Returns when no CPU is in the notifier any more: the chain is walked under RCU. */

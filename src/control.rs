@@ -6,7 +6,7 @@ use core::ptr;
 use core::slice;
 
 use engine::host::Patch;
-use engine::wire::{INTERFACE_VERSION, ProbeStatus, Reply};
+use engine::wire::{CHECKS_MAX, INTERFACE_VERSION, PointCheck, ProbeStatus, Reply};
 
 use crate::errno::{EBUSY, EINVAL, ENODEV, ENOMEM};
 use crate::host::{Table, dprobes_host};
@@ -159,6 +159,32 @@ pub unsafe extern "C" fn dprobes_query(buffer: *mut ProbeStatus, capacity: usize
     let mut buffer = unsafe { StatusBuffer::new(buffer, capacity) };
     engine.query(&mut |status| buffer.push(status));
     buffer.count as i64
+}
+
+/// How many addresses [`dprobes_check`] takes at once.
+pub const DPROBES_CHECKS_MAX: usize = 65536;
+
+const _: () = assert!(DPROBES_CHECKS_MAX == CHECKS_MAX as usize);
+
+/// Fills in, for each of `count` checks, whether a probe at its address would be accepted, and if not why. Nothing is changed.
+///
+/// Returns 0, or a negative errno: -EINVAL for more than `DPROBES_CHECKS_MAX`; -ENOMEM.
+///
+/// # Safety
+/// `checks` is null or points to `count` elements that can be read and written and that nobody else uses meanwhile.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_check(checks: *mut PointCheck, count: usize) -> i32 {
+    let Some(engine) = instance::engine() else {
+        return ENODEV;
+    };
+    if checks.is_null() || count > DPROBES_CHECKS_MAX {
+        return EINVAL;
+    }
+    // SAFETY: by this function's contract; the length is far below `isize::MAX`.
+    match engine.check_points(unsafe { slice::from_raw_parts_mut(checks, count) }) {
+        Ok(()) => 0,
+        Err(_) => ENOMEM,
+    }
 }
 
 /// Takes the breakpoints of exhausted and self-removed probes out. The host calls it after `request_reap`.

@@ -1,5 +1,9 @@
 //! Traps: the host calls these from its exception handlers, in any context, with interrupts off.
 
+use core::ptr;
+use core::slice;
+
+use engine::insn::Instructions;
 use engine::trap::{TrapFrame, Verdict};
 
 use crate::instance;
@@ -42,6 +46,38 @@ pub unsafe extern "C" fn dprobes_on_debug(frame: *mut TrapFrame, dr6: *mut u64) 
         return false;
     };
     matches!(engine.on_debug(frame, dr6), Verdict::Handled)
+}
+
+/// Where code that is `length` bytes long at `address` branches to by itself: writes the first `capacity` targets outside of it to `targets`,
+/// and returns how many there are, which may be more. For a host that has to know what runs on the way of a trap.
+///
+/// # Safety
+/// 1. `address` is the beginning of an instruction, and `length` bytes there can be read.
+/// 2. `targets` can be written for `capacity` elements, or `capacity` is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_branches(address: u64, length: usize, targets: *mut u64, capacity: usize) -> usize {
+    let Ok(start) = usize::try_from(address) else { return 0 };
+    if start == 0 || isize::try_from(length).is_err() {
+        return 0;
+    }
+    // SAFETY: by requirement 1; it is not null, and the length is not too large.
+    let text = unsafe { slice::from_raw_parts(ptr::with_exposed_provenance::<u8>(start), length) };
+    let inside = address..address.saturating_add(length as u64);
+    let mut count = 0;
+    for (offset, insn) in Instructions::new(text).map_while(Result::ok) {
+        let Some(target) = insn
+            .target(address + offset as u64)
+            .filter(|target| !inside.contains(target))
+        else {
+            continue;
+        };
+        if count < capacity && !targets.is_null() {
+            // SAFETY: the element is one of the `capacity` that can be written, by requirement 2.
+            unsafe { ptr::write(targets.add(count), target) };
+        }
+        count += 1;
+    }
+    count
 }
 
 /// Any other exception of kernel code. When the copy of an instruction faulted in its slot, the frame is changed to name

@@ -440,6 +440,72 @@ pub struct ReadMapRequest {
     pub reserved: u64,
 }
 
+/// One question of a [`CheckRequest`] and its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct PointCheck {
+    /// The address asked for.
+    pub asked: u64,
+    /// Written by the kernel: where the breakpoint would be, which may be after the address asked for, past an `endbr64` and the function
+    /// tracer's NOP; 0 when a probe would be refused.
+    pub address: u64,
+    /// Written by the kernel: a [`Reason`] as a number; 0 when a probe would be accepted.
+    pub reason: u32,
+    /// Written by the kernel: more about the reason, as [`Reason`] documents. Without a refusal how the instruction would be resumed:
+    /// 1 copied, 2 emulated, 3 stepped.
+    pub detail: u32,
+}
+
+impl PointCheck {
+    /// A question.
+    #[must_use]
+    pub fn of(asked: u64) -> Self {
+        PointCheck {
+            asked,
+            ..PointCheck::default()
+        }
+    }
+
+    /// The answer that there could be a probe at `address`.
+    #[must_use]
+    pub fn accepted(address: u64, resume: u32) -> Self {
+        PointCheck {
+            address,
+            detail: resume,
+            ..PointCheck::default()
+        }
+    }
+
+    /// The answer that inserting would be refused with this reply.
+    #[must_use]
+    pub fn refused(reply: &Reply) -> Self {
+        PointCheck {
+            reason: reply.reason,
+            detail: reply.detail,
+            ..PointCheck::default()
+        }
+    }
+}
+
+/// `ioctl` argument: whether probes would be accepted, without inserting any. What depends on more than the address and the
+/// instruction there (free slots, memory, other probes of the program) is not part of the answer.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct CheckRequest {
+    /// Address of an array of [`PointCheck`] in the caller's memory, of which the addresses asked for are filled in; sorted ones are
+    /// answered fastest.
+    pub checks: u64,
+    /// How many there are: at most [`CHECKS_MAX`].
+    pub count: u32,
+    /// Must be zero.
+    pub reserved: u32,
+}
+
+/// How many addresses a [`CheckRequest`] may ask about.
+pub const CHECKS_MAX: u32 = 65536;
+
+const _: () = assert!(size_of::<PointCheck>() == 24);
+const _: () = assert!(size_of::<CheckRequest>() == 16);
 const _: () = assert!(size_of::<MapsRequest>() == 16);
 const _: () = assert!(size_of::<ReadMapRequest>() == 96);
 
@@ -458,3 +524,5 @@ pub const IOCTL_QUERY: u32 = iowr(3, size_of::<QueryRequest>());
 pub const IOCTL_MAPS: u32 = iowr(4, size_of::<MapsRequest>());
 /// `ioctl` on `/dev/dprobes` with a [`ReadMapRequest`].
 pub const IOCTL_READ_MAP: u32 = iowr(5, size_of::<ReadMapRequest>());
+/// `ioctl` on `/dev/dprobes` with a [`CheckRequest`].
+pub const IOCTL_CHECK: u32 = iowr(6, size_of::<CheckRequest>());

@@ -39,6 +39,7 @@ struct Arguments {
 enum Verb {
     Build(verb::build::Arguments),
     Test(verb::test::Arguments),
+    Coverage(verb::coverage::Arguments),
     Demo(verb::demo::Arguments),
     Bench(verb::bench::Arguments),
     Fuzz(verb::fuzz::Arguments),
@@ -65,6 +66,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.verb {
         Verb::Build(arguments) => verb::build::run(workspace, progress, arguments),
         Verb::Test(arguments) => verb::test::run(workspace, progress, arguments),
+        Verb::Coverage(arguments) => verb::coverage::run(workspace, progress, arguments),
         Verb::Demo(arguments) => verb::demo::run(workspace, progress, arguments),
         Verb::Bench(arguments) => verb::bench::run(workspace, progress, arguments),
         Verb::Fuzz(arguments) => verb::fuzz::run(workspace, progress, arguments),

@@ -28,6 +28,7 @@ mod refusal;
 mod relocate;
 mod shadow;
 mod table;
+mod target;
 
 pub use boundary::{BoundaryError, Instructions, is_boundary};
 pub use classify::{Resume, StepKind};

@@ -152,7 +152,7 @@ impl InsertError {
 }
 
 impl PointError {
-    fn reply(self) -> Reply {
+    pub(super) fn reply(self) -> Reply {
         let detailed = |reason, detail, facts| Reply {
             detail,
             facts,

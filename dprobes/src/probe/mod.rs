@@ -1,6 +1,7 @@
 //! Probepoints: programs, the sites they are armed at, and the engine that ties them to a host.
 
 mod chain;
+mod check;
 mod cpu;
 mod engine;
 mod error;

@@ -4,8 +4,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 
 use dprobes::host::Prohibited;
-use dprobes::wire::Reason;
+use dprobes::wire::{CHECKS_MAX, CheckRequest, IOCTL_CHECK, PointCheck, Reason};
 use rustix::io::Errno;
+use survey::ask::Module as Asking;
 
 use crate::device::Device;
 use crate::machine::{Module, Target, find_symbol, symbol};
@@ -14,6 +15,9 @@ use crate::{Outcome, ensure, program};
 pub const TESTS: &crate::Tests = &[
     ("places_that_are_not_text", places_that_are_not_text),
     ("entry_code_and_the_module_itself", entry_code_and_the_module_itself),
+    ("what_the_way_of_a_trap_runs", what_the_way_of_a_trap_runs),
+    ("a_check_says_what_inserting_says", a_check_says_what_inserting_says),
+    ("checks_that_are_wrong_in_form", checks_that_are_wrong_in_form),
     ("inside_an_instruction", inside_an_instruction),
     ("another_instruction_than_expected", another_instruction_than_expected),
     ("a_major_code_twice", a_major_code_twice),
@@ -79,6 +83,85 @@ fn entry_code_and_the_module_itself() -> Outcome {
     ];
     for name in excluded {
         prohibited(&device, symbol(name), &[Prohibited::Excluded])?;
+    }
+    Ok(())
+}
+
+/// None of these is in noinstr text or on kprobes' blacklist: the module has found them by itself. A probe on one of them would be hit by its
+/// own trap.
+fn what_the_way_of_a_trap_runs() -> Outcome {
+    let _module = Module::dprobes()?;
+    let device = Device::open()?;
+    for name in ["__rcu_read_lock", "__rcu_read_unlock", "rcu_read_unlock_special"] {
+        if let Some(address) = find_symbol(name) {
+            prohibited(&device, address, &[Prohibited::Excluded])?;
+        }
+    }
+    // Nor what compilers and the kernel's patching put between code and the functions that it calls.
+    prohibited(&device, symbol("__x86_indirect_thunk_rax"), &[Prohibited::Excluded])?;
+    prohibited(&device, symbol("__x86_return_thunk"), &[Prohibited::Excluded])?;
+    prohibited(&device, symbol("__SCT__cond_resched"), &[Prohibited::StaticCall])
+}
+
+/// Every byte of functions of all kinds, entry code and a place that is no text at all.
+fn a_check_says_what_inserting_says() -> Outcome {
+    let _module = Module::dprobes()?;
+    let (device, asking) = (Device::open()?, Asking::open()?);
+    for name in [
+        "do_sys_openat2",
+        "copy_process",
+        "exc_int3",
+        "entry_SYSCALL_64",
+        "init_mm",
+    ] {
+        let start = symbol(name);
+        let addresses = Vec::from_iter(start..start + 150);
+        let checks = asking.check(&addresses)?;
+        for (address, check) in addresses.into_iter().zip(checks) {
+            let inserted = device.insert(&program::at(1, &[address], program::COUNT));
+            let (reason, detail, place) = match inserted {
+                Ok(()) => {
+                    let [probe] = device.query()?[..] else {
+                        return Err("there is not one probe".into());
+                    };
+                    device.remove_all()?;
+                    (0, probe.resume, probe.address)
+                }
+                Err(refused) => (refused.reply.reason, refused.reply.detail, 0),
+            };
+            ensure!(
+                (check.asked, check.reason, check.detail, check.address) == (address, reason, detail, place),
+                "{name}: {check:x?}, but inserting says {reason} {detail} {place:#x}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn checks_that_are_wrong_in_form() -> Outcome {
+    let _module = Module::dprobes()?;
+    let device = Device::open()?;
+    let mut check = PointCheck::of(symbol("do_sys_openat2"));
+    let good = (&raw mut check).expose_provenance() as u64;
+    for (checks, count, reserved, expected) in [
+        (good, 0, 0, Errno::INVAL),
+        (good, 1, 1, Errno::INVAL),
+        (good, CHECKS_MAX + 1, 0, Errno::INVAL),
+        (good, u32::MAX, 0, Errno::INVAL),
+        (0, 1, 0, Errno::FAULT),
+        (0xffff_8000_0000_0000, 1, 0, Errno::FAULT),
+    ] {
+        let mut request = CheckRequest {
+            checks,
+            count,
+            reserved,
+        };
+        // SAFETY: the kernel writes a check that is there, or nothing.
+        let result = unsafe { device.request::<IOCTL_CHECK, _>(&mut request) };
+        ensure!(
+            result == Err(expected),
+            "{count} checks at {checks:#x}: {result:?} instead of {expected}"
+        );
     }
     Ok(())
 }
