@@ -131,7 +131,7 @@ fn sizes_and_pointers_are_checked() -> Outcome {
     let address = good.as_ptr().expose_provenance() as u64;
     let inserts = [
         (address, 0, Errno::INVAL),
-        (address, (1 << 20) + 1, Errno::INVAL),
+        (address, (1 << 25) + 1, Errno::INVAL),
         (address, u64::MAX, Errno::INVAL),
         (0, 64, Errno::FAULT),
         (u64::MAX - 8, 64, Errno::FAULT),
