@@ -31,6 +31,11 @@ pub fn decode(text: &[u8]) -> Decoded {
 /// speculation and the kernel where it has made an instruction shorter; and `int3` and NOPs from such a place to the function's end.
 fn filling(instructions: &[(u32, Insn)], ends_whole: bool) -> Vec<bool> {
     let mut filling = vec![false; instructions.len()];
+    // What lies between two sections has the name of the last symbol before it.
+    if instructions.iter().all(|(_, insn)| is_int3(insn)) {
+        filling.fill(true);
+        return filling;
+    }
     let mut unreached = false;
     for (is_filling, (_, insn)) in filling.iter_mut().zip(instructions) {
         *is_filling = unreached && is_int3(insn);
@@ -69,11 +74,11 @@ fn is_nop(insn: &Insn) -> bool {
     matches!(insn.bytes()[opcode..], [0x90] | [0x0f, 0x1f, ..])
 }
 
-/// `ret`, `jmp` and `ud2`.
+/// Returns of all kinds, `jmp` and `ud2`.
 fn never_passes(insn: &Insn) -> bool {
     matches!(
         insn.bytes(),
-        [0xc3 | 0xe9 | 0xeb, ..] | [0xc2, ..] | [0x0f, 0x0b] | [0xf3, 0xc3]
+        [0xc2 | 0xc3 | 0xca | 0xcb | 0xcf | 0xe9 | 0xeb, ..] | [0x0f, 0x0b] | [0xf3, 0xc3] | [0x48, 0xcb | 0xcf]
     ) || matches!(insn.bytes(), [0xff, modrm, ..] | [0x41, 0xff, modrm] if modrm >> 3 & 7 == 4)
 }
 
@@ -109,6 +114,10 @@ mod tests {
         );
         // call; int3: it does not return.
         assert_eq!(filled(&[0xe8, 0, 0, 0, 0, 0xcc]), [false, true]);
+        // iretq; int3
+        assert_eq!(filled(&[0x48, 0xcf, 0xcc]), [false, true]);
+        // A gap between sections.
+        assert_eq!(filled(&[0xcc, 0xcc]), [true, true]);
         // A breakpoint that is run into, NOPs that are run through.
         assert_eq!(filled(&[0x90, 0xcc, 0xc3]), [false, false, false]);
         assert_eq!(filled(&[0x0f, 0x1f, 0x00]), [false]);
