@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 pub enum Shadow {
     /// `sti`: maskable interrupts, if they were off before it (SDM volume 2, STI).
     Interrupts,
-    /// `mov ss`: interrupts and debug exceptions, a single step's among them (SDM volume 3, 6.8.3).
+    /// `mov ss`: interrupts and debug exceptions, a single step's among them (SDM volume 3, 7.8.3).
     Events,
 }
 
