@@ -64,6 +64,11 @@ struct gkhi_image;
 #define DPROBES_MAP_KEYS_MAX 4
 
 /*
+ The most bytes that [`dprobes_instruction`] gives.
+ */
+#define DPROBES_INSTRUCTION_MAX 15
+
+/*
  Why an instruction cannot be probed.
 
  No correct resumption exists, or none that is worth its risk. The numbers are stable, because they cross the boundary to
@@ -342,13 +347,17 @@ enum dprobes_prohibited
      */
     DPROBES_PROHIBITED_ALTERNATIVE = 7,
     /*
-     The kernel recovers from a fault at this instruction by its address (exception table); the copy would not be found.
+     The kernel recovers from a fault at this instruction by decoding it, and would find the breakpoint.
      */
     DPROBES_PROHIBITED_EXCEPTION_ENTRY = 8,
     /*
      Another facility has a breakpoint here.
      */
     DPROBES_PROHIBITED_FOREIGN_BREAKPOINT = 9,
+    /*
+     The kernel finds a `BUG` or `WARN` by this address, where there is its `ud2`.
+     */
+    DPROBES_PROHIBITED_BUG = 10,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_prohibited dprobes_prohibited;
@@ -1339,6 +1348,16 @@ uintptr_t dprobes_branches(uint64_t address,
                            uintptr_t length,
                            uint64_t *targets,
                            uintptr_t capacity);
+
+/*
+ What the breakpoint at `address` stands for: fills `bytes`, which has room for `DPROBES_INSTRUCTION_MAX`, with the probed instruction,
+ and returns its length; 0 when nothing is probed there. For whoever shows code in a trap, with interrupts off.
+
+ # Safety
+ `bytes` is null or may be written for `DPROBES_INSTRUCTION_MAX` bytes.
+ */
+uintptr_t dprobes_instruction(uint64_t address,
+                              uint8_t (*bytes)[DPROBES_INSTRUCTION_MAX]);
 
 /*
  Any other exception of kernel code. When the copy of an instruction faulted in its slot, the frame is changed to name

@@ -135,11 +135,29 @@ static int function_prohibits(struct dprobes_candidate *candidate, const struct 
 	return 0;
 }
 
+/*
+ * Faults at other instructions are recovered from by their exception-table entry alone (trap.c). For this kind, the loads that may reach
+ * beyond the end of mapped memory, the kernel decodes the instruction that faulted, and would find the breakpoint.
+ */
+static bool is_decoded_in_fault(unsigned long address)
+{
+	bool decoded = false;
+#ifdef EX_TYPE_ZEROPAD
+	const struct exception_table_entry *entry;
+
+	/* The entry may be a module's. */
+	preempt_disable();
+	entry = dprobes_symbols.search_exception_tables(address);
+	decoded = entry && (entry->data & EX_DATA_TYPE_MASK) == EX_TYPE_ZEROPAD;
+	preempt_enable();
+#endif
+	return decoded;
+}
+
 /* What is left to ask when all else allows a probe. */
 static int address_prohibits(unsigned long address)
 {
-	/* The fault handlers find the entries of the exception table by their address. */
-	if (dprobes_symbols.search_exception_tables(address))
+	if (is_decoded_in_fault(address))
 		return DPROBES_PROHIBITED_EXCEPTION_ENTRY;
 	if (kprobe_owns(address))
 		return DPROBES_PROHIBITED_FOREIGN_BREAKPOINT;

@@ -101,7 +101,7 @@ static void prohibit_bugs(struct candidates candidates, const struct bug_entry *
 	for (; bug < stop; bug++) {
 		const unsigned long address = (unsigned long)&bug->bug_addr_disp + bug->bug_addr_disp;
 
-		prohibit(candidates, address, address + 1, DPROBES_PROHIBITED_EXCEPTION_ENTRY, NULL);
+		prohibit(candidates, address, address + 1, DPROBES_PROHIBITED_BUG, NULL);
 	}
 }
 

@@ -28,6 +28,8 @@ struct bug_entry;
 struct jump_entry;
 struct list_head;
 struct static_call_site;
+struct pt_regs;
+struct tracepoint;
 
 /* symbols.c: what the kernel has but does not export. */
 struct dprobes_symbols {
@@ -68,6 +70,10 @@ struct dprobes_symbols {
 	/* The locks that others change text under. */
 	struct mutex *text_mutex;
 	struct mutex *kprobe_mutex;
+
+	/* hit: faults */
+	struct tracepoint *__tracepoint_page_fault_kernel;
+	int (*fixup_exception)(struct pt_regs *regs, int trapnr, unsigned long error_code, unsigned long fault_addr);
 
 	/* hit: memory */
 	bool (*nmi_uaccess_okay)(void);

@@ -45,6 +45,8 @@ static const struct lookup_wanted wanted[] __initconst = {
 	WANTED(__kprobes_text_end),
 	WANTED(text_mutex),
 	WANTED(kprobe_mutex),
+	WANTED(__tracepoint_page_fault_kernel),
+	WANTED(fixup_exception),
 	WANTED(nmi_uaccess_okay),
 	WANTED(idt_table),
 	WANTED(notify_die),

@@ -51,7 +51,8 @@ int dprobes_slots_init(void)
  * Nobody is inside the slot area any more who was at the beginning:
  *
  * - a task that runs there, or was interrupted or preempted there: every task, idle ones excepted, has slept, been in user space
- *   or ended (Tasks RCU). The engine's copies do not sleep.
+ *   or ended (Tasks RCU). No task sleeps with a slot to return to:
+ *   a page fault leaves the slot before anything else is done about it (trap.c).
  * - an idle task, or an interrupt handler: every CPU has switched tasks (Tasks RCU, rude kind). Idle tasks and handlers run
  *   with preemption disabled, so that the switch came after the handler was left and the idle task was back in its loop. That holds also when the
  *   interrupt that arrived in a slot goes on to run softirqs, with interrupts enabled.

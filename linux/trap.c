@@ -4,12 +4,21 @@
  *
  * Kernel breakpoints and debug exceptions are entered like NMIs, with interrupts off, and stay so until they return
  * (arch/x86/kernel/traps.c). The engine relies on that.
+ *
+ * Nothing behind this file sees a fault of a copy in its slot: before the kernel looks at the address of a fault it is that of the original
+ * instruction, whose exception-table entry is found, whose fault is reported, and to which a task returns that has slept while
+ * its memory was paged in. No task ever sleeps in a slot, on which freeing slots relies (text.c).
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <asm/ptrace.h>
+#include <asm/trapnr.h>
+#include <linux/irqflags.h>
 #include <linux/kdebug.h>
 #include <linux/kprobes.h>
 #include <linux/limits.h>
 #include <linux/notifier.h>
+#include <linux/tracepoint.h>
 #include <uapi/asm/debugreg.h>
 
 #include "shim.h"
@@ -45,16 +54,63 @@ static int on_debug(struct pt_regs *regs, unsigned long *dr6)
 }
 NOKPROBE_SYMBOL(on_debug);
 
-static noinline int on_other(struct pt_regs *regs, unsigned long event, unsigned long *dr6)
+/*
+ * Page faults. There is no notifier for them, but a tracepoint at the very beginning of their handler, where interrupts are still off
+ * (arch/x86/mm/fault.c, handle_page_fault()). It is off the path of hits, and of faults in user mode.
+ */
+static void on_page_fault(void *unused, unsigned long address, struct pt_regs *regs, unsigned long error_code)
+{
+	if (dprobes_in_slots(regs->ip))
+		dprobes_on_fault((struct dprobes_trap_frame *)regs);
+}
+NOKPROBE_SYMBOL(on_page_fault);
+
+/*
+ * The other faults. For some of them (#GP, #MF, #XM, #VE) the kernel has looked for an exception-table entry before it asks its notifiers,
+ * and has found none for the slot; for others it does so afterwards. Either way the fix-up is taken here, by the kernel's own function, which
+ * gets what it would have got: the number, the error code, and the registers as they were at the fault. Otherwise the kernel goes on to
+ * report the fault, at the original address.
+ */
+static int on_other_fault(const struct die_args *args)
+{
+	struct pt_regs *regs = args->regs;
+	unsigned long flags;
+
+	if (!dprobes_in_slots(regs->ip))
+		return NOTIFY_DONE;
+	/* The handler may have switched interrupts on. */
+	raw_local_irq_save(flags);
+	dprobes_on_fault((struct dprobes_trap_frame *)regs);
+	raw_local_irq_restore(flags);
+	/* The kernel recovers from no double fault. */
+	if (args->trapnr == X86_TRAP_DF || !dprobes_symbols.fixup_exception(regs, args->trapnr, args->err, 0))
+		return NOTIFY_DONE;
+	return NOTIFY_STOP;
+}
+NOKPROBE_SYMBOL(on_other_fault);
+
+/* The kernel has just printed the registers and the code of something fatal. What it shows of a probed instruction is our breakpoint. */
+static void on_oops(const struct pt_regs *regs)
+{
+	u8 bytes[DPROBES_INSTRUCTION_MAX];
+	int length = dprobes_instruction(regs->ip, &bytes);
+
+	if (length)
+		pr_alert("the instruction at %pS is probed; without the breakpoint it is %*ph (an address that was guessed from the code is wrong)\n",
+			 (void *)regs->ip, length, bytes);
+}
+NOKPROBE_SYMBOL(on_oops);
+
+static noinline int on_other(struct pt_regs *regs, unsigned long event, const struct die_args *args)
 {
 	switch (event) {
 	case DIE_DEBUG:
-		return on_debug(regs, dr6);
+		return on_debug(regs, (unsigned long *)args->err);
 	case DIE_GPF:
 	case DIE_TRAP:
-		/* The kernel goes on to report the fault; it shall name the original instruction. */
-		if (dprobes_in_slots(regs->ip))
-			dprobes_on_fault((struct dprobes_trap_frame *)regs);
+		return on_other_fault(args);
+	case DIE_OOPS:
+		on_oops(regs);
 		return NOTIFY_DONE;
 	default:
 		return NOTIFY_DONE;
@@ -75,9 +131,15 @@ static int on_die(struct notifier_block *block, unsigned long event, void *data)
 			return NOTIFY_STOP;
 		return NOTIFY_DONE;
 	}
-	return on_other(regs, event, (unsigned long *)args->err);
+	return on_other(regs, event, args);
 }
 NOKPROBE_SYMBOL(on_die);
+
+static void stop_page_faults(void)
+{
+	tracepoint_probe_unregister(dprobes_symbols.__tracepoint_page_fault_kernel, on_page_fault, NULL);
+	tracepoint_synchronize_unregister();
+}
 
 static struct notifier_block die_notifier = {
 	.notifier_call	= on_die,
@@ -88,17 +150,26 @@ int dprobes_traps_init(void)
 {
 	int err;
 
-	err = register_die_notifier(&die_notifier);
-	if (err)
+	/* First: others that are told of the page fault see the original address too. */
+	err = tracepoint_probe_register_prio(dprobes_symbols.__tracepoint_page_fault_kernel, on_page_fault, NULL, INT_MAX);
+	if (err) {
+		pr_err("cannot be told of page faults: tracepoint_probe_register_prio says %d\n", err);
 		return err;
+	}
+	err = register_die_notifier(&die_notifier);
+	if (err) {
+		stop_page_faults();
+		return err;
+	}
 	err = dprobes_trap_path_find();
 	if (err)
 		dprobes_traps_exit();
 	return err;
 }
 
-/* Returns when no CPU is in the notifier any more: the chain is walked under RCU. */
+/* Returns when no CPU is in one of them any more: the notifier chain is walked under RCU. */
 void dprobes_traps_exit(void)
 {
 	unregister_die_notifier(&die_notifier);
+	stop_page_faults();
 }

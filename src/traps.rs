@@ -80,6 +80,29 @@ pub unsafe extern "C" fn dprobes_branches(address: u64, length: usize, targets: 
     count
 }
 
+/// The most bytes that [`dprobes_instruction`] gives.
+pub const DPROBES_INSTRUCTION_MAX: usize = 15;
+
+/// What the breakpoint at `address` stands for: fills `bytes`, which has room for `DPROBES_INSTRUCTION_MAX`, with the probed instruction,
+/// and returns its length; 0 when nothing is probed there. For whoever shows code in a trap, with interrupts off.
+///
+/// # Safety
+/// `bytes` is null or may be written for `DPROBES_INSTRUCTION_MAX` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_instruction(address: u64, bytes: *mut [u8; DPROBES_INSTRUCTION_MAX]) -> usize {
+    // SAFETY: by this function's contract.
+    let (Some(engine), Some(to)) = (instance::engine(), unsafe { bytes.as_mut() }) else {
+        return 0;
+    };
+    let Some(insn) = engine.instruction(address) else {
+        return 0;
+    };
+    for (to, byte) in to.iter_mut().zip(insn.bytes()) {
+        *to = *byte;
+    }
+    insn.len()
+}
+
 /// Any other exception of kernel code. When the copy of an instruction faulted in its slot, the frame is changed to name
 /// the original instruction, and the result is true. The host then reports the fault, or recovers from it, by the frame.
 ///

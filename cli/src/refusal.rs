@@ -297,9 +297,12 @@ impl Subject<'_> {
                 .report(format!("the kernel is rewriting the bytes at {place} for this CPU (alternatives)"))
                 .help("try again; if that does not help, put the probe on another instruction"),
             Prohibited::ExceptionEntry => self
-                .report(format!("the instruction at {place} may fault, and the kernel recovers by its address (exception table)"))
-                .note("the copy that a probe runs has another address")
+                .report(format!("when the instruction at {place} faults, the kernel decodes it in order to recover"))
+                .note("it would find the breakpoint instead; so it is with loads that may reach beyond mapped memory (load_unaligned_zeropad)")
                 .help("put the probe on the instruction before or after it"),
+            Prohibited::Bug => self
+                .report(format!("at {place} there is the ud2 of a BUG or WARN, which the kernel finds by its address"))
+                .help("put the probe on the instruction before it, or on __warn"),
             Prohibited::ForeignBreakpoint => self
                 .report(format!("something else has a breakpoint at {place}"))
                 .note("kprobes, kgdb or another tool; see /sys/kernel/debug/kprobes/list")

@@ -114,10 +114,12 @@ pub enum Prohibited {
     StaticCall = 6,
     /// Alternatives are being applied to these bytes.
     Alternative = 7,
-    /// The kernel recovers from a fault at this instruction by its address (exception table); the copy would not be found.
+    /// The kernel recovers from a fault at this instruction by decoding it, and would find the breakpoint.
     ExceptionEntry = 8,
     /// Another facility has a breakpoint here.
     ForeignBreakpoint = 9,
+    /// The kernel finds a `BUG` or `WARN` by this address, where there is its `ud2`.
+    Bug = 10,
 }
 
 impl Prohibited {
@@ -134,6 +136,7 @@ impl Prohibited {
             7 => Self::Alternative,
             8 => Self::ExceptionEntry,
             9 => Self::ForeignBreakpoint,
+            10 => Self::Bug,
             _ => return None,
         })
     }

@@ -12,6 +12,7 @@ use super::program::{Loaded, Probe};
 use super::site::Site;
 use super::table::Table;
 use crate::host::Host;
+use crate::insn::Insn;
 use crate::mem::{self, OutOfMemory};
 use crate::text::slot::{Slot, SlotArea};
 use crate::wire::{ProbeStatus, label};
@@ -92,6 +93,11 @@ impl<H: Host> Engine<H> {
     pub(crate) fn site(&self, address: u64) -> Option<&Site> {
         // SAFETY: the table holds null or pointers to boxed sites, which live until a grace period after their removal.
         unsafe { self.table.get(address).as_ref() }
+    }
+
+    /// The instruction that a breakpoint of this engine stands for, or `None` if there is no probe at this address. For traps.
+    pub fn instruction(&self, address: u64) -> Option<Insn> {
+        self.site(address).map(|site| site.insn)
     }
 
     /// The state of this CPU.

@@ -12,6 +12,7 @@ mod batch;
 mod conformance;
 mod counts;
 mod device;
+mod faults;
 mod inserting;
 mod machine;
 mod maps;
@@ -45,7 +46,7 @@ macro_rules! ensure {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = requests::as_a_child() {
+    if let Some(code) = requests::as_a_child().or_else(faults::as_a_child) {
         return code;
     }
     if let Some(code) = inserting::as_a_benchmark() {
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         ("maps", maps::TESTS),
         ("conformance", conformance::TESTS),
         ("unloading", unloading::TESTS),
+        ("faults", faults::TESTS),
         ("sweep", sweep::TESTS),
         ("batch", batch::TESTS),
     ] {

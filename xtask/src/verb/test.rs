@@ -123,6 +123,7 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
         samples.join("sample_queue.ko"),
         samples.join("sample_watch.ko"),
         testmod.join("dprobes_target.ko"),
+        testmod.join("dprobes_faults.ko"),
         testmod.join("gkhi_exits.ko"),
         bench.join("empty_kprobe.ko"),
     ];
