@@ -8,6 +8,7 @@ const XSAVE: u32 = 1 << 26;
 const AVX: u32 = 1 << 28;
 
 /// Lets SSE, and AVX where the CPU has it, be executed. The kernel itself is compiled without them; a test may probe such instructions.
+/// Switches I/O breakpoints on, which every 64-bit CPU has.
 pub(crate) fn init() {
     let features = core::arch::x86_64::__cpuid(1).ecx;
     // SAFETY: CR0.WP, paging and long mode stay as they are; FPU and vector state are enabled only where CPUID says they exist.
@@ -16,7 +17,7 @@ pub(crate) fn init() {
             cr0.remove(Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED);
             cr0.insert(Cr0Flags::MONITOR_COPROCESSOR | Cr0Flags::NUMERIC_ERROR | Cr0Flags::WRITE_PROTECT);
         });
-        Cr4::update(|cr4| cr4.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE));
+        Cr4::update(|cr4| cr4.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::DEBUGGING_EXTENSIONS));
         if features & XSAVE != 0 {
             Cr4::update(|cr4| cr4.insert(Cr4Flags::OSXSAVE));
             let mut state = XCr0Flags::X87 | XCr0Flags::SSE;

@@ -83,6 +83,7 @@ pub mod trap;
 mod acpi;
 mod boot;
 mod cpu;
+mod debug;
 mod percpu;
 
 pub use percpu::{MAX_CPUS, NoAlloc, cpu_id};

@@ -10,7 +10,7 @@ use x86_64::{PrivilegeLevel, VirtAddr};
 
 use crate::segments::{IST_DOUBLE_FAULT, IST_MACHINE_CHECK, KERNEL_CS};
 use crate::sync::IrqMutex;
-use crate::{apic, fault, harness, hooks, percpu, println, ring3, smp, symbols};
+use crate::{apic, debug, fault, harness, hooks, percpu, println, ring3, smp, symbols};
 
 core::arch::global_asm!(include_str!("asm/trap.s"), options(att_syntax));
 
@@ -147,6 +147,8 @@ pub(crate) fn load() {
 #[unsafe(link_section = ".noinstr.text")]
 extern "C" fn trap_dispatch(vector: u32, frame: &mut TrapFrame) {
     let vector = vector as u8;
+    // What the handlers of #DB touch must not raise it again.
+    let watching = if vector == DB { debug::switch_off() } else { 0 };
     let cpu = percpu::current();
     let depth = cpu.trap_depth.fetch_add(1, Ordering::Relaxed) + 1;
     let from_user = frame.cs & 3 == 3;
@@ -170,6 +172,9 @@ extern "C" fn trap_dispatch(vector: u32, frame: &mut TrapFrame) {
     }
     // A handler may have preempted a task, which then goes on here on another CPU.
     percpu::current().trap_depth.fetch_sub(1, Ordering::Relaxed);
+    if watching != 0 {
+        debug::switch_on(watching);
+    }
 }
 
 /// What the runtime itself does about a trap; false if nothing.

@@ -214,6 +214,15 @@ pub struct WriteTextError {
     pub index: usize,
 }
 
+/// Which watchpoints were hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hits {
+    /// A bit for each watchpoint, the lowest for number 0.
+    pub watchpoints: u8,
+    /// The bits of DR6 that stand for them.
+    pub causes: u64,
+}
+
 /// Why a host does not watch a location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchError {
@@ -283,6 +292,13 @@ pub trait Host: Sync + 'static {
     /// Asks that [`Engine::reap`](crate::probe::Engine::reap) be called soon from a context that may sleep.
     fn request_reap(&self);
 
+    /// Which watchpoints the causes of a debug exception in DR6 are. A host that has the watchpoints called in another way, by
+    /// [`Engine::on_watchpoint`](crate::probe::Engine::on_watchpoint), never says that there are any.
+    fn watchpoints_hit(&self, dr6: u64) -> Hits {
+        let _ = dr6;
+        Hits::default()
+    }
+
     // ---- control ----
 
     /// How many CPUs there may ever be; constant.
@@ -315,6 +331,21 @@ pub trait Host: Sync + 'static {
     /// # Errors
     /// [`WriteTextError`]: patches before its index are written, the others are not.
     fn write_text(&self, patches: &[Patch]) -> Result<(), WriteTextError>;
+
+    /// Has all CPUs watch a location as watchpoint `number`, which is 0 to 3 and not set. A hit comes to
+    /// [`Engine::on_debug`](crate::probe::Engine::on_debug), or to [`Engine::on_watchpoint`](crate::probe::Engine::on_watchpoint).
+    ///
+    /// # Errors
+    /// [`WatchError`]: the host has none, or no free one, or does not watch this. Nothing has changed then.
+    fn set_watchpoint(&self, number: usize, what: &Watchpoint) -> Result<(), WatchError> {
+        let _ = (number, what);
+        Err(WatchError::Unsupported)
+    }
+
+    /// Takes a watchpoint back that is set. When this returns no CPU runs into it any more.
+    fn clear_watchpoint(&self, number: usize) {
+        let _ = number;
+    }
 
     /// Returns when every CPU has executed a serialising instruction after the call began: no CPU runs stale text
     /// (SDM volume 3, 9.1.3), and every trap handler that was running with interrupts off has ended.

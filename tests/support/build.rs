@@ -1,9 +1,13 @@
-//! Assembles the programs of the tests: tests/programs/*.rpn, and a family that counts at several places.
+//! Assembles the programs of the tests: tests/programs/*.rpn, a family that counts at several places, and one that watches.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
 
+use dprobes::rpn::object::WatchKind;
 use rpn_asm::{Assembled, Diagnostics, Options};
+
+/// A port at which nothing is.
+const WATCHED_PORT: u16 = 0xe8;
 
 /// The longest function that is probed at every instruction.
 const PLACES: usize = 32;
@@ -33,6 +37,14 @@ fn main() {
         let name = format!("every{places}");
         let text = every(places);
         objects.push((name.clone(), good(rpn_asm::assemble(&name, &text, &Options::default()))));
+    }
+
+    for kind in WatchKind::ALL {
+        for len in kind.lengths() {
+            let name = format!("watch_{}_{len}", kind.name());
+            let text = watch(kind, *len);
+            objects.push((name.clone(), good(rpn_asm::assemble(&name, &text, &Options::default()))));
+        }
     }
 
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -71,6 +83,19 @@ fn every(places: usize) -> String {
         text += &format!("offset = place{place}\nminor = {place}\nabort\n");
     }
     text
+}
+
+/// A program that watches `place0`, or a port, and logs where it was hit, why, and with which stack pointer.
+fn watch(kind: WatchKind, len: u8) -> String {
+    let place = match kind {
+        WatchKind::Io => format!("address = {WATCHED_PORT:#x}"),
+        _ => "offset = place0".to_owned(),
+    };
+    format!(
+        "name = \"kernel\"; modtype = kernel; major = 20\n{place}; watch = {} {len}; minor = 1\n\
+         push r, rip; push r, dr6; push r, rsp; log 3; exit\n",
+        kind.name()
+    )
 }
 
 fn good(result: Result<Assembled, Diagnostics>) -> Assembled {

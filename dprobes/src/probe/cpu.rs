@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use zerocopy::FromZeros;
 
 use super::program::Probe;
@@ -38,6 +38,9 @@ pub(crate) struct Cpu {
     depth: AtomicUsize,
     /// Of the instruction that was hit, and of the one in its shadow.
     attempts: [Attempt; 2],
+    /// Are hits of watchpoints collected?
+    collecting: AtomicBool,
+    collected: AtomicU8,
     pub(crate) ring: Ring,
 }
 
@@ -121,6 +124,8 @@ impl Cpu {
             steps: Default::default(),
             depth: AtomicUsize::new(0),
             attempts: Default::default(),
+            collecting: AtomicBool::new(false),
+            collected: AtomicU8::new(0),
             ring: Ring::new(RING_LOG2_WORDS)?,
         })
     }
@@ -139,6 +144,24 @@ impl Cpu {
             suspended: 0,
             depends_on_another: false,
         })
+    }
+
+    /// From now on hits of watchpoints are collected, and not handled: the accesses are made for an instruction that is being emulated.
+    ///
+    /// (Those of an NMI that comes in between are taken for the instruction's too.)
+    pub(crate) fn collect_watchpoints(&self) -> Collecting<'_> {
+        self.collected.store(0, Ordering::Relaxed);
+        let before = self.collecting.swap(true, Ordering::Relaxed);
+        Collecting { cpu: self, before }
+    }
+
+    /// Are hits collected? Then these are.
+    pub(crate) fn has_collected(&self, watchpoints: u8) -> bool {
+        let collecting = self.collecting.load(Ordering::Relaxed);
+        if collecting {
+            self.collected.fetch_or(watchpoints, Ordering::Relaxed);
+        }
+        collecting
     }
 
     /// Is this CPU inside a hit?
@@ -204,6 +227,20 @@ impl Cpu {
             .checked_sub(1)
             .and_then(|depth| self.steps.get(depth));
         newest.map_or(ptr::null(), |pending| pending.site.load(Ordering::Relaxed).cast_const())
+    }
+}
+
+/// The time in which hits of watchpoints are collected.
+pub(crate) struct Collecting<'c> {
+    cpu: &'c Cpu,
+    before: bool,
+}
+
+impl Collecting<'_> {
+    /// Ends it; a bit for each watchpoint that was hit.
+    pub(crate) fn end(self) -> u8 {
+        self.cpu.collecting.store(self.before, Ordering::Relaxed);
+        self.cpu.collected.swap(0, Ordering::Relaxed)
     }
 }
 

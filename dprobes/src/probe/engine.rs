@@ -11,7 +11,8 @@ use super::maps::MapNumbers;
 use super::program::{Loaded, Probe};
 use super::site::Site;
 use super::table::Table;
-use crate::host::Host;
+use super::watch::{WATCHPOINTS, Watches};
+use crate::host::{Host, Watchpoint};
 use crate::insn::Insn;
 use crate::mem::{self, OutOfMemory};
 use crate::text::slot::{Slot, SlotArea};
@@ -30,6 +31,7 @@ pub struct Engine<H: Host> {
     pub(crate) slots: SlotArea<Site>,
     pub(crate) map_numbers: MapNumbers,
     pub(crate) globals: Globals,
+    pub(crate) watches: Watches,
     control: Mutex<Control>,
 }
 
@@ -45,6 +47,8 @@ pub(crate) struct Control {
     pub(crate) free_slots: Vec<Slot>,
     /// Sites that have left the table and whose slots may still be running.
     pub(crate) limbo: Vec<*mut Site>,
+    /// What the host watches, by the number of the watchpoint.
+    pub(crate) watchpoints: [Option<Watchpoint>; WATCHPOINTS],
 }
 
 // SAFETY: the pointers are to boxed sites that the control path owns; whichever thread holds the lock may free them.
@@ -66,6 +70,7 @@ impl<H: Host> Engine<H> {
             globals: Names::default(),
             free_slots: slots.free_list()?,
             limbo: mem::vec(slots.count())?,
+            watchpoints: [None; WATCHPOINTS],
         });
         Ok(Engine {
             host,
@@ -74,6 +79,7 @@ impl<H: Host> Engine<H> {
             slots,
             map_numbers: MapNumbers::default(),
             globals: Globals::new()?,
+            watches: Watches::default(),
             control,
         })
     }
@@ -176,8 +182,8 @@ pub(super) fn status(loaded: &Loaded, probe: &Probe) -> ProbeStatus {
         minor: probe.minor,
         state: probe.state_code(),
         address: probe.address,
-        watch: 0,
-        watch_len: 0,
+        watch: probe.watchpoint.map_or(0, |what| what.kind() as u32),
+        watch_len: probe.watchpoint.map_or(0, |what| what.len().into()),
         resume: probe.resume_code,
         locals: loaded.locals.len() as u32,
         hits,

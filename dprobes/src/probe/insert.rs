@@ -10,10 +10,10 @@ use super::engine::{Control, Engine};
 use super::error::{InsertError, PointError};
 use super::express::Tally;
 use super::find::Request;
-use super::place::{Place, StageError};
+use super::place::{Spot, StageError};
 use super::program::{Loaded, Probe};
 use super::site::Site;
-use crate::host::{Host, Patch, Prohibited, WatchError};
+use crate::host::{Host, Patch, Prohibited, Watchpoint};
 use crate::mem;
 use crate::rpn::Program;
 use crate::rpn::object::{Location, ModType, Object, Place as At, Point};
@@ -26,7 +26,7 @@ use crate::wire::label;
 /// What an insert has prepared and nobody else can see yet.
 struct Staged {
     /// Where each point goes, in the order of the points.
-    places: Vec<Place>,
+    places: Vec<Spot>,
     /// Sites for the places that have none, where they will stay.
     #[expect(clippy::vec_box, reason = "traps will refer to a site by address: it must not move")]
     sites: Vec<Box<Site>>,
@@ -67,13 +67,17 @@ impl<H: Host> Engine<H> {
         let prepared = self
             .stage_sites(&mut control, &mut staged)
             .and_then(|()| self.load(&mut control, &object, program, &staged))
-            .and_then(|loaded| Ok((loaded, self.table.reserve(staged.sites.len())?)));
+            .and_then(|loaded| {
+                self.set_watchpoints(&mut control, &loaded)?;
+                Ok((loaded, self.table.reserve(staged.sites.len())?))
+            });
         let (loaded, old_table) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 for site in staged.sites {
                     control.free_slots.push(site.slot);
                 }
+                self.release_watchpoints(&mut control, |_| false);
                 self.truncate_globals(&mut control.globals, names);
                 return Err(error);
             }
@@ -86,7 +90,9 @@ impl<H: Host> Engine<H> {
             self.table.insert(address, site);
         }
         for probe in &loaded.probes {
-            if let Some(site) = self.site(probe.address) {
+            if probe.watchpoint.is_none()
+                && let Some(site) = self.site(probe.address)
+            {
                 probe.site.store(ptr::from_ref(site).cast_mut(), Ordering::Release);
                 site.link(probe);
             }
@@ -99,10 +105,12 @@ impl<H: Host> Engine<H> {
         drop(old_table);
         match armed {
             Ok(()) => {
+                self.link_watchpoints(&loaded);
                 control.programs.push(loaded);
                 Ok(())
             }
             Err(error) => {
+                self.release_watchpoints(&mut control, |_| false);
                 self.forget(&mut control, core::slice::from_ref(&loaded));
                 self.truncate_globals(&mut control.globals, names);
                 Err(refused(&loaded, error))
@@ -111,7 +119,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Checks every point of a program.
-    fn find_places(&self, object: &Object<'_>) -> Result<Vec<Place>, InsertError> {
+    fn find_places(&self, object: &Object<'_>) -> Result<Vec<Spot>, InsertError> {
         let base = match object.modtype() {
             ModType::Kernel => 0,
             ModType::Kmod => self
@@ -121,38 +129,48 @@ impl<H: Host> Engine<H> {
             ModType::User => return Err(InsertError::ModuleKind),
         };
         let mut requests = mem::vec(object.points().len())?;
-        for (index, point) in object.points().enumerate() {
-            let refused = |error| InsertError::Point {
-                point: index,
-                address: 0,
-                error,
-            };
-            if point.watch().is_some() {
-                return Err(refused(PointError::Watch(WatchError::Unsupported)));
-            }
-            let address = match point.location() {
+        let mut watched: Vec<Option<Watchpoint>> = mem::vec(object.points().len())?;
+        for (point, of) in object.points().enumerate() {
+            let refused = |address, error| InsertError::Point { point, address, error };
+            let address = match of.location() {
                 Location::Place(At::Absolute(address)) => address,
                 Location::Place(At::ModuleOffset(offset)) => base.wrapping_add(offset),
                 Location::Symbol { .. } | Location::Source { .. } => {
-                    return Err(refused(PointError::Unresolved));
+                    return Err(refused(0, PointError::Unresolved));
                 }
             };
-            requests.push(Request {
-                address,
-                expected: point.opcode(),
-            });
+            let Some(watch) = of.watch() else {
+                requests.push(Request {
+                    address,
+                    expected: of.opcode(),
+                });
+                watched.push(None);
+                continue;
+            };
+            let len = watch.len();
+            let what = Watchpoint::new(address, watch)
+                .map_err(|error| refused(address, PointError::Location { error, len }))?;
+            watched.push(Some(what));
         }
-        let findings = self.find(&requests)?;
-        let mut places = mem::vec(findings.len())?;
-        let mut order: Vec<(u64, usize)> = mem::vec(findings.len())?;
-        for (point, found) in findings.into_iter().enumerate() {
-            let place = found.place.map_err(|error| InsertError::Point {
-                point,
-                address: found.requested,
-                error,
-            })?;
-            order.push((place.address, point));
-            places.push(place);
+        let mut findings = self.find(&requests)?.into_iter();
+        let mut places = mem::vec(watched.len())?;
+        let mut order: Vec<((u64, u8, u8), usize)> = mem::vec(watched.len())?;
+        for (point, what) in watched.into_iter().enumerate() {
+            // There is a finding for each request, in their order.
+            let spot = match what {
+                Some(what) => Spot::Watch(what),
+                None => {
+                    let Some(found) = findings.next() else { break };
+                    let error = |error| InsertError::Point {
+                        point,
+                        address: found.requested,
+                        error,
+                    };
+                    Spot::Text(found.place.map_err(error)?)
+                }
+            };
+            order.push((spot.order(), point));
+            places.push(spot);
         }
         sort::by_key(&mut order, |entry| *entry);
         for pair in order.windows(2) {
@@ -161,7 +179,7 @@ impl<H: Host> Engine<H> {
             {
                 return Err(InsertError::Point {
                     point,
-                    address: second,
+                    address: second.0,
                     error: PointError::Twice,
                 });
             }
@@ -174,13 +192,15 @@ impl<H: Host> Engine<H> {
         let new = staged
             .places
             .iter()
+            .filter_map(Spot::text)
             .filter(|place| self.site(place.address).is_none())
             .count();
         if control.free_slots.len() < new {
             self.reclaim(control);
         }
         let mut images: Vec<Patch> = mem::vec(new)?;
-        for (point, place) in staged.places.iter().enumerate() {
+        for (point, spot) in staged.places.iter().enumerate() {
+            let Some(place) = spot.text() else { continue };
             if self.site(place.address).is_some() {
                 continue;
             }
@@ -232,14 +252,19 @@ impl<H: Host> Engine<H> {
         };
         let mut probes = mem::vec(staged.places.len())?;
         let mut new_sites = staged.sites.iter();
-        for (index, (point, place)) in object.points().zip(&staged.places).enumerate() {
-            let resume = match self.site(place.address) {
-                Some(site) => site.resume_code(),
+        for (index, (point, spot)) in object.points().zip(&staged.places).enumerate() {
+            let resume = match spot.text().map(|place| self.site(place.address)) {
+                // Nothing is resumed.
+                None => 0,
+                Some(Some(site)) => site.resume_code(),
                 // New sites were staged in the order of the places.
-                None => new_sites.next().map_or(0, |site| site.resume_code()),
+                Some(None) => new_sites.next().map_or(0, |site| site.resume_code()),
             };
             let group = program.group_of(index).unwrap_or(0);
-            let mut probe = Probe::new(index, group, &point, place.address, resume);
+            let mut probe = Probe::new(index, group, &point, spot.address(), resume);
+            if let Spot::Watch(what) = spot {
+                probe.watchpoint = Some(*what);
+            }
             let addition = program
                 .counting(index)
                 .and_then(|counting| counting.addition(&variables));
@@ -258,6 +283,10 @@ impl<H: Host> Engine<H> {
             program_id: object.id(),
             major: object.major(),
             module: label(object.name().as_bytes()),
+            base: match object.modtype() {
+                ModType::Kmod => self.host().module_base(object.name().as_bytes()),
+                ModType::Kernel | ModType::User => None,
+            },
             locals,
             global_slots,
             local_pool: program.allocates_locals().then(pool).transpose()?,

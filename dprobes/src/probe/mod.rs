@@ -15,6 +15,7 @@ mod program;
 mod remove;
 mod site;
 mod table;
+mod watch;
 
 // Not in table.rs, which tests/loom.rs compiles as well.
 #[cfg(test)]
@@ -25,7 +26,8 @@ pub use engine::Engine;
 pub use error::{InsertError, PointError, RemoveError};
 pub use maps::{MapError, MapReading};
 
-pub(crate) use cpu::{Cpu, Hit, Step, bit};
+pub(crate) use cpu::{Collecting, Cpu, Hit, Step, bit};
 pub(crate) use express::Onward;
 pub(crate) use program::{Loaded, Probe, Turn, count};
 pub(crate) use site::{Resumption, Site};
+pub(crate) use watch::Watch;

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use super::engine::Engine;
 use super::error::PointError;
 use super::site::{Resumption, Site};
-use crate::host::{Function, Host, Patch};
+use crate::host::{Function, Host, Patch, Watchpoint};
 use crate::insn::{self, Insn, MAX_LEN, Refusal, Resume, Shaded, Shadow};
 use crate::mem::{self, OutOfMemory};
 use crate::text::slot::Slot;
@@ -38,6 +38,40 @@ impl From<OutOfMemory> for StageError {
 impl From<PointError> for StageError {
     fn from(error: PointError) -> Self {
         StageError::Point(error)
+    }
+}
+
+/// Where a point goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Spot {
+    /// Into text.
+    Text(Place),
+    /// Into the debug registers.
+    Watch(Watchpoint),
+}
+
+impl Spot {
+    pub(crate) fn address(&self) -> u64 {
+        match self {
+            Spot::Text(place) => place.address,
+            Spot::Watch(what) => what.address(),
+        }
+    }
+
+    /// The place in text, if it is one.
+    pub(crate) fn text(&self) -> Option<&Place> {
+        match self {
+            Spot::Text(place) => Some(place),
+            Spot::Watch(_) => None,
+        }
+    }
+
+    /// Two points of a program that have the same are at the same place.
+    pub(crate) fn order(&self) -> (u64, u8, u8) {
+        match self {
+            Spot::Text(place) => (place.address, 0, 0),
+            Spot::Watch(what) => (what.address(), what.kind() as u8, what.len()),
+        }
     }
 }
 

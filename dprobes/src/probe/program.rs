@@ -7,6 +7,8 @@ use super::chain::Linked;
 use super::express::Tally;
 use super::maps::NamedMap;
 use super::site::Site;
+use super::watch::WatchNumber;
+use crate::host::Watchpoint;
 use crate::rpn::Program;
 use crate::rpn::object::Point;
 use crate::rpn::variables::Pool;
@@ -20,6 +22,8 @@ pub(crate) struct Loaded {
     pub(crate) program_id: u32,
     pub(crate) major: u16,
     pub(crate) module: Label,
+    /// Where the module is, if it can go away.
+    pub(crate) base: Option<u64>,
     pub(crate) locals: Box<[AtomicU64]>,
     /// Where each of its global variables is in the system's.
     pub(crate) global_slots: Box<[u16]>,
@@ -52,6 +56,9 @@ pub(crate) struct Probe {
     pub(crate) minor: u16,
     pub(crate) label: Label,
     pub(crate) address: u64,
+    /// What it watches, if it is not a breakpoint.
+    pub(crate) watchpoint: Option<Watchpoint>,
+    pub(crate) watch: WatchNumber,
     pub(crate) resume_code: u32,
     pub(crate) log_on_fault: bool,
     /// Hits to let pass first.
@@ -132,6 +139,8 @@ impl Probe {
             minor: point.minor(),
             label: label(point.display().as_bytes()),
             address,
+            watchpoint: None,
+            watch: WatchNumber::default(),
             resume_code,
             log_on_fault: point.log_on_fault(),
             pass_count: point.pass_count(),

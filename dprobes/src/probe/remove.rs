@@ -39,6 +39,9 @@ impl<H: Host> Engine<H> {
         self.rearm(control.programs.get(index), wanted_by_others)
             .map_err(RemoveError::from)?;
         let loaded = control.programs.remove(index);
+        self.release_watchpoints(&mut control, |probe| {
+            probe.loaded().is_some_and(|of| ptr::eq(of, &raw const *loaded))
+        });
         self.forget(&mut control, core::slice::from_ref(&loaded));
         loaded.probes.iter().for_each(|probe| last(&status(&loaded, probe)));
         Ok(())
@@ -53,6 +56,7 @@ impl<H: Host> Engine<H> {
         let mut control = self.lock();
         self.rearm(&control.programs, |_| false).map_err(RemoveError::from)?;
         let programs = core::mem::take(&mut control.programs);
+        self.release_watchpoints(&mut control, |_| true);
         self.forget(&mut control, &programs);
         let table = self.table.shrink();
         self.reclaim(&mut control);
@@ -67,14 +71,37 @@ impl<H: Host> Engine<H> {
     /// Disarms probes that are exhausted or that removed themselves. To be called after
     /// [`Host::request_reap`], from a context that may sleep.
     pub fn reap(&self) {
-        let control = self.lock();
+        let mut control = self.lock();
+        self.release_watchpoints(&mut control, |_| false);
         // A failure leaves breakpoints in place whose hits are counted as late; the next reap tries again.
         let _ = self.rearm(&control.programs, Site::is_wanted);
     }
 
-    /// The module whose text is in `range` is being unloaded: takes its probes out, and waits until nothing of them runs.
+    /// The module whose text is in `range` is being unloaded: takes its probes out, and waits until nothing of them runs. What a program for
+    /// this module watches goes too, wherever it is.
     pub fn module_going(&self, range: Range<u64>) {
         let mut control = self.lock();
+        let of_module = |probe: &&Probe| {
+            let module = probe.loaded().and_then(|loaded| loaded.base);
+            probe.watchpoint.is_some() && module.is_some_and(|base| range.contains(&base))
+        };
+        for probe in control
+            .programs
+            .iter()
+            .flat_map(|loaded| &loaded.probes)
+            .filter(of_module)
+        {
+            probe.retire(State::ModuleGone);
+        }
+        self.release_watchpoints(&mut control, |_| false);
+        for probe in control
+            .programs
+            .iter()
+            .flat_map(|loaded| &loaded.probes)
+            .filter(of_module)
+        {
+            self.leave_watchpoint(probe);
+        }
         let Control { programs, limbo, .. } = &mut *control;
         let inside = |probe: &&Probe| range.contains(&probe.address) && probe.site().is_some();
         let found = || programs.iter().flat_map(|loaded| &loaded.probes).filter(inside);
@@ -138,6 +165,7 @@ impl<H: Host> Engine<H> {
     /// Unlinks disarmed programs from everything a trap can find. They can be freed after that.
     pub(super) fn forget(&self, control: &mut Control, programs: &[Box<Loaded>]) {
         for probe in programs.iter().flat_map(|loaded| &loaded.probes) {
+            self.leave_watchpoint(probe);
             control.limbo.extend(self.detach(probe));
         }
         // A trap that found a probe before it was unlinked has ended after this.

@@ -8,11 +8,32 @@ use super::shadow::run_copy;
 use super::step::TooDeep;
 use crate::frame::{RFLAGS_RF, RFLAGS_TF, TrapFrame};
 use crate::host::{ExitTo, Host};
-use crate::probe::{Cpu, Engine, Hit, Loaded, Onward, Probe, Resumption, Site, Turn, count};
+use crate::probe::{Collecting, Cpu, Engine, Hit, Loaded, Onward, Probe, Resumption, Site, Turn, count};
 use crate::record::header::{Header, RecordState};
 use crate::rpn::interp::{self, End, Variables};
 use crate::text::transaction::INT3;
 use crate::wire::State;
+
+/// Where a hit is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Where<'a> {
+    /// The address that programs and records are told.
+    pub(super) address: u64,
+    /// The instruction there, if it is known.
+    pub(super) code: Option<&'a [u8]>,
+    /// Whether it is still to be carried out, and may fault then.
+    pub(super) may_fault: bool,
+}
+
+impl<'a> Where<'a> {
+    fn at(site: &'a Site) -> Self {
+        Where {
+            address: site.address,
+            code: Some(site.insn.bytes()),
+            may_fault: site.may_fault,
+        }
+    }
+}
 
 impl<H: Host> Engine<H> {
     /// Handles a breakpoint exception, with interrupts off and `frame.rip` behind the `int3`, as the CPU leaves it.
@@ -40,7 +61,8 @@ impl<H: Host> Engine<H> {
                     cpu.note_attempt(site, frame.rsp);
                     frame.rip = slot;
                 }
-                Onward::Call(call) if push(frame, call.next) => frame.rip = call.target,
+                // A watchpoint is to be hit by what the CPU does, not by this.
+                Onward::Call(call) if !self.watches.watch_memory() && push(frame, call.next) => frame.rip = call.target,
                 _ => return self.resume_in_full(site, cpu, frame),
             }
             return Verdict::Handled;
@@ -158,7 +180,7 @@ impl<H: Host> Engine<H> {
             return;
         }
         let Some(counting) = loaded.program.counting(probe.point) else {
-            self.run(site, probe, loaded, hit, frame, turn);
+            self.run(Where::at(site), probe, loaded, hit, frame, turn);
             return;
         };
         if !counting.run(&self.variables(loaded)) {
@@ -190,14 +212,23 @@ impl<H: Host> Engine<H> {
 
     /// Runs the program of a probe whose turn it is, and writes its record.
     #[inline(never)]
-    fn run(&self, site: &Site, probe: &Probe, loaded: &Loaded, hit: &mut Hit<'_>, frame: &mut TrapFrame, turn: Turn) {
-        let (address, cpu) = (site.address, hit.cpu());
-        let may_fault = site.may_fault || hit.depends_on_another();
+    pub(super) fn run(
+        &self,
+        place: Where<'_>,
+        probe: &Probe,
+        loaded: &Loaded,
+        hit: &mut Hit<'_>,
+        frame: &mut TrapFrame,
+        turn: Turn,
+    ) {
+        let (address, cpu) = (place.address, hit.cpu());
+        let may_fault = place.may_fault || hit.depends_on_another();
         let workspace = hit.workspace();
         let mut environment = Environment {
             frame,
             host: self.host(),
-            site,
+            address,
+            code: place.code,
             loaded,
         };
         let variables = self.variables(loaded);
@@ -242,19 +273,19 @@ impl<H: Host> Engine<H> {
             self.record_traces(probe, loaded, cpu, hit, header);
         }
         if let End::ExitTo(facility) = outcome.end {
-            self.exit_to(facility, site, probe, loaded, frame);
+            self.exit_to(facility, address, probe, loaded, frame);
         }
     }
 
     /// Triggers the exit facility that a program has ended with, or counts that there is none.
     #[cold]
     #[inline(never)]
-    fn exit_to(&self, facility: u8, site: &Site, probe: &Probe, loaded: &Loaded, frame: &mut TrapFrame) {
+    fn exit_to(&self, facility: u8, address: u64, probe: &Probe, loaded: &Loaded, frame: &mut TrapFrame) {
         let exit = ExitTo {
             facility: u32::from(facility),
             major: loaded.major,
             minor: probe.minor,
-            address: site.address,
+            address,
         };
         if !facility::offer(&exit, frame) && !self.host().exit_to(&exit, frame) {
             count(&probe.counts.unavailable);
@@ -322,9 +353,16 @@ impl<H: Host> Engine<H> {
             frame,
             host: self.host(),
         };
-        match (emulation.run(site.address, &mut emulated), fallback) {
+        // A watchpoint that these accesses hit is hit by the instruction, and behind it.
+        let watching = self.watches.watch_memory().then(|| cpu.collect_watchpoints());
+        let done = emulation.run(site.address, &mut emulated);
+        let touched = watching.map_or(0, Collecting::end);
+        match (done, fallback) {
             (Ok(()), _) => {
                 cpu.ring.publish_since(mark);
+                if touched != 0 {
+                    self.watchpoints(touched, cpu, frame);
+                }
                 if !traced {
                     return Ok(());
                 }

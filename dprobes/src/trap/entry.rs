@@ -2,7 +2,8 @@
 //!
 //! An entry builds a [`TrapFrame`] on the stack, calls the engine, and returns to the frame when the trap was the engine's;
 //! otherwise it undoes what it did and goes on to the handler that was there before, with the stack as the CPU left it. Traps
-//! from user mode go on at once.
+//! from user mode go on at once: the engine's CPU state is found by a GS base that they do not have. So these entries do not see a
+//! watchpoint that user mode hits.
 //!
 //! #BP is special: an emulated `call` or `push` writes below the interrupted stack pointer, where the CPU has put its frame.
 //! So that entry works on a copy of the frame further down, and the original's place is free to be written.
@@ -10,6 +11,7 @@
 use core::arch::naked_asm;
 
 use super::Verdict;
+use super::debug_registers::Quiet;
 use super::idt::CHAIN;
 use crate::frame::TrapFrame;
 use crate::host::Host;
@@ -64,6 +66,8 @@ extern "C" fn breakpoint<E: EngineRef>(frame: &mut TrapFrame) -> bool {
 }
 
 extern "C" fn debug<E: EngineRef>(frame: &mut TrapFrame) -> bool {
+    // SAFETY: in the handler of #DB, in ring 0 with interrupts off.
+    let _quiet = unsafe { Quiet::new() };
     let Some(engine) = E::engine() else { return false };
     let status = dr6::read();
     let mut left = status;

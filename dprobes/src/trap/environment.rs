@@ -9,7 +9,7 @@ use super::stack::Start;
 use super::system::{self, Ring0};
 use crate::frame::TrapFrame;
 use crate::host::{BadAddress, Host};
-use crate::probe::{Loaded, Site};
+use crate::probe::Loaded;
 use crate::rpn::interp::{Env, PortWidth, TaskValues};
 use crate::rpn::reg::Reg;
 
@@ -29,7 +29,10 @@ macro_rules! segment {
 pub(super) struct Environment<'a, H: Host> {
     pub(super) frame: &'a mut TrapFrame,
     pub(super) host: &'a H,
-    pub(super) site: &'a Site,
+    /// Where the hit is: what `frame.rip` was.
+    pub(super) address: u64,
+    /// The instruction there, if it is known.
+    pub(super) code: Option<&'a [u8]>,
     pub(super) loaded: &'a Loaded,
 }
 
@@ -174,12 +177,17 @@ impl<H: Host> Env for Environment<'_, H> {
     }
 
     fn kernel_stack(&mut self, addresses: &mut [u64]) -> usize {
-        let rip = self.site.address;
+        let rip = self.address;
+        let mut bytes = [0; 4];
+        let code = match self.code {
+            Some(code) => code,
+            None => self.text(rip, &mut bytes),
+        };
         // The program may have sent the CPU elsewhere already.
         let frame = TrapFrame { rip, ..*self.frame };
         match self.host.kernel_stack(&frame, addresses) {
             Some(count) => count.min(addresses.len()),
-            None => Start::new(rip, &frame).follow(self.site.insn.bytes(), |at| self.words(at), addresses),
+            None => Start::new(rip, &frame).follow(code, |at| self.words(at), addresses),
         }
     }
 
@@ -192,7 +200,12 @@ impl<H: Host> Env for Environment<'_, H> {
         }
         let read = |at| self.words(at);
         if self.frame.is_user() {
-            return Start::new(self.site.address, &user).follow(self.site.insn.bytes(), read, addresses);
+            let mut bytes = [0; 4];
+            let code = match self.code {
+                Some(code) => code,
+                None => self.text(self.address, &mut bytes),
+            };
+            return Start::new(self.address, &user).follow(code, read, addresses);
         }
         let mut bytes = [0; 4];
         let insn = self.text(user.rip, &mut bytes);

@@ -5,6 +5,7 @@
 //! engine's own in front.
 
 mod breakpoint;
+pub mod debug_registers;
 mod emulated;
 pub mod entry;
 mod environment;
@@ -16,6 +17,7 @@ mod shadow;
 mod stack;
 mod step;
 mod system;
+mod watch;
 
 pub use facility::EXIT_TO;
 

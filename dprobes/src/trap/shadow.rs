@@ -12,7 +12,7 @@ use super::step::TooDeep;
 use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
 use crate::host::Host;
 use crate::insn::Shadow;
-use crate::probe::{Cpu, Engine, Resumption, Site, count};
+use crate::probe::{Collecting, Cpu, Engine, Resumption, Site, count};
 use crate::text::transaction::INT3;
 
 /// May this code execute `sti`? (SDM volume 2, STI, without virtual interrupts: those are the CPU's own affair.)
@@ -115,9 +115,12 @@ impl<H: Host> Engine<H> {
             frame,
             host: self.host(),
         };
+        // The instruction itself hits the watchpoints that it hits.
+        let ignored = self.watches.watch_memory().then(|| cpu.collect_watchpoints());
         if let Some(selector) = site.insn.stack_selector(site.address, &mut emulated) {
             frame.ss = u64::from(selector);
         }
+        ignored.map(Collecting::end);
         frame.rip = shaded.address;
         self.fire_shaded(shaded, cpu, frame, mark, true);
         if frame.rip != shaded.address {

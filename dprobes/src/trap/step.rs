@@ -42,8 +42,8 @@ impl<H: Host> Engine<H> {
         Ok(())
     }
 
-    /// Handles a debug exception, with interrupts off. `dr6` is the debug status with its bits in positive polarity (SDM volume 3, 18.2.3);
-    /// what the engine has dealt with is cleared in it. [`Handled`](Verdict::Handled) when that is all there was. Otherwise the trap is
+    /// Handles a debug exception, with interrupts off: the end of a step, hits of watchpoints, or both at once. `dr6` is the debug status
+    /// with its bits in positive polarity (SDM volume 3, 18.2.3); what the engine has dealt with is cleared in it. [`Handled`](Verdict::Handled) when that is all there was. Otherwise the trap is
     /// somebody else's too: it has the bits that are left, and the frame is as if the engine were not there.
     ///
     /// The host writes `dr6` back to the register, or shows it to those behind, whatever the verdict.
@@ -57,33 +57,39 @@ impl<H: Host> Engine<H> {
         } else {
             cpu.end_step(frame.rsp)
         };
-        let Some(step) = step else {
-            self.leave_slot(cpu, frame);
-            return Verdict::NotOurs;
-        };
-        // SAFETY: a site that is being stepped is not freed: the grace period waits for traps, and interrupts are off from
-        // the breakpoint to here.
-        if let Some(site) = unsafe { step.site.as_ref() }
-            && let Some((shaded, slot)) = self.finish(site, frame)
-        {
-            // QEMU does not hold the #DB off until the second has completed.
-            step.give_back_flags(frame);
-            if *dr6 & DR6_CAUSES == DR6_BS && self.begin_step(shaded, cpu, frame, slot, step.traced).is_ok() {
-                *dr6 &= !DR6_BS;
-                return Verdict::Handled;
+        let causes = *dr6 & DR6_CAUSES;
+        if let Some(step) = &step {
+            // SAFETY: a site that is being stepped is not freed: the grace period waits for traps, and interrupts are off from
+            // the breakpoint to here.
+            if let Some(site) = unsafe { step.site.as_ref() }
+                && let Some((shaded, slot)) = self.finish(site, frame)
+            {
+                // QEMU does not hold the #DB off until the second has completed.
+                step.give_back_flags(frame);
+                if causes == DR6_BS && self.begin_step(shaded, cpu, frame, slot, step.traced).is_ok() {
+                    *dr6 &= !DR6_BS;
+                    return Verdict::Handled;
+                }
+                frame.rip = shaded.address;
+                self.retract_shaded(shaded, cpu, frame);
             }
-            frame.rip = shaded.address;
-            self.retract_shaded(shaded, cpu, frame);
+            step.give_back_flags(frame);
+            if !step.traced {
+                *dr6 &= !DR6_BS;
+            }
         }
-        step.give_back_flags(frame);
-        if !step.traced {
-            *dr6 &= !DR6_BS;
+        let hits = self.host().watchpoints_hit(*dr6);
+        if hits.causes != 0 {
+            *dr6 &= !hits.causes;
+            self.watchpoints_hit(hits.watchpoints, cpu, frame);
         }
-        if *dr6 & DR6_CAUSES == 0 {
-            Verdict::Handled
-        } else {
-            Verdict::NotOurs
+        if causes != 0 && *dr6 & DR6_CAUSES == 0 {
+            return Verdict::Handled;
         }
+        if step.is_none() {
+            self.leave_slot(cpu, frame);
+        }
+        Verdict::NotOurs
     }
 
     /// Corrects what the step of a site's copy did differently from the original. What still has to be stepped, and where, if it was to be

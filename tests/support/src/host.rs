@@ -5,7 +5,11 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bootimage::memory::{self, ExecMemory};
 use bootimage::{clock, fault, module, ring3, smp, symbols, task};
-use dprobes::host::{BadAddress, ExitTo, Function, Host, Patch, Prohibited, Task, TrapFrame, WriteTextError};
+use dprobes::host::{
+    BadAddress, ExitTo, Function, Hits, Host, Patch, Prohibited, Task, TrapFrame, WatchError, WatchKind, Watchpoint,
+    WriteTextError,
+};
+use dprobes::trap::debug_registers::DebugRegisters;
 
 /// Functions whose names begin with this may be probed. All others are what a trap may run, or might be.
 pub const TARGET: &str = "target_";
@@ -16,6 +20,7 @@ const SLOT_BYTES: usize = 1 << 21;
 /// The test kernel.
 pub struct Kernel {
     slots: ExecMemory,
+    debug_registers: DebugRegisters,
     reap: AtomicBool,
     exits: AtomicU64,
     last_exit: [AtomicU64; 3],
@@ -73,6 +78,7 @@ impl Kernel {
     pub(crate) fn new() -> Self {
         Kernel {
             slots: memory::alloc_exec(SLOT_BYTES).expect("memory for slots"),
+            debug_registers: DebugRegisters::new(smp::cpu_count()).expect("memory for the debug registers"),
             reap: AtomicBool::new(false),
             exits: AtomicU64::new(0),
             last_exit: [const { AtomicU64::new(0) }; 3],
@@ -177,6 +183,10 @@ impl Host for Kernel {
         self.reap.store(true, Ordering::Release);
     }
 
+    fn watchpoints_hit(&self, dr6: u64) -> Hits {
+        self.debug_registers.hits(dr6)
+    }
+
     fn cpu_count(&self) -> usize {
         smp::cpu_count()
     }
@@ -211,6 +221,20 @@ impl Host for Kernel {
         written.map_err(|_| WriteTextError { index: 0 })
     }
 
+    fn set_watchpoint(&self, number: usize, what: &Watchpoint) -> Result<(), WatchError> {
+        // The path of #DB runs through this before it can switch the registers off.
+        if what.kind() == WatchKind::Execute && memory::noinstr_text().contains(&what.address()) {
+            return Err(WatchError::Excluded);
+        }
+        // SAFETY: this kernel, and what it calls on its CPUs, is in ring 0.
+        unsafe { self.debug_registers.set(number, what, on_each_cpu) }
+    }
+
+    fn clear_watchpoint(&self, number: usize) {
+        // SAFETY: as above.
+        unsafe { self.debug_registers.clear(number, on_each_cpu) };
+    }
+
     fn sync_cores(&self) {
         self.sync.pass(smp::sync_cores);
     }
@@ -222,4 +246,9 @@ impl Host for Kernel {
             task::quiesce(&self.slot_area());
         });
     }
+}
+
+/// Runs a function on all CPUs, with interrupts masked and the number of the CPU.
+fn on_each_cpu(function: &(dyn Fn(usize) + Sync)) {
+    smp::call_on_all(|| function(bootimage::cpu_id()));
 }

@@ -147,6 +147,12 @@ impl Watchpoint {
         self.address
     }
 
+    /// The last byte, or the last port.
+    #[must_use]
+    pub const fn last(&self) -> u64 {
+        self.address + (self.watch.len as u64 - 1)
+    }
+
     /// What is watched for.
     #[must_use]
     pub const fn kind(&self) -> WatchKind {
