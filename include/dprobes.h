@@ -546,7 +546,7 @@ struct dprobes_patch {
 #define dprobes_patch_MAX 32
 
 /*
- What the surrounding kernel provides. Every function must be given.
+ What the surrounding kernel provides. Every function must be given, except for those about watchpoints.
 
  The functions marked *hit* are called from a trap, with interrupts off, possibly inside the page-fault handler or an
  NMI: they must not sleep, allocate, page in, or take a lock that interrupted code may hold. All others are called from
@@ -651,6 +651,17 @@ struct dprobes_host {
      began.
      */
     void (*grace_period)(void);
+    /*
+     Has all CPUs watch `length` bytes (1, 2, 4 or 8) at `address`, a multiple of that, as watchpoint `number`, which is 0 to 3 and not set.
+     `kind` is what is watched for: 1 execution, 2 writing, 3 the I/O port, 4 reading or writing. Hits go to `dprobes_on_watchpoint`. 0, or
+     a positive number that says why not: 1 this host has none, 2 the address is excluded, 3 none is free, 4 I/O breakpoints are
+     switched off. Null when the host has none.
+     */
+    int32_t (*set_watchpoint)(uint32_t number, uint64_t address, uint32_t kind, uint32_t length);
+    /*
+     Takes a watchpoint back. When this returns no CPU runs into it any more. Null when the host has none.
+     */
+    void (*clear_watchpoint)(uint32_t number);
     /*
      Memory of `size` bytes, at least 1, aligned to `align`, a power of two; null when there is none. Never called during
      a hit.
@@ -1358,6 +1369,16 @@ uintptr_t dprobes_branches(uint64_t address,
  */
 uintptr_t dprobes_instruction(uint64_t address,
                               uint8_t (*bytes)[DPROBES_INSTRUCTION_MAX]);
+
+/*
+ Watchpoints were hit: a bit for each in `watchpoints`, the lowest for number 0. `frame` holds the registers as the CPU left them: behind
+ the instruction, or at the instruction if that is what is watched. When this returns the frame says where to resume.
+
+ # Safety
+ As [`dprobes_on_breakpoint`].
+ */
+void dprobes_on_watchpoint(struct dprobes_trap_frame *frame,
+                           uint8_t watchpoints);
 
 /*
  Any other exception of kernel code. When the copy of an instruction faulted in its slot, the frame is changed to name

@@ -5,14 +5,17 @@ use core::ffi::c_char;
 use core::ops::Range;
 use core::slice;
 
-use engine::host::{BadAddress, Candidate, ExitTo, Function, Host, Patch, Prohibited, Task, TrapFrame, WriteTextError};
+use engine::host::{
+    BadAddress, Candidate, ExitTo, Function, Host, Patch, Prohibited, Task, TrapFrame, WatchError, Watchpoint,
+    WriteTextError,
+};
 
 use crate::instance;
 
 /// The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
 pub const DPROBES_HOST_VERSION: u32 = 3;
 
-/// What the surrounding kernel provides. Every function must be given.
+/// What the surrounding kernel provides. Every function must be given, except for those about watchpoints.
 ///
 /// The functions marked *hit* are called from a trap, with interrupts off, possibly inside the page-fault handler or an
 /// NMI: they must not sleep, allocate, page in, or take a lock that interrupted code may hold. All others are called from
@@ -78,6 +81,13 @@ pub struct dprobes_host {
     /// Returns when, in addition, no CPU and no preempted task is inside the slot area any more that was when the call
     /// began.
     pub grace_period: Option<unsafe extern "C" fn()>,
+    /// Has all CPUs watch `length` bytes (1, 2, 4 or 8) at `address`, a multiple of that, as watchpoint `number`, which is 0 to 3 and not set.
+    /// `kind` is what is watched for: 1 execution, 2 writing, 3 the I/O port, 4 reading or writing. Hits go to `dprobes_on_watchpoint`. 0, or
+    /// a positive number that says why not: 1 this host has none, 2 the address is excluded, 3 none is free, 4 I/O breakpoints are
+    /// switched off. Null when the host has none.
+    pub set_watchpoint: Option<unsafe extern "C" fn(number: u32, address: u64, kind: u32, length: u32) -> i32>,
+    /// Takes a watchpoint back. When this returns no CPU runs into it any more. Null when the host has none.
+    pub clear_watchpoint: Option<unsafe extern "C" fn(number: u32)>,
     /// Memory of `size` bytes, at least 1, aligned to `align`, a power of two; null when there is none. Never called during
     /// a hit.
     pub alloc: Option<unsafe extern "C" fn(size: usize, align: usize) -> *mut u8>,
@@ -110,9 +120,17 @@ pub(crate) struct Table {
     write_text: unsafe extern "C" fn(*const Patch, usize) -> usize,
     sync_cores: unsafe extern "C" fn(),
     grace_period: unsafe extern "C" fn(),
+    watchpoints: Option<Watchpoints>,
     pub(crate) alloc: unsafe extern "C" fn(usize, usize) -> *mut u8,
     pub(crate) free: unsafe extern "C" fn(*mut u8, usize, usize),
     pub(crate) panic: unsafe extern "C" fn(*const c_char, usize),
+}
+
+/// What a host does about watchpoints, if it has any.
+#[derive(Clone, Copy)]
+struct Watchpoints {
+    set: unsafe extern "C" fn(u32, u64, u32, u32) -> i32,
+    clear: unsafe extern "C" fn(u32),
 }
 
 impl Table {
@@ -144,6 +162,12 @@ impl Table {
             write_text: host.write_text?,
             sync_cores: host.sync_cores?,
             grace_period: host.grace_period?,
+            watchpoints: match (host.set_watchpoint, host.clear_watchpoint) {
+                (Some(set), Some(clear)) => Some(Watchpoints { set, clear }),
+                (None, None) => None,
+                // Half of them is a mistake.
+                (Some(_), None) | (None, Some(_)) => return None,
+            },
             alloc: host.alloc?,
             free: host.free?,
             panic: host.panic?,
@@ -291,6 +315,29 @@ impl Host for CHost {
             Ok(())
         } else {
             Err(WriteTextError { index: written })
+        }
+    }
+
+    fn set_watchpoint(&self, number: usize, what: &Watchpoint) -> Result<(), WatchError> {
+        let Some(watchpoints) = self.table.watchpoints else {
+            return Err(WatchError::Unsupported);
+        };
+        let (kind, length) = (what.kind() as u32, what.len().into());
+        // SAFETY: by `Table::check`.
+        match unsafe { (watchpoints.set)(number as u32, what.address(), kind, length) } {
+            0 => Ok(()),
+            2 => Err(WatchError::Excluded),
+            3 => Err(WatchError::InUse { others: 0, ours: 0 }),
+            4 => Err(WatchError::IoBreakpoints),
+            // A number that this version does not know is a refusal all the same.
+            _ => Err(WatchError::Unsupported),
+        }
+    }
+
+    fn clear_watchpoint(&self, number: usize) {
+        if let Some(watchpoints) = self.table.watchpoints {
+            // SAFETY: by `Table::check`.
+            unsafe { (watchpoints.clear)(number as u32) };
         }
     }
 

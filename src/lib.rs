@@ -37,4 +37,4 @@ pub use hooks::{dprobes_hooks, gkhi_image};
 pub use host::dprobes_host;
 pub use maps::{dprobes_maps, dprobes_read_map};
 pub use records::{dprobes_has_provisional, dprobes_read, dprobes_settle};
-pub use traps::{dprobes_branches, dprobes_on_breakpoint, dprobes_on_debug, dprobes_on_fault};
+pub use traps::{dprobes_branches, dprobes_on_breakpoint, dprobes_on_debug, dprobes_on_fault, dprobes_on_watchpoint};

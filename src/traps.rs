@@ -103,6 +103,20 @@ pub unsafe extern "C" fn dprobes_instruction(address: u64, bytes: *mut [u8; DPRO
     insn.len()
 }
 
+/// Watchpoints were hit: a bit for each in `watchpoints`, the lowest for number 0. `frame` holds the registers as the CPU left them: behind
+/// the instruction, or at the instruction if that is what is watched. When this returns the frame says where to resume.
+///
+/// # Safety
+/// As [`dprobes_on_breakpoint`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_on_watchpoint(frame: *mut TrapFrame, watchpoints: u8) {
+    let Some(engine) = instance::engine() else { return };
+    // SAFETY: by requirement 1 of `dprobes_on_breakpoint`.
+    if let Some(frame) = unsafe { frame.as_mut() } {
+        engine.on_watchpoint(watchpoints, frame);
+    }
+}
+
 /// Any other exception of kernel code. When the copy of an instruction faulted in its slot, the frame is changed to name
 /// the original instruction, and the result is true. The host then reports the fault, or recovers from it, by the frame.
 ///

@@ -114,6 +114,10 @@ check "some are logged" test "$(records | grep -c .)" -gt 0
 take_out 12
 dprobes log >/dev/null
 
+# wrong-value.rpn
+check "a program with a watchpoint is refused while there are none" refused "this host has no watchpoints yet" \
+    dprobes insert wrong-value.rpn
+
 # corrupted.rpn: nothing is, so it says nothing.
 put_in corrupted.rpn
 cat /proc/self/maps /proc/modules /etc/* >/dev/null 2>&1

@@ -48,6 +48,16 @@ program "offset = entry_SYSCALL_64"
 check "entry code" refused "excluded" dprobes insert /tmp/p.rpn
 check "a file that is not there" refused "/tmp/none.rpn" dprobes insert /tmp/none.rpn
 
+watchpoint() {
+    program "$1" "$2"
+    refused "this host has no watchpoints yet" dprobes insert /tmp/p.rpn
+}
+check "a watchpoint on data" watchpoint "offset = jiffies" "watch = write 8"
+check "a watchpoint on a port" watchpoint "address = 0x64" "watch = io 1"
+check "a watchpoint on an instruction" watchpoint "offset = do_sys_openat2" "watch = execute"
+program "offset = jiffies + 4" "watch = write 8"
+check "a watchpoint that is not aligned" refused "cannot be watched" dprobes insert /tmp/p.rpn
+
 program "offset = do_sys_openat2" "push nothing"
 check "a program with an error names the line" refused "/tmp/p.rpn:7" dprobes insert /tmp/p.rpn
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use dprobes::record::header::{Header, RecordState};
 use dprobes::rpn::Program;
 use dprobes::rpn::interp::{self, End, Outcome, Variables, Workspace};
-use dprobes::rpn::object::{Location, Object, ObjectError, Place};
+use dprobes::rpn::object::{Location, Object, ObjectError, Place, WatchKind};
 use dprobes::rpn::reg::Reg;
 use dprobes::rpn::variables::Pool;
 use dprobes::rpn::verify::{VerifyError, verify_unfused};
@@ -37,6 +37,8 @@ pub struct Probe {
     pub minor: u16,
     /// Where it is.
     pub address: u64,
+    /// Whether it is hit behind an instruction, which may be any: it watches data or ports.
+    anywhere: bool,
     /// Index of its group.
     group: u16,
     pass_count: u64,
@@ -213,15 +215,22 @@ impl Simulation {
     /// A probe that the program does not have aborts.
     pub fn hit(&mut self, index: usize, machine: &mut Machine, watch: Option<Watch<'_>>) -> Hit {
         let mut now = machine.clone();
-        let (mut address, mut minor) = (0, 0);
+        let (mut address, mut minor, mut anywhere) = (0, 0, false);
         if let Some(probe) = self.probes.get_mut(index) {
             if let Err(skipped) = probe.arrive(&self.suspended, &self.program) {
                 return Hit::Skipped(skipped);
             }
-            (address, minor) = (probe.address, probe.minor);
+            (address, minor, anywhere) = (probe.address, probe.minor, probe.anywhere);
         }
-        // A hit finds rip where the probe is.
-        now.regs.insert(Reg::Rip, Some(vec![address]));
+        // A hit finds rip where the probe is, and that of a watchpoint where the machine is.
+        if anywhere {
+            address = now
+                .reg_words(Reg::Rip)
+                .and_then(|words| words.first().copied())
+                .unwrap_or(0);
+        } else {
+            now.regs.insert(Reg::Rip, Some(vec![address]));
+        }
         let before = now.clone();
         let variables_before = self.values();
 
@@ -322,6 +331,7 @@ fn probes(object: &Object<'_>, program: &Program) -> Vec<Probe> {
             Probe {
                 minor: point.minor(),
                 address,
+                anywhere: point.watch().is_some_and(|watch| watch.kind() != WatchKind::Execute),
                 group: program.group_of(index).unwrap_or(0),
                 pass_count: point.pass_count(),
                 max_hits: point.max_hits(),

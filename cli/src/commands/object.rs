@@ -52,6 +52,9 @@ struct Summary {
 struct Probe {
     minor: u16,
     location: String,
+    /// What it watches for, if it is a watchpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watch: Option<String>,
     /// Only when symbols were to be resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<String>,
@@ -86,6 +89,7 @@ fn summary(program: &Program, resolved: Option<&[u8]>) -> Result<Summary, Error>
         .map(|(index, point)| Probe {
             minor: point.minor(),
             location: location_of(&point),
+            watch: point.watch().map(|watch| watch.to_string()),
             address: addresses
                 .as_ref()
                 .and_then(|all| all.get(index).copied().flatten())
@@ -173,6 +177,9 @@ fn describe(summary: &Summary, charset: Charset) -> String {
         let mut facts = vec![plural(probe.code_bytes as usize, "byte")];
         if let Some(address) = &probe.address {
             facts.insert(0, format!("at {address}"));
+        }
+        if let Some(watch) = &probe.watch {
+            facts.insert(0, format!("watches for {watch}"));
         }
         if probe.pass_count > 0 {
             facts.push(format!("lets {} hits pass", probe.pass_count));
