@@ -629,6 +629,11 @@ struct dprobes_host {
     /*
      May there be a probe at each of `count` addresses, which ascend? Fills in `prohibited` and, where that is 0, `function` of every
      candidate. There may be 100,000: the host's tables are to be walked once for all, not once for each.
+
+     What a hit runs outside its guard against hits inside hits must be `DPROBES_PROHIBITED_EXCLUDED`: the entry of the traps, the
+     functions of this table that read and write memory and name the CPU, and this library. All of the library's code is in sections
+     `.text` and `.text.*`, so that a linker script can keep it together and this function compare twice:
+     `__dprobes_text_start = .; *libdprobes.a:*(.text .text.*) __dprobes_text_end = .;`
      */
     void (*probeable)(struct dprobes_candidate *candidates, uintptr_t count);
     /*

@@ -68,6 +68,11 @@ pub struct dprobes_host {
     pub slot_area: Option<unsafe extern "C" fn(start: *mut u64, end: *mut u64)>,
     /// May there be a probe at each of `count` addresses, which ascend? Fills in `prohibited` and, where that is 0, `function` of every
     /// candidate. There may be 100,000: the host's tables are to be walked once for all, not once for each.
+    ///
+    /// What a hit runs outside its guard against hits inside hits must be `DPROBES_PROHIBITED_EXCLUDED`: the entry of the traps, the
+    /// functions of this table that read and write memory and name the CPU, and this library. All of the library's code is in sections
+    /// `.text` and `.text.*`, so that a linker script can keep it together and this function compare twice:
+    /// `__dprobes_text_start = .; *libdprobes.a:*(.text .text.*) __dprobes_text_end = .;`
     pub probeable: Option<unsafe extern "C" fn(candidates: *mut Candidate, count: usize)>,
     /// The address that offsets of a module's probes count from. `name` is `length` bytes, not terminated. 0 with `*base`
     /// filled in, or a negative errno when the module is not loaded.

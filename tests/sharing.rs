@@ -17,7 +17,7 @@ use spin::Once;
 use test_support::{engine, insert, instructions, records, remove, status};
 
 bootimage::test_main! {
-    requires: "cpus=4 time_limit_s=240",
+    requires: "cpus=4 time_limit_s=600",
     tests: [
         they_run_in_the_order_of_insertion,
         the_last_that_writes_rip_decides,
@@ -256,7 +256,7 @@ fn all_of_it_on_four_cpus() {
 }
 
 fn they_come_and_go_under_four_cpus() {
-    const ROUNDS: usize = 200;
+    const ROUNDS: usize = 40;
     // It stays, and has every hit; the others come and go behind it and in front of what comes after them.
     insert("entry", &[place()]).unwrap();
     let (passes, carried_out) = (AtomicU64::new(0), AtomicU64::new(0));

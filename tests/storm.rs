@@ -30,12 +30,12 @@ use test_support::passes::{SHARED, Seen};
 use test_support::{engine, engine_by_hooks, insert, instructions, remove};
 
 bootimage::test_main! {
-    requires: "cpus=4 time_limit_s=240",
+    requires: "cpus=4 time_limit_s=600",
     tests: [storm],
 }
 
 /// How long an ordinary run takes, in seconds.
-const SECONDS: u64 = 12;
+const SECONDS: u64 = 30;
 
 /// Between two times that everything is taken out.
 const ROUND_MS: u64 = 1_000;

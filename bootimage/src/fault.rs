@@ -59,6 +59,7 @@ pub(crate) fn fix_up(vector: u8, frame: &mut TrapFrame) -> bool {
 /// # Safety
 ///
 /// The other end must be valid for the whole length, and what a write changes must be nobody else's.
+#[unsafe(link_section = ".noinstr.text")]
 unsafe fn copy(to: *mut u8, from: *const u8, len: usize, base: u64) -> Result<(), Fault> {
     let cr2 = Cr2::read_raw();
     // SAFETY: a fault at either end continues at the fix-up; the rest is the caller's promise.
@@ -76,6 +77,7 @@ unsafe fn copy(to: *mut u8, from: *const u8, len: usize, base: u64) -> Result<()
 /// Reads memory at any address whatsoever: `into.len()` bytes from `from`. Works in a trap. CR2 is left as it was.
 ///
 /// On a fault the bytes before it have been read. Reading a device register may have an effect on the device.
+#[unsafe(link_section = ".noinstr.text")]
 pub fn probe_read(from: u64, into: &mut [u8]) -> Result<(), Fault> {
     // SAFETY: `into` is valid; reading through a wild address is survived, and the compiler assumes nothing about what is read.
     unsafe {
@@ -93,6 +95,7 @@ pub fn probe_read(from: u64, into: &mut [u8]) -> Result<(), Fault> {
 /// # Safety
 ///
 /// If there is writable memory at `to`, changing it must not break the promises of whoever owns it.
+#[unsafe(link_section = ".noinstr.text")]
 pub unsafe fn probe_write(to: u64, bytes: &[u8]) -> Result<(), Fault> {
     // SAFETY: `bytes` is valid; the destination is the caller's promise where it exists, and survived where not.
     unsafe {

@@ -41,6 +41,8 @@ const MAX_FRAMES_LEN: u64 = 64 << 20;
 mod symbols {
     unsafe extern "C" {
         pub static boot_pdpt: u8;
+        pub static __dprobes_text_start: u8;
+        pub static __dprobes_text_end: u8;
         pub static __noinstr_start: u8;
         pub static __noinstr_end: u8;
         pub static __text_start: u8;
@@ -66,6 +68,11 @@ pub fn text() -> Range<u64> {
 /// The part of the text that must not be probed: code in sections `.noinstr.text*`, trap entry and exit among it.
 pub fn noinstr_text() -> Range<u64> {
     symbol_range!(__noinstr_start, __noinstr_end)
+}
+
+/// The part of the text that a hit of a probe runs, which must not be probed either: what kernel.ld keeps together for the engine.
+pub fn dprobes_text() -> Range<u64> {
+    symbol_range!(__dprobes_text_start, __dprobes_text_end)
 }
 
 bitflags! {

@@ -33,7 +33,7 @@ fn main() {
             objects.push((name.clone(), good(rpn_asm::assemble(&name, &text, &Options::default()))));
         }
     }
-    for places in 1..=PLACES {
+    for places in (1..=PLACES).chain(MANY) {
         let name = format!("every{places}");
         let text = every(places);
         objects.push((name.clone(), good(rpn_asm::assemble(&name, &text, &Options::default()))));
@@ -56,6 +56,9 @@ fn main() {
     }
     fs::write(out.join("programs.rs"), format!("&[\n{table}]\n")).expect("OUT_DIR is writable");
 }
+
+/// Of programs for a part of the whole kernel.
+const MANY: [usize; 2] = [256, 1024];
 
 /// How many sets of programs that mark there are: one for each place.
 const MARKS: usize = 7;

@@ -47,6 +47,7 @@ enum Verb {
     Headers(verb::headers::Arguments),
     KernelRun(verb::kernel_run::Arguments),
     PanicCheck(verb::panic_check::Arguments),
+    Soak(verb::soak::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -74,5 +75,6 @@ fn run(arguments: &Arguments) -> Result<()> {
         Verb::Headers(arguments) => verb::headers::run(workspace, progress, arguments),
         Verb::KernelRun(arguments) => verb::kernel_run::run(arguments),
         Verb::PanicCheck(arguments) => verb::panic_check::run(workspace, progress, arguments),
+        Verb::Soak(arguments) => verb::soak::run(workspace, progress, arguments),
     }
 }

@@ -1,6 +1,7 @@
 # size_t fault_copy(void *to [rdi], const void *from [rsi], size_t len [rdx]): bytes not copied. The one instruction that may fault has an
 # entry in the table of fix-ups; RCX counts what is left when it does.
-.text
+# Emulations of the engine come here: not to be probed.
+.section .noinstr.text, "ax", @progbits
 .global fault_copy
 .type fault_copy, @function
 fault_copy:

@@ -20,6 +20,7 @@ mod program;
 mod records;
 mod refusals;
 mod requests;
+mod soak;
 mod sweep;
 mod text;
 mod unloading;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         ("faults", faults::TESTS),
         ("sweep", sweep::TESTS),
         ("batch", batch::TESTS),
+        ("soak", soak::TESTS),
     ] {
         for &(name, test) in tests {
             trials.push(Trial::test(format!("{module}::{name}"), test));

@@ -53,11 +53,11 @@ const FUNCTIONS: &[&str] = &[
     "smp_call_function_many_cond",
 ];
 
-/// Runs all of them: files, pipes, threads, processes, page faults.
-fn workload() -> Outcome {
+/// Runs all of them: a file of this name, pipes, threads, processes, page faults.
+pub fn workload(path: &str) -> Outcome {
     for _ in 0..5 {
-        fs::write("/tmp/workload", vec![7; 100_000])?;
-        ensure!(fs::read("/tmp/workload")? == vec![7; 100_000], "a file changed");
+        fs::write(path, vec![7; 100_000])?;
+        ensure!(fs::read(path)? == vec![7; 100_000], "a file changed");
         let (mut reader, mut writer) = std::io::pipe()?;
         let sum: u64 = thread::scope(|scope| {
             scope.spawn(move || {
@@ -98,7 +98,7 @@ fn every_instruction_of_busy_functions() -> Outcome {
             .filter_map(|line| u64::from_str_radix(line.split(' ').next()?, 16).ok()),
     );
     symbols.sort_unstable();
-    workload()?;
+    workload("/tmp/workload")?;
     let (mut armed, mut fired, mut hits, mut reasons) = (0, 0, 0, BTreeMap::<String, u32>::new());
     for name in FUNCTIONS {
         let Some(start) = find_symbol(name) else {
@@ -123,7 +123,7 @@ fn every_instruction_of_busy_functions() -> Outcome {
                 }
             }
         }
-        let result = workload();
+        let result = workload("/tmp/workload");
         let probes = device.query()?;
         device.remove_all()?;
         result.map_err(|error| format!("{name}: {}", error.message().unwrap_or("")))?;

@@ -1,5 +1,7 @@
 //! The engine as a client of the kernel's hooks: an exit on each, armed as one set.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use bootimage::hooks::{self, BREAKPOINT, DEBUG, FAULT, MODULE_GOING, PAGE_FAULT};
 use bootimage::trap as kernel;
 use dprobes::probe::Engine;
@@ -21,10 +23,14 @@ fn any(frame: &mut kernel::TrapFrame) -> Option<(&'static Engine<Kernel>, &mut T
     Some((ENGINE.get()?, frame))
 }
 
+/// Breakpoints that the engine has dealt with.
+pub static HANDLED: AtomicU64 = AtomicU64::new(0);
+
 /// The engine on [`BREAKPOINT`].
 pub static ON_BREAKPOINT: ExitWith<()> = BREAKPOINT::exit(c"dprobes", (), |(), frame| {
     let handled = ours(frame).is_some_and(|(engine, frame)| engine.on_breakpoint(frame) == Handled::Handled);
     if handled {
+        HANDLED.fetch_add(1, Ordering::Relaxed);
         Verdict::Return(())
     } else {
         Verdict::Continue

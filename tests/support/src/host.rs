@@ -11,9 +11,6 @@ use dprobes::host::{
 };
 use dprobes::trap::debug_registers::DebugRegisters;
 
-/// Functions whose names begin with this may be probed. All others are what a trap may run, or might be.
-pub const TARGET: &str = "target_";
-
 /// Bytes for slots.
 const SLOT_BYTES: usize = 1 << 21;
 
@@ -201,7 +198,7 @@ impl Host for Kernel {
             return Err(Prohibited::NotText);
         }
         let function = symbols::function_at(address).ok_or(Prohibited::NoFunction)?;
-        if !function.name.starts_with(TARGET) {
+        if memory::noinstr_text().contains(&address) || memory::dprobes_text().contains(&address) {
             return Err(Prohibited::Excluded);
         }
         Ok(Function {

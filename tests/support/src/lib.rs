@@ -27,7 +27,7 @@ mod host;
 pub mod passes;
 
 pub use call::{Registers, call_with};
-pub use host::{Barrier, FACILITY, Kernel, TARGET};
+pub use host::{Barrier, FACILITY, Kernel};
 
 /// The engine of this kernel.
 pub static ENGINE: Once<Engine<Kernel>> = Once::new();

@@ -9,4 +9,5 @@ pub mod headers;
 pub mod kernel_run;
 pub mod lint;
 pub mod panic_check;
+pub mod soak;
 pub mod test;
