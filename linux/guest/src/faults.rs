@@ -3,7 +3,6 @@
 
 mod area;
 mod cases;
-mod copies;
 mod oops;
 mod paging;
 
@@ -27,6 +26,5 @@ pub const TESTS: &crate::Tests = &[
         "with_the_address_space_contended",
         paging::with_the_address_space_contended,
     ),
-    ("copies_from_and_to_user_space", copies::copies_from_and_to_user_space),
     ("an_oops_names_the_instruction", oops::an_oops_names_the_instruction),
 ];

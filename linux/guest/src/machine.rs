@@ -3,7 +3,6 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,31 +27,6 @@ pub fn find_symbol(name: &str) -> Option<u64> {
         let address = fields.next()?;
         (fields.nth(1)? == name).then(|| u64::from_str_radix(address, 16).expect("an address"))
     })
-}
-
-/// All symbols, for who asks for many: reading them takes long.
-pub struct Symbols(Vec<(u64, String)>);
-
-impl Symbols {
-    /// Reads them.
-    pub fn read() -> io::Result<Self> {
-        let list = fs::read_to_string("/proc/kallsyms")?;
-        let mut symbols = Vec::from_iter(list.lines().filter_map(|line| {
-            let mut fields = line.split_ascii_whitespace();
-            let address = u64::from_str_radix(fields.next()?, 16).ok()?;
-            Some((address, fields.nth(1)?.to_owned()))
-        }));
-        symbols.sort_unstable();
-        Ok(Symbols(symbols))
-    }
-
-    /// From a symbol to the next one, but at most a page.
-    pub fn function(&self, name: &str) -> Option<Range<u64>> {
-        let start = self.0.iter().find(|(_, other)| other == name)?.0;
-        let next = self.0.partition_point(|(address, _)| *address <= start);
-        let end = self.0.get(next)?.0;
-        Some(start..end.min(start + 4096))
-    }
 }
 
 /// A loaded module. It is unloaded when this is dropped, and must then be unloadable.

@@ -249,8 +249,9 @@ fn prohibited(why: Prohibited) -> &'static str {
         Prohibited::JumpLabel => "jump label",
         Prohibited::StaticCall => "static call",
         Prohibited::Alternative => "alternatives are being applied",
-        Prohibited::ExceptionEntry => "exception table, BUG or WARN: the kernel looks the address up",
+        Prohibited::ExceptionEntry => "the kernel decodes the instruction when it faults",
         Prohibited::ForeignBreakpoint => "someone else's breakpoint",
+        Prohibited::Bug => "BUG or WARN: the kernel looks the address up",
     }
 }
 

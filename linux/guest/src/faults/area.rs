@@ -48,15 +48,6 @@ impl Area {
         }
     }
 
-    /// A number that changes with the content.
-    pub fn sum(&self) -> u64 {
-        let bytes = (0..PAGES * PAGE).map(|at| {
-            // SAFETY: the memory is this area's, and mapped for reading when a test calls this.
-            unsafe { self.0.add(at).read_volatile() }
-        });
-        bytes.fold(0, |sum: u64, byte| sum.wrapping_mul(0x100_0000_01b3) ^ u64::from(byte))
-    }
-
     /// Has no page there: the next access to each is a fault that brings it back, as it was at first.
     pub fn drop_pages(&self) -> io::Result<()> {
         // SAFETY: nothing refers to the memory, and what was in it is no longer needed.
