@@ -10,7 +10,7 @@ use rpn_asm::{Assembled, Diagnostics, Options};
 const WATCHED_PORT: u16 = 0xe8;
 
 /// The longest function that is probed at every instruction.
-const PLACES: usize = 32;
+const PLACES: usize = 64;
 
 fn main() {
     let programs = Path::new("../programs");

@@ -53,6 +53,8 @@ pub struct Tally {
     pub faulted: u64,
     /// Runs that had to be ended.
     pub endless: u64,
+    /// Differences that are none, because the kernel forgets a step behind an instruction that it carries out itself.
+    pub lost_steps: u64,
     /// Differences that are none, because the block reads where breakpoints are.
     pub reads_code: u64,
 }

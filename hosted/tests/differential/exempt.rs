@@ -34,6 +34,13 @@ pub fn never(instruction: &Instruction) -> Option<&'static str> {
             "the shadow stack is the process's"
         }
         M::Loadiwkey => "it changes a key that cannot be read back",
+        // Seen on Zen 5: behind a `push` the value is that from before it, bare; a trap in between makes it right.
+        M::Vpbroadcastb | M::Vpbroadcastw | M::Vpbroadcastd | M::Vpbroadcastq
+            if (0..instruction.op_count())
+                .any(|operand| instruction.op_register(operand).full_register() == Register::RSP) =>
+        {
+            "AMD's Zen 5 broadcasts an RSP that lacks the push or pop before"
+        }
         _ if uses_fs(instruction) => "its memory is the process's thread-local variables",
         _ => return None,
     };
@@ -92,6 +99,13 @@ pub fn raises(code: Code) -> Option<&'static str> {
         }
         _ => return None,
     })
+}
+
+/// Does the kernel do this instruction's work (UMIP)? It does not raise the #DB that is due behind it when TF is set, so that the
+/// step ends behind the next instruction: which is the jump back when it was in a slot.
+pub fn loses_a_step(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(instruction.mnemonic(), M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw)
 }
 
 /// What a varying instruction has written.

@@ -68,7 +68,22 @@ fn least(bench: &mut Bench, found: &Difference) -> Option<(Difference, bool)> {
         bench.tally.reads_code += 1;
         return None;
     }
+    let last = least.block.instructions.last()?;
+    if exempt::loses_a_step(&block::decode(last, 0)) {
+        let [bare, probed] = bench.compare_one(&least.block, &least.start, &|_| true);
+        if [bare, probed]
+            .iter()
+            .any(|run| run.0.state.flags & 1 << 8 != 0 || run.0.signal.is_some_and(is_step))
+        {
+            bench.tally.lost_steps += 1;
+            return None;
+        }
+    }
     Some((least, reproduced))
+}
+
+fn is_step(signal: run::Signal) -> bool {
+    signal.number == libc::SIGTRAP && signal.code == libc::TRAP_TRACE
 }
 
 /// Says all that is known of a difference.
