@@ -72,6 +72,33 @@ pub struct TrapFrame {
 
 const _: () = assert!(size_of::<TrapFrame>() == 21 * 8);
 
+impl TrapFrame {
+    /// All registers zero.
+    pub const ZERO: TrapFrame = TrapFrame {
+        r15: 0,
+        r14: 0,
+        r13: 0,
+        r12: 0,
+        rbp: 0,
+        rbx: 0,
+        r11: 0,
+        r10: 0,
+        r9: 0,
+        r8: 0,
+        rax: 0,
+        rcx: 0,
+        rdx: 0,
+        rsi: 0,
+        rdi: 0,
+        orig_rax: 0,
+        rip: 0,
+        cs: 0,
+        rflags: 0,
+        rsp: 0,
+        ss: 0,
+    };
+}
+
 /// What a [`Handler`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {

@@ -6,6 +6,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use zerocopy::FromZeros;
 
+use super::attempt::{Attempts, Outcome, Outcomes, Who};
 use super::program::Probe;
 use super::site::Site;
 use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
@@ -36,8 +37,7 @@ pub(crate) struct Cpu {
     workspace: UnsafeCell<Box<Workspace>>,
     steps: [PendingStep; STEPS],
     depth: AtomicUsize,
-    /// Of the instruction that was hit, and of the one in its shadow.
-    attempts: [Attempt; 2],
+    pub(crate) attempts: Attempts,
     /// Are hits of watchpoints collected?
     collecting: AtomicBool,
     collected: AtomicU8,
@@ -50,8 +50,8 @@ unsafe impl Sync for Cpu {}
 /// The right to use a CPU's workspace. Dropping it ends the hit.
 pub(crate) struct Hit<'c> {
     cpu: &'c Cpu,
-    /// Which of the probes at the site did not run because they were suspended: a bit each, for the first 64.
-    suspended: u64,
+    /// How it went for the probes of the site, if not as usual.
+    outcomes: Option<Outcomes>,
     /// See [`Hit::depend_on_another`].
     depends_on_another: bool,
 }
@@ -70,29 +70,6 @@ impl PendingStep {
     fn is_of(&self, rsp: u64) -> bool {
         let lowest = self.rsp.load(Ordering::Relaxed).wrapping_sub(TRAP_FRAME - 1);
         rsp.wrapping_sub(lowest) < TRAP_FRAME + RELEASED
-    }
-}
-
-/// The newest hit whose instruction may fault in its slot: where its records are.
-#[derive(Default)]
-struct Attempt {
-    site: AtomicPtr<Site>,
-    /// The interrupted stack pointer: no two tasks have the same one.
-    rsp: AtomicU64,
-    from: AtomicU64,
-    to: AtomicU64,
-    /// See [`Hit::note_suspended`].
-    suspended: AtomicU64,
-}
-
-impl Attempt {
-    #[inline]
-    fn note(&self, site: &Site, rsp: u64, from: u64, to: u64, suspended: u64) {
-        self.site.store(ptr::from_ref(site).cast_mut(), Ordering::Relaxed);
-        self.rsp.store(rsp, Ordering::Relaxed);
-        self.from.store(from, Ordering::Relaxed);
-        self.to.store(to, Ordering::Relaxed);
-        self.suspended.store(suspended, Ordering::Relaxed);
     }
 }
 
@@ -123,7 +100,7 @@ impl Cpu {
             workspace: UnsafeCell::new(Workspace::new_box_zeroed().map_err(|_| OutOfMemory)?),
             steps: Default::default(),
             depth: AtomicUsize::new(0),
-            attempts: Default::default(),
+            attempts: Attempts::default(),
             collecting: AtomicBool::new(false),
             collected: AtomicU8::new(0),
             ring: Ring::new(RING_LOG2_WORDS)?,
@@ -141,7 +118,7 @@ impl Cpu {
         self.busy.store(true, Ordering::Relaxed);
         Some(Hit {
             cpu: self,
-            suspended: 0,
+            outcomes: None,
             depends_on_another: false,
         })
     }
@@ -170,13 +147,12 @@ impl Cpu {
         self.busy.load(Ordering::Relaxed)
     }
 
-    /// Notes that the instruction of a site is about to be carried out in its slot, after a hit that left no records and had nothing
-    /// suspended. See [`Hit::note_attempt`].
+    /// Notes that the instruction of a site is about to be carried out in its slot, after a hit that left no records and in which all went as
+    /// usual. See [`Hit::note_attempt`].
     #[inline]
-    pub(crate) fn note_attempt(&self, site: &Site, rsp: u64) {
+    pub(crate) fn note_attempt(&self, site: &Site, who: Who) {
         let mark = self.ring.mark();
-        let [attempt, _] = &self.attempts;
-        attempt.note(site, rsp, mark, mark, 0);
+        self.attempts.note(site, who, (mark, mark), None);
     }
 
     /// Remembers that a step begins; false when too many are under way.
@@ -205,18 +181,6 @@ impl Cpu {
         };
         self.depth.store(depth, Ordering::Relaxed);
         Some(step)
-    }
-
-    /// The instruction of a site has faulted: discards the records of the hit before it, when that was the newest here.
-    /// Gives the probes that were suspended then, as [`Hit::note_suspended`] does, or `None` when it was not.
-    pub(crate) fn discard_attempt(&self, site: &Site, rsp: u64) -> Option<u64> {
-        let attempt = self.attempts.iter().find(|attempt| {
-            ptr::eq(attempt.site.load(Ordering::Relaxed), site) && attempt.rsp.load(Ordering::Relaxed) == rsp
-        })?;
-        attempt.site.store(ptr::null_mut(), Ordering::Relaxed);
-        let (from, to) = (attempt.from.load(Ordering::Relaxed), attempt.to.load(Ordering::Relaxed));
-        self.ring.discard_range(from, to);
-        Some(attempt.suspended.load(Ordering::Relaxed))
     }
 
     /// The site of the newest step, or null.
@@ -251,11 +215,12 @@ impl<'c> Hit<'c> {
         self.cpu
     }
 
-    /// Notes that a probe does not run because it is suspended.
+    /// Notes that it went in an unusual way for a probe.
     #[cold]
-    pub(crate) fn note_suspended(&mut self, site: &Site, probe: &Probe) {
-        let position = site.probes().position(|other| ptr::eq(other, probe));
-        self.suspended |= position.map_or(0, bit);
+    pub(crate) fn note(&mut self, outcome: Outcome, site: &Site, probe: &Probe) {
+        if let Some(position) = site.probes().position(|other| ptr::eq(other, probe)) {
+            self.outcomes.get_or_insert_default().note(outcome, position);
+        }
     }
 
     /// Notes that an instruction before that of the site has not completed yet, and may fault: no record is final before it has.
@@ -269,18 +234,27 @@ impl<'c> Hit<'c> {
         self.depends_on_another
     }
 
+    /// As [`note`](Self::note), if the hit is one at a site.
+    pub(crate) fn note_at(&mut self, outcome: Outcome, site: Option<&Site>, probe: &Probe) {
+        if let Some(site) = site {
+            self.note(outcome, site, probe);
+        }
+    }
+
     /// Notes that the instruction of the site is about to be carried out in its slot, and that the hit's records, if it left
     /// any, are those since `mark`.
     #[inline]
-    pub(crate) fn note_attempt(&self, site: &Site, rsp: u64, mark: u64) {
-        let [attempt, _] = &self.cpu.attempts;
-        attempt.note(site, rsp, mark, self.cpu.ring.mark(), self.suspended);
+    pub(crate) fn note_attempt(&self, site: &Site, who: Who, mark: u64) {
+        let records = (mark, self.cpu.ring.mark());
+        self.cpu.attempts.note(site, who, records, self.outcomes.as_ref());
     }
 
     /// As [`note_attempt`](Self::note_attempt), for the instruction that is carried out in the shadow of the one that was hit.
-    pub(crate) fn note_shaded_attempt(&self, site: &Site, rsp: u64, mark: u64) {
-        let [_, attempt] = &self.cpu.attempts;
-        attempt.note(site, rsp, mark, self.cpu.ring.mark(), self.suspended);
+    pub(crate) fn note_shaded_attempt(&self, site: &Site, who: Who, mark: u64) {
+        let records = (mark, self.cpu.ring.mark());
+        self.cpu
+            .attempts
+            .note_shaded(site, who, records, self.outcomes.as_ref());
     }
 
     /// The workspace of the CPU.
@@ -290,14 +264,6 @@ impl<'c> Hit<'c> {
         // it, and it is borrowed mutably here.
         unsafe { &mut *self.cpu.workspace.get() }
     }
-}
-
-/// The bit of the probe at this position of a site.
-pub(crate) fn bit(position: usize) -> u64 {
-    u32::try_from(position)
-        .ok()
-        .and_then(|position| 1_u64.checked_shl(position))
-        .unwrap_or(0)
 }
 
 impl Drop for Hit<'_> {

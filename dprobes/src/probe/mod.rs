@@ -1,5 +1,6 @@
 //! Probepoints: programs, the sites they are armed at, and the engine that ties them to a host.
 
+mod attempt;
 mod chain;
 mod check;
 mod cpu;
@@ -26,7 +27,8 @@ pub use engine::Engine;
 pub use error::{InsertError, PointError, RemoveError};
 pub use maps::{MapError, MapReading};
 
-pub(crate) use cpu::{Collecting, Cpu, Hit, Step, bit};
+pub(crate) use attempt::{Outcome, Outcomes, Who};
+pub(crate) use cpu::{Collecting, Cpu, Hit, Step};
 pub(crate) use express::Onward;
 pub(crate) use program::{Loaded, Probe, Turn, count};
 pub(crate) use site::{Resumption, Site};

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use super::attempt::{Outcome, Outcomes};
 use super::chain::Linked;
 use super::express::Tally;
 use super::maps::NamedMap;
@@ -74,13 +75,15 @@ pub(crate) struct Probe {
 /// What happened to a probe so far.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// Hits that took a turn: the one counter from which skipped and processed ones follow.
-    arrivals: AtomicU64,
+    /// Hits that were processed: at most `max_hits`.
+    hits: AtomicU64,
+    /// Hits that were let pass before those: at most `pass_count`.
+    skipped: AtomicU64,
     /// Hits while the group was suspended.
     pub(crate) suspended: AtomicU64,
     pub(crate) missed: AtomicU64,
     pub(crate) faulted: AtomicU64,
-    /// Hits after the program removed the probe.
+    /// Hits after the last that was wanted, or after the program removed the probe.
     pub(crate) late: AtomicU64,
     pub(crate) exceptions: AtomicU64,
     pub(crate) overflows: AtomicU64,
@@ -96,7 +99,14 @@ pub(crate) fn count(counter: &AtomicU64) {
 
 /// Takes one back from a count. Not below zero: the probe may have come to its site after the hit that is undone.
 fn take_back(counter: &AtomicU64) {
-    let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+    let _ = counter.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |count| count.checked_sub(1));
+}
+
+/// Adds one to a count that is below its limit, and gives the sum.
+fn below(counter: &AtomicU64, limit: u64) -> Option<u64> {
+    let more = |count| (count < limit).then(|| count + 1);
+    let before = counter.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more);
+    before.ok().map(|count| count + 1)
 }
 
 impl Loaded {
@@ -116,8 +126,10 @@ pub(crate) enum Turn {
     Run,
     /// Run the program; it is the last time.
     RunLast,
-    /// Let it pass: before the first or after the last that is wanted.
-    Pass,
+    /// Let it pass: before the first that is wanted.
+    Skip,
+    /// Let it pass: after the last that is wanted.
+    Late,
 }
 
 impl Linked for Probe {
@@ -209,44 +221,93 @@ impl Probe {
     /// Takes a turn, of which there is no limit.
     #[inline]
     pub(crate) fn take_unlimited_turn(&self) {
-        self.counts.arrivals.fetch_add(1, Ordering::Relaxed);
+        count(&self.counts.hits);
     }
 
-    /// Takes a turn. Exact on any number of CPUs, since one atomic decides it.
+    /// Takes a turn. Exact on any number of CPUs: each turn is given out once, and is given out again after it was taken back.
     #[inline]
     pub(crate) fn take_turn(&self) -> Turn {
-        let arrival = self.counts.arrivals.fetch_add(1, Ordering::Relaxed);
-        let Some(processed) = arrival.checked_sub(self.pass_count) else {
-            return Turn::Pass;
-        };
-        if self.max_hits == 0 || processed < self.max_hits.wrapping_sub(1) {
-            Turn::Run
-        } else if processed == self.max_hits - 1 {
-            Turn::RunLast
-        } else {
-            Turn::Pass
+        if self.pass_count != 0 && below(&self.counts.skipped, self.pass_count).is_some() {
+            return Turn::Skip;
+        }
+        if self.max_hits == 0 {
+            self.take_unlimited_turn();
+            return Turn::Run;
+        }
+        match below(&self.counts.hits, self.max_hits) {
+            Some(hits) if hits == self.max_hits => Turn::RunLast,
+            Some(_) => Turn::Run,
+            None => {
+                count(&self.counts.late);
+                Turn::Late
+            }
         }
     }
 
-    /// Takes a turn back, because the instruction faulted and will be hit again. True when the probe wants to fire again
-    /// although it was exhausted.
-    pub(crate) fn undo_turn(&self) -> bool {
+    /// Another hit's program has removed the probe while this one's ran.
+    pub(crate) fn turn_was_late(&self) {
+        take_back(&self.counts.hits);
+        count(&self.counts.late);
+    }
+
+    /// Takes back what a hit was counted as, because the instruction faulted and will be hit again. True when the probe, which was
+    /// exhausted or had removed itself, wants to fire again.
+    pub(crate) fn undo(&self, outcomes: &Outcomes, position: usize) -> bool {
+        let has = |outcome| outcomes.has(outcome, position);
         count(&self.counts.faulted);
-        if self.state_code() == State::RemovedItself as u32 {
-            // Its program ran and said that it was the last time.
-            return false;
+        for lost in [Outcome::Lost, Outcome::TracesLost] {
+            if has(lost) {
+                take_back(&self.counts.lost);
+            }
         }
-        take_back(&self.counts.arrivals);
-        let (exhausted, armed) = (State::Exhausted as u32, State::Armed as u32);
+        let unused = if has(Outcome::Suspended) {
+            &self.counts.suspended
+        } else if has(Outcome::Skipped) {
+            &self.counts.skipped
+        } else if has(Outcome::Late) {
+            &self.counts.late
+        } else {
+            take_back(&self.counts.hits);
+            let back = has(Outcome::Removed) && self.change_state(State::RemovedItself, State::Armed);
+            return self.agree_with_hits() || back;
+        };
+        take_back(unused);
+        false
+    }
+
+    fn change_state(&self, from: State, to: State) -> bool {
         self.state
-            .compare_exchange(exhausted, armed, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(from as u32, to as u32, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
     }
 
-    /// Takes back that a hit came while the group was suspended, because the instruction faulted and will be hit again.
-    pub(crate) fn undo_suspended(&self) {
-        count(&self.counts.faulted);
-        take_back(&self.counts.suspended);
+    /// The number of hits has changed: makes the probe exhausted if it has had all, or armed again if not. True if that has changed its
+    /// state.
+    ///
+    /// Whoever changes the number or the state looks at the number afterwards, so that the last one to do so leaves both as they belong
+    /// together.
+    pub(crate) fn agree_with_hits(&self) -> bool {
+        let mut changed = false;
+        if self.max_hits == 0 {
+            return changed;
+        }
+        loop {
+            let all = self.counts.hits.load(Ordering::SeqCst) >= self.max_hits;
+            let (from, to) = if all {
+                (State::Armed, State::Exhausted)
+            } else {
+                (State::Exhausted, State::Armed)
+            };
+            if !self.change_state(from, to) {
+                return changed;
+            }
+            changed = true;
+        }
+    }
+
+    /// How often its instruction has faulted.
+    pub(crate) fn faults(&self) -> u64 {
+        self.counts.faulted.load(Ordering::SeqCst)
     }
 
     /// Takes back that a hit was missed, because the instruction faulted and will be hit again.
@@ -257,18 +318,13 @@ impl Probe {
 
     /// Hits let pass, hits processed, hits after the last that was wanted.
     pub(crate) fn turns(&self) -> (u64, u64, u64) {
-        let arrivals = self.counts.arrivals.load(Ordering::Relaxed);
-        let skipped = arrivals.min(self.pass_count);
-        let rest = arrivals - skipped;
-        let processed = if self.max_hits == 0 {
-            rest
-        } else {
-            rest.min(self.max_hits)
-        };
+        let Counts {
+            skipped, hits, late, ..
+        } = &self.counts;
         (
-            skipped,
-            processed,
-            rest - processed + self.counts.late.load(Ordering::Relaxed),
+            skipped.load(Ordering::Relaxed),
+            hits.load(Ordering::Relaxed),
+            late.load(Ordering::Relaxed),
         )
     }
 }

@@ -70,11 +70,38 @@ impl<H: Host> Engine<H> {
 
     /// Disarms probes that are exhausted or that removed themselves. To be called after
     /// [`Host::request_reap`], from a context that may sleep.
+    ///
+    /// Where the last hit's instruction may still fault, and be hit again, this waits a grace period first.
     pub fn reap(&self) {
         let mut control = self.lock();
         self.release_watchpoints(&mut control, |_| false);
-        // A failure leaves breakpoints in place whose hits are counted as late; the next reap tries again.
-        let _ = self.rearm(&control.programs, Site::is_wanted);
+        let unwanted = || {
+            let sites = control.programs.iter().flat_map(|loaded| &loaded.probes);
+            sites
+                .filter_map(Probe::site)
+                .filter(|site| site.is_armed() && !site.is_wanted())
+        };
+        // Failures leave breakpoints in place whose hits are counted as late; the next reap tries again.
+        let Ok(mut over) = mem::vec(unwanted().count()) else {
+            return;
+        };
+        // Others may become unwanted meanwhile: they have their turn later.
+        over.extend(
+            unwanted()
+                .map(|site| (site.address, site.faults()))
+                .take(over.capacity()),
+        );
+        over.sort_unstable();
+        if unwanted().any(|site| site.may_fault) {
+            self.host().grace_period();
+        }
+        // A hit that was taken back meanwhile may have been taken again, and that one's instruction may fault too.
+        let is_over = |site: &Site| over.binary_search(&(site.address, site.faults())).is_ok();
+        let wanted = |site: &Site| site.is_wanted() || site.is_armed() && !is_over(site);
+        let _ = self.rearm(&control.programs, wanted);
+        if unwanted().any(|site| !is_over(site)) {
+            self.host().request_reap();
+        }
     }
 
     /// The module whose text is in `range` is being unloaded: takes its probes out, and waits until nothing of them runs. What a program for

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use super::chain::Chain;
 use super::express::{Onward, Tally};
@@ -52,6 +52,7 @@ pub(crate) struct Site {
     chain: Chain<Probe>,
     /// Is the breakpoint in place? Control lock held.
     armed: AtomicBool,
+    attempts: AtomicU64,
 }
 
 impl Site {
@@ -69,6 +70,7 @@ impl Site {
             shaded: None,
             chain: Chain::new(),
             armed: AtomicBool::new(false),
+            attempts: AtomicU64::new(0),
         }
     }
 
@@ -122,6 +124,12 @@ impl Site {
         self.express.store(pointer, Ordering::Release);
     }
 
+    /// A number for an attempt to carry the instruction out in the slot: later ones have higher numbers. Not zero.
+    #[inline]
+    pub(crate) fn next_attempt(&self) -> u64 {
+        self.attempts.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// Is there no probe here?
     pub(crate) fn is_empty(&self) -> bool {
         self.chain.is_empty()
@@ -147,6 +155,11 @@ impl Site {
     /// Notes that the breakpoint has been put in place or taken away.
     pub(crate) fn set_armed(&self, armed: bool) {
         self.armed.store(armed, Ordering::Relaxed);
+    }
+
+    /// How often its instruction has faulted after a hit of a probe that is here.
+    pub(crate) fn faults(&self) -> u64 {
+        self.probes().map(Probe::faults).sum()
     }
 
     /// Does any probe here still want to fire?

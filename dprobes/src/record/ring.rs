@@ -30,6 +30,12 @@ pub(crate) struct Ring {
     to_settle: AtomicU64,
     /// Records dropped because the ring was full. Written by the writer.
     lost: AtomicU64,
+    /// Provisional ones that were. Written by the writer; a fault takes them back.
+    lost_provisionally: AtomicU64,
+    /// How many of those are final. Written by the reader.
+    lost_settled: AtomicU64,
+    /// How many will be after the grace period that is under way. Written by the reader.
+    lost_to_settle: AtomicU64,
     /// How many of those the reader has been told about. Written by the reader.
     lost_told: AtomicU64,
 }
@@ -44,6 +50,9 @@ impl Ring {
             settled: AtomicU64::new(0),
             to_settle: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            lost_provisionally: AtomicU64::new(0),
+            lost_settled: AtomicU64::new(0),
+            lost_to_settle: AtomicU64::new(0),
             lost_told: AtomicU64::new(0),
         })
     }
@@ -75,7 +84,13 @@ impl Ring {
         let head = self.head.load(Ordering::Relaxed);
         let used = head.wrapping_sub(self.tail.load(Ordering::Acquire));
         if used + needed > self.words.len() as u64 {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            let provisional = header.state == RecordState::Provisional as u32;
+            let lost = if provisional {
+                &self.lost_provisionally
+            } else {
+                &self.lost
+            };
+            lost.fetch_add(1, Ordering::Relaxed);
             return false;
         }
         let mut at = head;
@@ -142,10 +157,26 @@ impl Ring {
         // Records that are final may have been read, and their place have been used again.
         let from = from.max(self.tail.load(Ordering::Acquire));
         self.for_each(from, to, |position, first, _| {
-            if first as u32 == RecordState::Provisional as u32 {
-                self.store(position, with_state(first, RecordState::Discarded));
+            if first as u32 == RecordState::Provisional as u32
+                && let Some(word) = self.word(position)
+            {
+                // A record that has been read gives its place to another one.
+                let discarded = with_state(first, RecordState::Discarded);
+                let _ = word.compare_exchange(first, discarded, Ordering::AcqRel, Ordering::Relaxed);
             }
         });
+    }
+
+    /// The instruction has faulted whose hit left provisional records that did not fit: they are not lost. Any CPU may call this, in a
+    /// fault.
+    pub(crate) fn take_back_losses(&self, count: u64) {
+        self.lost_provisionally.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Losses that are final.
+    fn final_losses(&self) -> u64 {
+        let provisional = self.lost_provisionally.load(Ordering::Relaxed);
+        self.lost.load(Ordering::Relaxed) + provisional.min(self.lost_settled.load(Ordering::Relaxed))
     }
 
     /// Visits the records from `from` to `to`: position, first word, and a way to get the header's words.
@@ -174,18 +205,24 @@ impl Ring {
     pub(crate) fn mark_to_settle(&self) {
         self.to_settle
             .store(self.head.load(Ordering::Acquire), Ordering::Relaxed);
+        let lost = self.lost_provisionally.load(Ordering::Relaxed);
+        self.lost_to_settle.store(lost, Ordering::Relaxed);
     }
 
     /// After the grace period: everything before the place noted is final.
     pub(crate) fn settle(&self) {
         self.settled
             .store(self.to_settle.load(Ordering::Relaxed), Ordering::Release);
+        let lost = self.lost_provisionally.load(Ordering::Relaxed);
+        let settled = self.lost_to_settle.load(Ordering::Relaxed).min(lost);
+        self.lost_settled.store(settled, Ordering::Relaxed);
     }
 
-    /// Does the reader stop in front of a provisional record?
+    /// Does the reader stop in front of a provisional record, or is there one that did not fit?
     pub(crate) fn has_provisional(&self) -> bool {
         let tail = self.tail.load(Ordering::Relaxed);
-        let mut found = false;
+        let lost = self.lost_provisionally.load(Ordering::Relaxed);
+        let mut found = lost > self.lost_settled.load(Ordering::Relaxed);
         self.for_each(tail, self.head.load(Ordering::Acquire), |position, first, _| {
             found |=
                 first as u32 == RecordState::Provisional as u32 && position >= self.settled.load(Ordering::Acquire);
@@ -230,9 +267,9 @@ impl Ring {
 
     /// Writes a record that says how many were lost since the last one, if any were and it fits.
     fn tell_lost(&self, cpu: usize, out: &mut [u8]) -> usize {
-        let lost = self.lost.load(Ordering::Relaxed);
+        let lost = self.final_losses();
         let told = self.lost_told.load(Ordering::Relaxed);
-        let Some((place, _)) = out.split_at_mut_checked(Header::SIZE).filter(|_| lost != told) else {
+        let Some((place, _)) = out.split_at_mut_checked(Header::SIZE).filter(|_| lost > told) else {
             return 0;
         };
         let header = Header {

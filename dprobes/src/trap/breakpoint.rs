@@ -8,11 +8,10 @@ use super::shadow::run_copy;
 use super::step::TooDeep;
 use crate::frame::{RFLAGS_RF, RFLAGS_TF, TrapFrame};
 use crate::host::{ExitTo, Host};
-use crate::probe::{Collecting, Cpu, Engine, Hit, Loaded, Onward, Probe, Resumption, Site, Turn, count};
+use crate::probe::{Collecting, Cpu, Engine, Hit, Loaded, Onward, Outcome, Probe, Resumption, Site, Turn, count};
 use crate::record::header::{Header, RecordState};
 use crate::rpn::interp::{self, End, Variables};
 use crate::text::transaction::INT3;
-use crate::wire::State;
 
 /// Where a hit is.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +22,8 @@ pub(super) struct Where<'a> {
     pub(super) code: Option<&'a [u8]>,
     /// Whether it is still to be carried out, and may fault then.
     pub(super) may_fault: bool,
+    /// Where the probe is armed, if it is a probepoint.
+    pub(super) site: Option<&'a Site>,
 }
 
 impl<'a> Where<'a> {
@@ -31,6 +32,7 @@ impl<'a> Where<'a> {
             address: site.address,
             code: Some(site.insn.bytes()),
             may_fault: site.may_fault,
+            site: Some(site),
         }
     }
 }
@@ -58,7 +60,7 @@ impl<H: Host> Engine<H> {
             match site.onward {
                 Onward::Slot(slot) => frame.rip = slot,
                 Onward::FaultingSlot(slot) => {
-                    cpu.note_attempt(site, frame.rsp);
+                    cpu.note_attempt(site, self.who(frame));
                     frame.rip = slot;
                 }
                 // A watchpoint is to be hit by what the CPU does, not by this.
@@ -75,7 +77,7 @@ impl<H: Host> Engine<H> {
     fn resume_in_full(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame) -> Verdict {
         frame.rip = site.address;
         if site.may_fault {
-            cpu.note_attempt(site, frame.rsp);
+            cpu.note_attempt(site, self.who(frame));
         }
         self.carry_out(site, cpu, frame, cpu.ring.mark())
     }
@@ -101,7 +103,7 @@ impl<H: Host> Engine<H> {
                     self.fire(site, probe, &mut hit, frame);
                 }
                 if site.may_fault {
-                    hit.note_attempt(site, frame.rsp, mark);
+                    hit.note_attempt(site, self.who(frame), mark);
                 }
             }
             None => {
@@ -168,16 +170,19 @@ impl<H: Host> Engine<H> {
         let Some(loaded) = probe.loaded() else { return };
         if probe.is_removed() {
             count(&probe.counts.late);
+            hit.note(Outcome::Late, site, probe);
             return;
         }
         if loaded.is_suspended(probe.group) {
             count(&probe.counts.suspended);
-            hit.note_suspended(site, probe);
+            hit.note(Outcome::Suspended, site, probe);
             return;
         }
         let turn = probe.take_turn();
-        if turn == Turn::Pass {
-            return;
+        match turn {
+            Turn::Run | Turn::RunLast => {}
+            Turn::Skip => return hit.note(Outcome::Skipped, site, probe),
+            Turn::Late => return hit.note(Outcome::Late, site, probe),
         }
         let Some(counting) = loaded.program.counting(probe.point) else {
             self.run(Where::at(site), probe, loaded, hit, frame, turn);
@@ -192,7 +197,7 @@ impl<H: Host> Engine<H> {
     /// The last hit that was wanted has been processed: the probe goes.
     #[inline]
     fn end_turn(&self, probe: &Probe, turn: Turn) {
-        if turn == Turn::RunLast && probe.retire(State::Exhausted) {
+        if turn == Turn::RunLast && probe.agree_with_hits() {
             self.host().request_reap();
         }
     }
@@ -240,8 +245,11 @@ impl<H: Host> Engine<H> {
             End::Remove => {
                 if !probe.remove_itself() {
                     // Another CPU's program has just ended in the same way, and its record is the one that counts.
+                    probe.turn_was_late();
+                    hit.note_at(Outcome::Late, place.site, probe);
                     return;
                 }
+                hit.note_at(Outcome::Removed, place.site, probe);
                 self.host().request_reap();
             }
             End::Exception { .. } => count(&probe.counts.exceptions),
@@ -249,7 +257,7 @@ impl<H: Host> Engine<H> {
         if outcome.log_overflow || outcome.trace_overflow {
             count(&probe.counts.overflows);
         }
-        let elements = workspace.log();
+        let elements = hit.workspace().log();
         let codes = (
             outcome.major.unwrap_or(loaded.major),
             outcome.minor.unwrap_or(probe.minor),
@@ -268,9 +276,12 @@ impl<H: Host> Engine<H> {
         }
         if !cpu.ring.push(&header, elements) {
             count(&probe.counts.lost);
+            if header.state == RecordState::Provisional as u32 {
+                hit.note_at(Outcome::Lost, place.site, probe);
+            }
         }
         if outcome.traced {
-            self.record_traces(probe, loaded, cpu, hit, header);
+            self.record_traces(place.site, probe, loaded, hit, header);
         }
         if let End::ExitTo(facility) = outcome.end {
             self.exit_to(facility, address, probe, loaded, frame);
@@ -295,19 +306,23 @@ impl<H: Host> Engine<H> {
     /// Writes the record of the program's own stack traces, which follows that of the hit and is final when that is.
     #[cold]
     #[inline(never)]
-    fn record_traces(&self, probe: &Probe, loaded: &Loaded, cpu: &Cpu, hit: &mut Hit<'_>, of_hit: Header) {
+    fn record_traces(&self, site: Option<&Site>, probe: &Probe, loaded: &Loaded, hit: &mut Hit<'_>, of_hit: Header) {
         let facts = [
             of_hit.address,
             u64::from(loaded.program_id),
             u64::from(loaded.major),
             u64::from(probe.minor),
         ];
+        let cpu = hit.cpu();
         let Some(elements) = hit.workspace().trace_record(text(&loaded.module), facts) else {
             return;
         };
         let header = of_hit.with_elements(Header::TRACES, elements.len());
         if !cpu.ring.push(&header, elements) {
             count(&probe.counts.lost);
+            if header.state == RecordState::Provisional as u32 {
+                hit.note_at(Outcome::TracesLost, site, probe);
+            }
         }
     }
 

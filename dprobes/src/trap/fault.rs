@@ -3,7 +3,7 @@
 use crate::frame::{RFLAGS_IF, TrapFrame};
 use crate::host::Host;
 use crate::insn::Shadow;
-use crate::probe::{Cpu, Engine, Resumption, Site, bit};
+use crate::probe::{Cpu, Engine, Outcome, Outcomes, Resumption, Site, Who};
 
 impl<H: Host> Engine<H> {
     /// To be called first in every fault handler, with interrupts off. When the fault is in a slot, `frame` is corrected to
@@ -71,33 +71,53 @@ impl<H: Host> Engine<H> {
             }
             return;
         }
-        let suspended = self.discard_records(site, cpu, frame.rsp);
+        let who = self.who(frame);
+        let known = self
+            .cpus
+            .iter()
+            .filter_map(|cpu| Some((cpu, cpu.attempts.find(site, who)?)));
+        // The task may have been interrupted in the slot and have continued on another CPU, and have made earlier attempts elsewhere.
+        let outcomes = match known.max_by_key(|(_, attempt)| attempt.number) {
+            Some((cpu, attempt)) => {
+                cpu.ring.discard_range(attempt.from, attempt.to);
+                let lost =
+                    (0..64).map(|at| [Outcome::Lost, Outcome::TracesLost].map(|lost| attempt.outcomes.has(lost, at)));
+                cpu.ring
+                    .take_back_losses(lost.flatten().filter(|lost| *lost).count() as u64);
+                attempt.outcomes
+            }
+            // Code in user mode can go to a slot without a hit.
+            None if who.task != 0 => return,
+            None => self.discard_newest(site),
+        };
         for (position, probe) in site.probes().enumerate() {
-            if suspended & bit(position) != 0 {
-                probe.undo_suspended();
-            } else if probe.undo_turn() {
+            if probe.undo(&outcomes, position) {
                 self.host().request_reap();
             }
         }
     }
 
-    /// Discards the records of the hit whose instruction has just faulted, and says which of the probes were suspended then.
-    fn discard_records(&self, site: &Site, cpu: &Cpu, rsp: u64) -> u64 {
-        // The task may have been interrupted in the slot and have continued on another CPU.
-        let cpus = || core::iter::once(cpu).chain(&self.cpus);
-        if let Some(suspended) = cpus().find_map(|cpu| cpu.discard_attempt(site, rsp)) {
-            return suspended;
+    /// Who makes an attempt in code with these registers.
+    #[inline]
+    pub(super) fn who(&self, frame: &TrapFrame) -> Who {
+        Who {
+            rsp: frame.rsp,
+            task: if frame.is_user() { self.host().task().cookie } else { 0 },
         }
-        // Another hit has come between. The newest record that it can be is taken for the one, and that groups are as they were.
+    }
+
+    /// No CPU remembers the attempt any more: the newest record of each probe that it can have left is taken for the one, and that it
+    /// went as it would go now.
+    fn discard_newest(&self, site: &Site) -> Outcomes {
         let cookie = self.host().task().cookie;
-        let mut suspended = 0;
+        let mut outcomes = Outcomes::default();
         for (position, probe) in site.probes().enumerate() {
             if probe.loaded().is_some_and(|loaded| loaded.is_suspended(probe.group)) {
-                suspended |= bit(position);
+                outcomes.note(Outcome::Suspended, position);
             } else if !probe.log_on_fault {
-                let _ = cpus().any(|cpu| cpu.ring.discard(site.address, cookie));
+                let _ = self.cpus.iter().any(|cpu| cpu.ring.discard(site.address, cookie));
             }
         }
-        suspended
+        outcomes
     }
 }

@@ -166,7 +166,7 @@ impl<H: Host> Engine<H> {
         for probe in site.probes() {
             self.fire(site, probe, &mut hit, frame);
         }
-        hit.note_shaded_attempt(site, frame.rsp, mark);
+        hit.note_shaded_attempt(site, self.who(frame), mark);
     }
 
     /// The single step of an instruction that casts a shadow has ended. The one in the shadow, and its copy, if that was not stepped

@@ -68,7 +68,7 @@ impl<H: Host> Engine<H> {
             return;
         }
         let turn = probe.take_turn();
-        if turn == Turn::Pass {
+        if matches!(turn, Turn::Skip | Turn::Late) {
             return;
         }
         // The copy of the instruction there, or at least not the breakpoint.
@@ -77,6 +77,7 @@ impl<H: Host> Engine<H> {
             address: rip,
             code,
             may_fault: false,
+            site: None,
         };
         self.run(place, probe, loaded, hit, frame, turn);
     }

@@ -11,6 +11,8 @@ use dprobes::host::{
 };
 use dprobes::trap::debug_registers::DebugRegisters;
 
+use crate::migrant;
+
 /// Bytes for slots.
 const SLOT_BYTES: usize = 1 << 21;
 
@@ -19,6 +21,7 @@ pub struct Kernel {
     slots: ExecMemory,
     debug_registers: DebugRegisters,
     reap: AtomicBool,
+    waiting: AtomicBool,
     exits: AtomicU64,
     last_exit: [AtomicU64; 3],
     /// [`Host::sync_cores`] and [`Host::grace_period`].
@@ -77,6 +80,7 @@ impl Kernel {
             slots: memory::alloc_exec(SLOT_BYTES).expect("memory for slots"),
             debug_registers: DebugRegisters::new(smp::cpu_count()).expect("memory for the debug registers"),
             reap: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
             exits: AtomicU64::new(0),
             last_exit: [const { AtomicU64::new(0) }; 3],
             sync: Barrier::new(),
@@ -87,6 +91,11 @@ impl Kernel {
     /// Has the engine asked for a reap since this was last called?
     pub fn take_reap_request(&self) -> bool {
         self.reap.swap(false, Ordering::AcqRel)
+    }
+
+    /// Does somebody wait for a grace period?
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
     }
 
     /// How often [`FACILITY`] was triggered, and the last time by which codes (major above minor), at which address, with
@@ -239,8 +248,13 @@ impl Host for Kernel {
     fn grace_period(&self) {
         self.grace.pass(|| {
             smp::sync_cores();
+            self.waiting.store(true, Ordering::Release);
+            while migrant::is_parked_in(&self.slot_area()) {
+                core::hint::spin_loop();
+            }
             smp::quiesce(&self.slot_area());
             task::quiesce(&self.slot_area());
+            self.waiting.store(false, Ordering::Release);
         });
     }
 }

@@ -24,6 +24,7 @@ use zerocopy::{FromBytes, IntoBytes};
 pub mod attach;
 mod call;
 mod host;
+pub mod migrant;
 pub mod passes;
 
 pub use call::{Registers, call_with};
@@ -44,7 +45,7 @@ impl EngineRef for TheEngine {
 }
 
 /// Exceptions the engine is put in front of: #BP, #DB, and the faults that a copied instruction may raise.
-pub const VECTORS: &[u8] = &[0, 1, 3, 6, 12, 13, 14, 17];
+pub const VECTORS: &[u8] = &[0, 1, 3, 5, 6, 7, 11, 12, 13, 14, 16, 17, 19];
 
 /// The engine, with its gates in the descriptor table; made by the first call.
 pub fn engine() -> &'static Engine<Kernel> {

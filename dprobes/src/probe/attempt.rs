@@ -1,0 +1,174 @@
+//! Attempts: hits whose instruction may still fault in its slot, and what has to be taken back then.
+//!
+//! An attempt is known by its site and by who made it: no two tasks have the same kernel stack pointer, and a process is told from others
+//! by its task. The same task makes another attempt only after the one before has ended, so that of all that are known, on
+//! any CPU, the newest is the one that has just faulted: a site numbers its attempts.
+//!
+//! A CPU remembers a few, each in the place that a hash of the stack pointer says, because a task may be preempted in a slot, and others
+//! run into probes before it goes on.
+
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+
+use super::site::Site;
+
+/// Attempts that a CPU remembers, as a power of two.
+const LOG2_PLACES: u32 = 4;
+
+/// How it went for one of the probes of a hit, where that is not the usual: that its program ran, and what it logged had room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Outcome {
+    /// Its group was suspended.
+    Suspended,
+    /// It let the hit pass: before the first that is wanted.
+    Skipped,
+    /// As well, after the last.
+    Late,
+    /// Its program removed it.
+    Removed,
+    /// Its record, which was provisional, did not fit.
+    Lost,
+    /// The record of its stack traces did not.
+    TracesLost,
+}
+
+/// The outcomes of a hit: for each kind the probes of the site, a bit each, for the first 64.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outcomes([u64; Outcome::TracesLost as usize + 1]);
+
+impl Outcomes {
+    /// Notes that it went in this way for the probe at this position of the site.
+    pub(crate) fn note(&mut self, outcome: Outcome, position: usize) {
+        if let Some(bits) = self.0.get_mut(outcome as usize) {
+            *bits |= bit(position);
+        }
+    }
+
+    /// Did it go in this way for the probe at this position?
+    pub(crate) fn has(&self, outcome: Outcome, position: usize) -> bool {
+        self.0
+            .get(outcome as usize)
+            .is_some_and(|bits| bits & bit(position) != 0)
+    }
+}
+
+fn bit(position: usize) -> u64 {
+    u32::try_from(position)
+        .ok()
+        .and_then(|position| 1_u64.checked_shl(position))
+        .unwrap_or(0)
+}
+
+/// Who makes an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Who {
+    /// The interrupted stack pointer.
+    pub(crate) rsp: u64,
+    /// The task's cookie for code in user mode, otherwise zero.
+    pub(crate) task: u64,
+}
+
+/// An attempt that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Later attempts at the same site have higher numbers.
+    pub(crate) number: u64,
+    /// Its records are in its CPU's ring from here
+    pub(crate) from: u64,
+    /// to here.
+    pub(crate) to: u64,
+    pub(crate) outcomes: Outcomes,
+}
+
+/// The attempts that a CPU remembers. The hits of that CPU write them; a fault on any CPU reads them.
+#[derive(Default)]
+pub(crate) struct Attempts([Place; 1 << LOG2_PLACES]);
+
+#[derive(Default)]
+#[repr(align(128))]
+struct Place {
+    /// Zero while the place is being written.
+    number: AtomicU64,
+    site: AtomicPtr<Site>,
+    rsp: AtomicU64,
+    task: AtomicU64,
+    from: AtomicU64,
+    to: AtomicU64,
+    /// Are there any outcomes?
+    unusual: AtomicU64,
+    outcomes: [AtomicU64; Outcome::TracesLost as usize + 1],
+}
+
+impl Attempts {
+    #[inline]
+    fn place(&self, rsp: u64) -> usize {
+        // A multiplicative hash: the stacks of tasks that run the same code differ in the upper bits only.
+        let hash = rsp.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - LOG2_PLACES);
+        hash as usize
+    }
+
+    /// Remembers an attempt at a site. Never inside of itself.
+    #[inline]
+    pub(crate) fn note(&self, site: &Site, who: Who, records: (u64, u64), outcomes: Option<&Outcomes>) {
+        if let Some(place) = self.0.get(self.place(who.rsp)) {
+            place.note(site, who, records, outcomes);
+        }
+    }
+
+    /// Remembers one at an instruction that is carried out in the shadow of the one before, beside that one's.
+    pub(crate) fn note_shaded(&self, site: &Site, who: Who, records: (u64, u64), outcomes: Option<&Outcomes>) {
+        if let Some(place) = self.0.get(self.place(who.rsp) ^ 1) {
+            place.note(site, who, records, outcomes);
+        }
+    }
+
+    /// The newest attempt at a site by the same one that this CPU remembers.
+    pub(crate) fn find(&self, site: &Site, who: Who) -> Option<Found> {
+        let place = self.place(who.rsp);
+        let places = [place, place ^ 1].map(|place| self.0.get(place)?.find(site, who));
+        places.into_iter().flatten().max_by_key(|found| found.number)
+    }
+}
+
+impl Place {
+    #[inline]
+    fn note(&self, site: &Site, who: Who, records: (u64, u64), outcomes: Option<&Outcomes>) {
+        let number = site.next_attempt();
+        self.number.store(0, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.site.store(ptr::from_ref(site).cast_mut(), Ordering::Relaxed);
+        self.rsp.store(who.rsp, Ordering::Relaxed);
+        self.task.store(who.task, Ordering::Relaxed);
+        self.from.store(records.0, Ordering::Relaxed);
+        self.to.store(records.1, Ordering::Relaxed);
+        self.unusual.store(u64::from(outcomes.is_some()), Ordering::Relaxed);
+        if let Some(outcomes) = outcomes {
+            for (to, bits) in self.outcomes.iter().zip(outcomes.0) {
+                to.store(bits, Ordering::Relaxed);
+            }
+        }
+        self.number.store(number, Ordering::Release);
+    }
+
+    fn find(&self, site: &Site, who: Who) -> Option<Found> {
+        let number = self.number.load(Ordering::Acquire);
+        let mut found = Found {
+            number,
+            from: self.from.load(Ordering::Relaxed),
+            to: self.to.load(Ordering::Relaxed),
+            outcomes: Outcomes::default(),
+        };
+        if self.unusual.load(Ordering::Relaxed) != 0 {
+            for (bits, from) in found.outcomes.0.iter_mut().zip(&self.outcomes) {
+                *bits = from.load(Ordering::Relaxed);
+            }
+        }
+        let same = ptr::eq(self.site.load(Ordering::Relaxed), site)
+            && self.rsp.load(Ordering::Relaxed) == who.rsp
+            && self.task.load(Ordering::Relaxed) == who.task;
+        // Another task may have taken the place meanwhile.
+        fence(Ordering::Acquire);
+        (same && number != 0 && self.number.load(Ordering::Relaxed) == number).then_some(found)
+    }
+}
