@@ -308,6 +308,13 @@ pub trait Host: Sync + 'static {
     /// only through [`write_text`](Host::write_text); constant. The engine cuts it into [`Patch::MAX`]-byte slots.
     fn slot_area(&self) -> Range<u64>;
 
+    /// A second area, for copies of instructions that run in ring 3: executable there, not writable there, and otherwise as
+    /// [`slot_area`](Host::slot_area), of the text in the lower half of the address space. Empty on a host that has no probes there, or whose
+    /// one area serves both.
+    fn user_slot_area(&self) -> Range<u64> {
+        0..0
+    }
+
     /// May there be a probe at `address`? Then which function is it in?
     ///
     /// # Errors
@@ -352,6 +359,6 @@ pub trait Host: Sync + 'static {
     fn sync_cores(&self);
 
     /// Returns when, in addition to [`sync_cores`](Host::sync_cores), no CPU and no preempted task is executing inside
-    /// [`slot_area`](Host::slot_area) any more that was when the call began.
+    /// [`slot_area`](Host::slot_area) or [`user_slot_area`](Host::user_slot_area) any more that was when the call began.
     fn grace_period(&self);
 }

@@ -15,7 +15,7 @@ use super::watch::{WATCHPOINTS, Watches};
 use crate::host::{Host, Watchpoint};
 use crate::insn::Insn;
 use crate::mem::{self, OutOfMemory};
-use crate::text::slot::{Slot, SlotArea};
+use crate::text::slot::{FreeSlots, SlotArea};
 use crate::wire::{ProbeStatus, label};
 
 /// The engine over a host.
@@ -44,7 +44,7 @@ pub(crate) struct Control {
     pub(crate) programs: Vec<Box<Loaded>>,
     /// The names of the global variables.
     pub(crate) globals: Names,
-    pub(crate) free_slots: Vec<Slot>,
+    pub(crate) free_slots: FreeSlots,
     /// Sites that have left the table and whose slots may still be running.
     pub(crate) limbo: Vec<*mut Site>,
     /// What the host watches, by the number of the watchpoint.
@@ -64,7 +64,7 @@ impl<H: Host> Engine<H> {
         for _ in 0..host.cpu_count() {
             cpus.push(Cpu::new()?);
         }
-        let slots = SlotArea::new(host.slot_area())?;
+        let slots = SlotArea::new(host.slot_area(), host.user_slot_area())?;
         let control = Mutex::new(Control {
             programs: Vec::new(),
             globals: Names::default(),

@@ -20,6 +20,7 @@ use crate::rpn::object::{Location, ModType, Object, Place as At, Point};
 use crate::rpn::variables::{Pool, Variables};
 use crate::rpn::verify::verify;
 use crate::sort;
+use crate::text::slot::Area;
 use crate::text::transaction::CommitError;
 use crate::wire::label;
 
@@ -195,8 +196,15 @@ impl<H: Host> Engine<H> {
             .filter_map(Spot::text)
             .filter(|place| self.site(place.address).is_none())
             .count();
-        if control.free_slots.len() < new {
-            self.reclaim(control);
+        for area in [Area::Main, Area::User] {
+            let wanted = staged.places.iter().filter_map(Spot::text);
+            let new = wanted
+                .filter(|place| self.slots.area_for(place.address) == area)
+                .filter(|place| self.site(place.address).is_none())
+                .count();
+            if !control.free_slots.suffice(area, new) {
+                self.reclaim(control);
+            }
         }
         let mut images: Vec<Patch> = mem::vec(new)?;
         for (point, spot) in staged.places.iter().enumerate() {
@@ -204,7 +212,8 @@ impl<H: Host> Engine<H> {
             if self.site(place.address).is_some() {
                 continue;
             }
-            let slot = control.free_slots.pop().ok_or(InsertError::NoSlot {
+            let area = self.slots.area_for(place.address);
+            let slot = control.free_slots.take(area).ok_or(InsertError::NoSlot {
                 slots: self.slots.count(),
             })?;
             let staged_site = self.stage(place, slot).map_err(|error| match error {

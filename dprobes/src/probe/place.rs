@@ -8,7 +8,7 @@ use super::site::{Resumption, Site};
 use crate::host::{Function, Host, Patch, Watchpoint};
 use crate::insn::{self, Insn, MAX_LEN, Refusal, Resume, Shaded, Shadow};
 use crate::mem::{self, OutOfMemory};
-use crate::text::slot::Slot;
+use crate::text::slot::{Area, Slot};
 use crate::text::transaction::INT3;
 
 /// A place that can be probed: proven to be an instruction that this engine can resume.
@@ -154,9 +154,11 @@ impl<H: Host> Engine<H> {
         };
         let resume = insn.resume().map_err(refused)?;
         let mut image = Image::new(start);
+        let area = self.slots.area_for(place.address);
         let shades = matches!(resume, Resume::CopyWithNext(Shadow::Interrupts));
-        // What makes a shadow for the copy.
-        if resume == Resume::CopyWaiting || (place.may_be_shaded && !shades) {
+        let may_be_shaded = place.may_be_shaded && !shades && area == Area::Main;
+        // What makes a shadow for the copy. Code in ring 3 does not let interrupts in.
+        if resume == Resume::CopyWaiting || may_be_shaded {
             image.push(&[STI])?;
         }
         let at = image.len;
@@ -180,7 +182,7 @@ impl<H: Host> Engine<H> {
                 },
                 Shaded::Step(kind) => Resumption::Stepped { slot: copy, kind },
             };
-            let mut site = mem::boxed(Site::new(next_address, next, resumption, slot))?;
+            let mut site = mem::boxed(Site::new(next_address, next, resumption, slot, area))?;
             site.at = at as u8;
             shaded = Some(site);
         }
@@ -200,7 +202,7 @@ impl<H: Host> Engine<H> {
             },
             Resume::Step(kind) => Resumption::Stepped { slot: copy, kind },
         };
-        let mut site = mem::boxed(Site::new(place.address, *insn, resumption, slot))?;
+        let mut site = mem::boxed(Site::new(place.address, *insn, resumption, slot, area))?;
         site.at = at as u8;
         site.shaded = shaded;
         Ok((site, Patch::image(start, image.bytes)))

@@ -8,7 +8,7 @@ use super::chain::Chain;
 use super::express::{Onward, Tally};
 use super::program::Probe;
 use crate::insn::{Emulation, Insn, Shadow, StepKind};
-use crate::text::slot::Slot;
+use crate::text::slot::{Area, Slot};
 
 /// How the probed instruction is carried out after the programs have run.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +56,10 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    pub(crate) fn new(address: u64, insn: Insn, resumption: Resumption, slot: Slot) -> Self {
-        let may_fault = insn.may_fault();
+    /// A site in which nobody is interested yet. The stack of a process may be paged in when it is used, which [`Insn::may_fault`] does not
+    /// count on: in user text everything may fault.
+    pub(crate) fn new(address: u64, insn: Insn, resumption: Resumption, slot: Slot, area: Area) -> Self {
+        let may_fault = area == Area::User || insn.may_fault();
         Site {
             address,
             may_fault,

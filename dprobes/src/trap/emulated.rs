@@ -11,12 +11,17 @@ pub(super) struct Emulated<'a, H: Host> {
 }
 
 impl<H: Host> Emulated<'_, H> {
-    /// Fails where the CPU raises #AC although the memory is good: the copy of the instruction raises it then. (In user mode,
-    /// with AC set; a kernel has AC for SMAP.)
+    /// Fails in user mode where the CPU would not do it although the engine could: the copy of the instruction raises the fault then. That
+    /// is the upper half of the address space, and #AC where AC is set. (A kernel has AC for SMAP.)
     #[inline]
-    fn check_alignment(&self, address: u64, len: u64) -> Result<(), BadAddress> {
+    fn check(&self, address: u64, len: u64) -> Result<(), BadAddress> {
         const AC: u64 = 1 << 18;
-        if address & (len - 1) != 0 && self.frame.rflags & AC != 0 && self.frame.is_user() {
+        if !self.frame.is_user() {
+            return Ok(());
+        }
+        let last = address.wrapping_add(len - 1);
+        let misaligned = address & (len - 1) != 0 && self.frame.rflags & AC != 0;
+        if misaligned || (address | last) >> 63 != 0 {
             return Err(BadAddress { addr: address });
         }
         Ok(())
@@ -30,7 +35,7 @@ impl<H: Host> Emulated<'_, H> {
         if address % PAGE > PAGE - len {
             return Err(BadAddress { addr: address });
         }
-        self.check_alignment(address, len)
+        self.check(address, len)
     }
 
     fn place(&mut self, register: Gpr) -> &mut u64 {
@@ -113,14 +118,14 @@ impl<H: Host> Cpu for Emulated<'_, H> {
 
     fn read_u64(&mut self, address: u64) -> Result<u64, BadAddress> {
         let mut bytes = [0; 8];
-        self.check_alignment(address, 8)?;
+        self.check(address, 8)?;
         self.host.read(address, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
     }
 
     fn read_u16(&mut self, address: u64) -> Result<u16, BadAddress> {
         let mut bytes = [0; 2];
-        self.check_alignment(address, 2)?;
+        self.check(address, 2)?;
         self.host.read(address, &mut bytes)?;
         Ok(u16::from_le_bytes(bytes))
     }

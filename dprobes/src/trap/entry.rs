@@ -1,9 +1,11 @@
 //! The engine's own exception entries, for hosts whose descriptor table it patches.
 //!
 //! An entry builds a [`TrapFrame`] on the stack, calls the engine, and returns to the frame when the trap was the engine's;
-//! otherwise it undoes what it did and goes on to the handler that was there before, with the stack as the CPU left it. Traps
-//! from user mode go on at once: the engine's CPU state is found by a GS base that they do not have. So these entries do not see a
-//! watchpoint that user mode hits.
+//! otherwise it undoes what it did and goes on to the handler that was there before, with the stack, and GS, as the CPU left them.
+//!
+//! A trap from ring 3 has the program's GS base. A host whose own code finds its CPU through GS says so
+//! ([`EngineRef::SWAPS_GS`]). The entries do no more than that: a host that changes page tables when it enters or leaves ring 3, or that has to
+//! stop speculation there, must call the engine from its own entries.
 //!
 //! #BP is special: an emulated `call` or `push` writes below the interrupted stack pointer, where the CPU has put its frame.
 //! So that entry works on a copy of the frame further down, and the original's place is free to be written.
@@ -21,6 +23,10 @@ use crate::probe::Engine;
 pub trait EngineRef: 'static {
     /// Its host.
     type Host: Host;
+
+    /// Does this kernel execute `swapgs` when it enters from ring 3 and leaves to it? Its own GS base is then in the upper half of the
+    /// address space.
+    const SWAPS_GS: bool = false;
 
     /// The engine, or `None` while there is none. Called in any context; must not block.
     fn engine() -> Option<&'static Engine<Self::Host>>;
@@ -110,11 +116,21 @@ macro_rules! restore {
     };
 }
 
+/// `swapgs`, if the host wants it and the frame that the CPU has pushed, with `cs` at this place, is ring 3's. Changes no register.
+macro_rules! swap {
+    ($cs:literal) => {
+        concat!(
+            ".if {swaps_gs}\n test byte ptr [rsp + ",
+            $cs,
+            "], 3\n jz 8f\n swapgs\n 8:\n .endif"
+        )
+    };
+}
+
 #[unsafe(naked)]
 unsafe extern "C" fn breakpoint_entry<E: EngineRef>() {
     naked_asm!(
-        "test byte ptr [rsp + 8], 3",
-        "jnz 3f",
+        swap!("8"),
         // The copy of the CPU's frame, ss first. The stack pointer moves with each push, the distance stays.
         "push [rsp + 32]; push [rsp + 32]; push [rsp + 32]; push [rsp + 32]; push [rsp + 32]",
         "push 0",
@@ -123,26 +139,47 @@ unsafe extern "C" fn breakpoint_entry<E: EngineRef>() {
         "jz 2f",
         restore!(),
         "lea rsp, [rsp + 8]",
+        swap!("8"),
         "iretq",
         "2:",
         restore!(),
         "lea rsp, [rsp + 48]",
-        "3:",
+        swap!("8"),
         "jmp qword ptr [rip + {chain} + 8 * {vector}]",
         handler = sym breakpoint::<E>,
         chain = sym CHAIN,
         vector = const BP,
+        swaps_gs = const E::SWAPS_GS as u8,
     )
 }
 
+/// A debug exception may come at any instruction of ring 0, also before its `swapgs`: this looks at GS base itself. R12: swapped.
 #[unsafe(naked)]
 unsafe extern "C" fn debug_entry<E: EngineRef>() {
     naked_asm!(
-        "test byte ptr [rsp + 8], 3",
-        "jnz 3f",
         "push 0",
         save!(),
+        ".if {swaps_gs}",
+        "xor r12d, r12d",
+        "test byte ptr [rsp + 17 * 8], 3",
+        "jnz 4f",
+        "mov ecx, 0xc0000101",
+        "rdmsr",
+        "test edx, edx",
+        "js 5f",
+        "4:",
+        "inc r12d",
+        "swapgs",
+        "5:",
+        ".endif",
         call!(),
+        ".if {swaps_gs}",
+        "test r12d, r12d",
+        "jz 6f",
+        "swapgs",
+        "6:",
+        "test al, al",
+        ".endif",
         "jz 2f",
         restore!(),
         "lea rsp, [rsp + 8]",
@@ -150,45 +187,45 @@ unsafe extern "C" fn debug_entry<E: EngineRef>() {
         "2:",
         restore!(),
         "lea rsp, [rsp + 8]",
-        "3:",
         "jmp qword ptr [rip + {chain} + 8 * {vector}]",
         handler = sym debug::<E>,
         chain = sym CHAIN,
         vector = const DB,
+        swaps_gs = const E::SWAPS_GS as u8,
     )
 }
 
 #[unsafe(naked)]
 unsafe extern "C" fn fault_entry<E: EngineRef, const VECTOR: u8>() {
     naked_asm!(
-        "test byte ptr [rsp + 8], 3",
-        "jnz 3f",
+        swap!("8"),
         "push 0",
         save!(),
         call!(),
         restore!(),
         "lea rsp, [rsp + 8]",
-        "3:",
+        swap!("8"),
         "jmp qword ptr [rip + {chain} + 8 * {vector}]",
         handler = sym fault::<E>,
         chain = sym CHAIN,
         vector = const VECTOR,
+        swaps_gs = const E::SWAPS_GS as u8,
     )
 }
 
 #[unsafe(naked)]
 unsafe extern "C" fn coded_fault_entry<E: EngineRef, const VECTOR: u8>() {
     naked_asm!(
-        "test byte ptr [rsp + 16], 3",
-        "jnz 3f",
+        swap!("16"),
         save!(),
         call!(),
         restore!(),
-        "3:",
+        swap!("16"),
         "jmp qword ptr [rip + {chain} + 8 * {vector}]",
         handler = sym fault::<E>,
         chain = sym CHAIN,
         vector = const VECTOR,
+        swaps_gs = const E::SWAPS_GS as u8,
     )
 }
 

@@ -87,7 +87,7 @@ impl<H: Host> Engine<H> {
                 attempt.outcomes
             }
             // Code in user mode can go to a slot without a hit.
-            None if who.task != 0 => return,
+            None if frame.is_user() => return,
             None => self.discard_newest(site),
         };
         for (position, probe) in site.probes().enumerate() {

@@ -11,13 +11,8 @@ use gkhi::{Error, Exit, ExitWith, Flow, Verdict};
 use crate::ENGINE;
 use crate::host::Kernel;
 
-/// The engine and the registers of ring 0: what ring 3 does is not the engine's.
+/// The engine and the registers.
 fn ours(frame: &mut kernel::TrapFrame) -> Option<(&'static Engine<Kernel>, &mut TrapFrame)> {
-    any(frame).filter(|(_, frame)| frame.cs & 3 == 0)
-}
-
-/// The engine and the registers of any ring.
-fn any(frame: &mut kernel::TrapFrame) -> Option<(&'static Engine<Kernel>, &mut TrapFrame)> {
     // SAFETY: both are Linux's `struct pt_regs`, and the reference is handed on.
     let frame = unsafe { &mut *core::ptr::from_mut(frame).cast::<TrapFrame>() };
     Some((ENGINE.get()?, frame))
@@ -39,7 +34,7 @@ pub static ON_BREAKPOINT: ExitWith<()> = BREAKPOINT::exit(c"dprobes", (), |(), f
 
 /// The engine on [`DEBUG`]. Ring 3 can hit a watchpoint.
 pub static ON_DEBUG: ExitWith<()> = DEBUG::exit(c"dprobes", (), |(), frame, status| {
-    let handled = any(frame).is_some_and(|(engine, frame)| engine.on_debug(frame, status) == Handled::Handled);
+    let handled = ours(frame).is_some_and(|(engine, frame)| engine.on_debug(frame, status) == Handled::Handled);
     if handled {
         Verdict::Return(())
     } else {

@@ -3,7 +3,9 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bootimage::memory::{self, ExecMemory};
+use alloc::vec::Vec;
+use bootimage::memory::{self, ExecMemory, Rights};
+use bootimage::sync::IrqMutex;
 use bootimage::{clock, fault, module, ring3, smp, symbols, task};
 use dprobes::host::{
     BadAddress, ExitTo, Function, Hits, Host, Patch, Prohibited, Task, TrapFrame, WatchError, WatchKind, Watchpoint,
@@ -13,6 +15,10 @@ use dprobes::trap::debug_registers::DebugRegisters;
 
 use crate::migrant;
 
+/// Where the slots of ring 3 are, and how many bytes they have. Code in ring 3 that is to be probed is within 2 GiB of that.
+pub const USER_SLOTS: u64 = 0x5000_0000;
+const USER_SLOT_BYTES: u64 = 1 << 14;
+
 /// Bytes for slots.
 const SLOT_BYTES: usize = 1 << 21;
 
@@ -20,6 +26,7 @@ const SLOT_BYTES: usize = 1 << 21;
 pub struct Kernel {
     slots: ExecMemory,
     debug_registers: DebugRegisters,
+    user_text: IrqMutex<Vec<Function>>,
     reap: AtomicBool,
     waiting: AtomicBool,
     exits: AtomicU64,
@@ -76,9 +83,12 @@ pub const FACILITY: u32 = 16;
 
 impl Kernel {
     pub(crate) fn new() -> Self {
+        memory::map(USER_SLOTS, USER_SLOT_BYTES as usize, Rights::EXECUTE | Rights::USER)
+            .expect("memory for slots of ring 3");
         Kernel {
             slots: memory::alloc_exec(SLOT_BYTES).expect("memory for slots"),
             debug_registers: DebugRegisters::new(smp::cpu_count()).expect("memory for the debug registers"),
+            user_text: IrqMutex::new(Vec::new()),
             reap: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             exits: AtomicU64::new(0),
@@ -86,6 +96,11 @@ impl Kernel {
             sync: Barrier::new(),
             grace: Barrier::new(),
         }
+    }
+
+    /// Lets a function in ring 3 be probed.
+    pub fn add_user_function(&self, start: u64, end: u64) {
+        self.user_text.lock().push(Function { start, end });
     }
 
     /// Has the engine asked for a reap since this was last called?
@@ -201,7 +216,18 @@ impl Host for Kernel {
         self.slots.address..self.slots.address + self.slots.len as u64
     }
 
+    fn user_slot_area(&self) -> Range<u64> {
+        USER_SLOTS..USER_SLOTS + USER_SLOT_BYTES
+    }
+
     fn probeable(&self, address: u64) -> Result<Function, Prohibited> {
+        let of_user = self.user_text.lock();
+        if let Some(function) = of_user
+            .iter()
+            .find(|function| (function.start..function.end).contains(&address))
+        {
+            return Ok(*function);
+        }
         let in_module = module::text().contains(&address) && module::get().is_some();
         if !in_module && !memory::text().contains(&address) {
             return Err(Prohibited::NotText);
@@ -253,6 +279,7 @@ impl Host for Kernel {
                 core::hint::spin_loop();
             }
             smp::quiesce(&self.slot_area());
+            smp::quiesce(&self.user_slot_area());
             task::quiesce(&self.slot_area());
             self.waiting.store(false, Ordering::Release);
         });

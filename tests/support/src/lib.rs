@@ -28,7 +28,7 @@ pub mod migrant;
 pub mod passes;
 
 pub use call::{Registers, call_with};
-pub use host::{Barrier, FACILITY, Kernel};
+pub use host::{Barrier, FACILITY, Kernel, USER_SLOTS};
 
 /// The engine of this kernel.
 pub static ENGINE: Once<Engine<Kernel>> = Once::new();
@@ -38,6 +38,8 @@ pub struct TheEngine;
 
 impl EngineRef for TheEngine {
     type Host = Kernel;
+
+    const SWAPS_GS: bool = true;
 
     fn engine() -> Option<&'static Engine<Kernel>> {
         ENGINE.get()
