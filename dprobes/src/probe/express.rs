@@ -47,8 +47,6 @@ impl Tally {
 pub(crate) enum Onward {
     /// In the slot.
     Slot(u64),
-    /// In the slot, where the instruction may fault.
-    FaultingSlot(u64),
     /// At the target, with the return address on the stack.
     Call(DirectCall),
     /// It depends.
@@ -58,8 +56,9 @@ pub(crate) enum Onward {
 impl Onward {
     pub(crate) fn of(address: u64, may_fault: bool, resumption: &Resumption) -> Self {
         match resumption {
-            Resumption::Copied { slot } if may_fault => Onward::FaultingSlot(*slot),
-            Resumption::Copied { slot } => Onward::Slot(*slot),
+            Resumption::Copied { slot } if !may_fault => Onward::Slot(*slot),
+            // Who makes the attempt has to be noted.
+            Resumption::Copied { .. } => Onward::Open,
             Resumption::Emulated { emulation, .. } => emulation.direct_call(address).map_or(Onward::Open, Onward::Call),
             Resumption::Stepped { .. } | Resumption::CopiedBehindSti { .. } | Resumption::Shadowing { .. } => {
                 Onward::Open

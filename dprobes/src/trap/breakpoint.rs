@@ -59,10 +59,6 @@ impl<H: Host> Engine<H> {
             tally.add();
             match site.onward {
                 Onward::Slot(slot) => frame.rip = slot,
-                Onward::FaultingSlot(slot) => {
-                    cpu.note_attempt(site, self.who(frame));
-                    frame.rip = slot;
-                }
                 // A watchpoint is to be hit by what the CPU does, not by this.
                 Onward::Call(call) if !self.watches.watch_memory() && push(frame, call.next) => frame.rip = call.target,
                 _ => return self.resume_in_full(site, cpu, frame),
@@ -401,10 +397,13 @@ impl<H: Host> Engine<H> {
 #[inline]
 fn push(frame: &mut TrapFrame, value: u64) -> bool {
     const PAGE: u64 = 4096;
+    /// What an entry may have between its frame and the interrupted stack pointer: what the CPU has pushed, and room for this.
+    const NEAR: u64 = 512;
     let place = frame.rsp.wrapping_sub(8);
     let frame_end = (&raw const *frame).wrapping_add(1).addr() as u64;
-    let same_page = place / PAGE == (frame_end - 1) / PAGE && place % PAGE <= PAGE - 8;
-    if !same_page || frame.is_user() || place < frame_end || frame.rflags & (RFLAGS_TF | RFLAGS_RF) != 0 {
+    let near = place.wrapping_sub(frame_end) < NEAR;
+    let same_page = (place.wrapping_add(7) ^ (frame_end - 1)) < PAGE;
+    if !near || !same_page || frame.is_user() || frame.rflags & (RFLAGS_TF | RFLAGS_RF) != 0 {
         return false;
     }
     // SAFETY: the place is in the page in which the frame ends, which the entry of this trap has just written, and above the frame,
