@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Formatter, Instruction, InstructionInfoFactory, IntelFormatter, Mnemonic,
@@ -13,12 +14,10 @@ use object::{Object, ObjectSection, ObjectSymbol};
 /// Compiles gkhi and the subject; returns the object file's bytes.
 fn compile(optimised: bool, hooks: bool) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let name = format!(
-        "dormant-{}-{}",
-        if optimised { "release" } else { "debug" },
-        if hooks { "on" } else { "off" }
-    );
-    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // Tests run side by side, and some compile the same.
+    static COMPILED: AtomicU32 = AtomicU32::new(0);
+    let number = COMPILED.fetch_add(1, Ordering::Relaxed);
+    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("dormant-{number}"));
     std::fs::create_dir_all(&out).unwrap();
     let rustc = |arguments: &[&str], source: PathBuf| {
         let mut command = Command::new("rustc");
