@@ -7,10 +7,12 @@
 //! A CPU remembers a few, each in the place that a hash of the stack pointer says, because a task may be preempted in a slot, and others
 //! run into probes before it goes on.
 
+use alloc::boxed::Box;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
 
 use super::site::Site;
+use crate::mem::{self, OutOfMemory};
 
 /// Attempts that a CPU remembers, as a power of two.
 const LOG2_PLACES: u32 = 4;
@@ -82,8 +84,9 @@ pub(crate) struct Found {
 }
 
 /// The attempts that a CPU remembers. The hits of that CPU write them; a fault on any CPU reads them.
-#[derive(Default)]
-pub(crate) struct Attempts([Place; 1 << LOG2_PLACES]);
+///
+/// Boxed piece by piece: an engine is made on a kernel's stack, which has no room for them.
+pub(crate) struct Attempts(Box<[Place]>);
 
 #[derive(Default)]
 #[repr(align(128))]
@@ -101,6 +104,10 @@ struct Place {
 }
 
 impl Attempts {
+    pub(crate) fn new() -> Result<Self, OutOfMemory> {
+        Ok(Attempts(mem::boxed_slice(1 << LOG2_PLACES, |_| Place::default())?))
+    }
+
     #[inline]
     fn place(&self, rsp: u64) -> usize {
         // A multiplicative hash: the stacks of tasks that run the same code differ in the upper bits only.

@@ -10,7 +10,7 @@ use super::attempt::{Attempts, Outcome, Outcomes, Who};
 use super::program::Probe;
 use super::site::Site;
 use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
-use crate::mem::OutOfMemory;
+use crate::mem::{self, OutOfMemory};
 use crate::record::ring::Ring;
 use crate::rpn::interp::Workspace;
 
@@ -35,7 +35,7 @@ const RING_LOG2_WORDS: u32 = 15;
 pub(crate) struct Cpu {
     busy: AtomicBool,
     workspace: UnsafeCell<Box<Workspace>>,
-    steps: [PendingStep; STEPS],
+    steps: Box<[PendingStep]>,
     depth: AtomicUsize,
     pub(crate) attempts: Attempts,
     /// Are hits of watchpoints collected?
@@ -98,9 +98,9 @@ impl Cpu {
         Ok(Cpu {
             busy: AtomicBool::new(false),
             workspace: UnsafeCell::new(Workspace::new_box_zeroed().map_err(|_| OutOfMemory)?),
-            steps: Default::default(),
+            steps: mem::boxed_slice(STEPS, |_| PendingStep::default())?,
             depth: AtomicUsize::new(0),
-            attempts: Attempts::default(),
+            attempts: Attempts::new()?,
             collecting: AtomicBool::new(false),
             collected: AtomicU8::new(0),
             ring: Ring::new(RING_LOG2_WORDS)?,

@@ -12,6 +12,7 @@ use super::program::{Loaded, Probe};
 use super::site::Site;
 use crate::host::Host;
 use crate::mem;
+use crate::sort;
 use crate::text::transaction::{CommitError, INT3, Transaction};
 use crate::wire::{ProbeStatus, State};
 
@@ -91,7 +92,7 @@ impl<H: Host> Engine<H> {
                 .map(|site| (site.address, site.faults()))
                 .take(over.capacity()),
         );
-        over.sort_unstable();
+        sort::by_key(&mut over, |pair| *pair);
         if unwanted().any(|site| site.may_fault) {
             self.host().grace_period();
         }
