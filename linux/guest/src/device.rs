@@ -151,11 +151,24 @@ impl Device {
 
     /// Reads what records there are, without waiting for more: heads and elements.
     pub fn records(&self) -> io::Result<Vec<(Header, Vec<u8>)>> {
+        self.records_up_to(usize::MAX)
+    }
+
+    /// The same, but it stops when it has read more than some bytes: what reading runs through may be probed and leave records itself, so
+    /// that there is no end to them.
+    pub fn records_up_to(&self, bytes: usize) -> io::Result<Vec<(Header, Vec<u8>)>> {
         let mut records = Vec::new();
         let mut buffer = vec![0; 1 << 18];
+        let mut total = 0;
         loop {
+            if total > bytes {
+                return Ok(records);
+            }
             match (&self.file).read(&mut buffer) {
-                Ok(length) => records.extend(parse(&buffer[..length])),
+                Ok(length) => {
+                    total += length;
+                    records.extend(parse(&buffer[..length]));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(records),
                 Err(error) => return Err(error),
             }

@@ -30,6 +30,9 @@ const ROUND: Duration = Duration::from_secs(5);
 /// Probes that are in at one time, at most.
 const ARMED: usize = 200;
 
+/// More than all rings hold, in bytes.
+const RINGS: usize = 4 << 18;
+
 /// What the random probes do: count; log; log once; a limit and a pass count; count, in a group that is suspended.
 const CODE: [(&str, &str); 5] = [
     ("", program::COUNT),
@@ -194,7 +197,7 @@ impl Session {
     }
 
     fn read(&mut self) -> Outcome {
-        for (header, _) in self.device.records()? {
+        for (header, _) in self.device.records_up_to(RINGS)? {
             if header.state != RecordState::Lost as u32 {
                 self.sums.logged.entry(header.major).or_default().1 += 1;
             }
