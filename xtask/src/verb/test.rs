@@ -22,7 +22,7 @@ const HARNESS: &str = "harness.sh";
 const APPEND: &str = "# Kernel command line: ";
 
 /// A guest whose tests run longer than this hangs.
-const GUEST_LIMIT: Duration = Duration::from_secs(300);
+const GUEST_LIMIT: Duration = Duration::from_secs(420);
 
 /// Run the tests: on the host, on bare metal in QEMU, on Linux in QEMU
 #[derive(Args)]
