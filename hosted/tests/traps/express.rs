@@ -1,7 +1,6 @@
 //! A handler that is one addition goes a shorter way through the engine. What it counts is what it counts on the long one.
 
-use std::cell::Cell;
-
+use crate::recursion::clock;
 use crate::support::{Session, address, instructions, object, point, session, session_with};
 use crate::victims::*;
 
@@ -57,16 +56,6 @@ fn both_ways_do_and_count_the_same() {
     assert_eq!(short.0, bare);
     assert_eq!(short, long);
     assert_eq!(short.1.iter().sum::<u64>(), short.2);
-}
-
-thread_local! {
-    static CALLS: Cell<u64> = const { Cell::new(0) };
-}
-
-#[inline(never)]
-fn clock() -> u64 {
-    CALLS.set(CALLS.get() + 1);
-    victim_branches(CALLS.get(), 3)
 }
 
 #[test]

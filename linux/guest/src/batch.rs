@@ -9,12 +9,14 @@ use std::time::Instant;
 
 use dprobes::insn::Instructions;
 use dprobes::rpn::object::{self, layout};
-use dprobes::wire::{ProbeStatus, Reason, State};
+use dprobes::wire::{ProbeStatus, State};
+use survey::ask::Module as Asking;
+use survey::kcore::Kcore;
+use survey::symbols::{Function, Symbols};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::device::{Device, Refused};
+use crate::device::Device;
 use crate::machine::{Module, Target};
-use crate::text::{self, Kcore};
 use crate::{Outcome, ensure, program};
 
 pub const TESTS: &crate::Tests = &[
@@ -26,9 +28,6 @@ pub const TESTS: &crate::Tests = &[
 
 /// How many probes are one batch.
 pub const PROBES: usize = 50_000;
-
-/// How many addresses are tried at once to find out which can be probed.
-const TRIED: usize = 256;
 
 /// A program that counts, with a probe at each address. All have the one handler, so that it is verified once; minor codes count
 /// from 1.
@@ -53,61 +52,33 @@ pub fn count_at(major: u16, addresses: impl IntoIterator<Item = u64>) -> Vec<u8>
     object
 }
 
-/// Those of the addresses that can be probed, as many as wanted. Nothing is inserted: the last point of each program that is tried is
-/// nowhere, and the first that is refused is named.
-pub fn probeable(device: &Device, addresses: &[u64], wanted: usize) -> Result<Vec<u64>, Refused> {
-    const NOWHERE: u64 = 0;
-    let mut found = Vec::new();
-    for tried in addresses.chunks(TRIED) {
-        let mut tried = tried;
-        loop {
-            let points = tried.iter().copied().chain([NOWHERE]);
-            let refused = device
-                .insert(&count_at(u16::MAX, points))
-                .expect_err("nowhere is not text");
-            let point = refused.reply.point as usize;
-            if point > tried.len() || refused.reason() == Reason::NoMemory {
-                return Err(refused);
-            }
-            // Those before it are good.
-            found.extend_from_slice(&tried[..point]);
-            if point == tried.len() {
-                break;
-            }
-            tried = &tried[point + 1..];
-        }
-        if found.len() >= wanted {
-            found.truncate(wanted);
-            break;
-        }
-    }
-    Ok(found)
-}
-
-/// So many addresses across the kernel's text that can be probed: the entries of functions, and instructions in the middle of others.
-pub fn addresses(device: &Device, wanted: usize) -> Result<Vec<u64>, libtest_mimic::Failed> {
+/// So many addresses across the kernel's text where probes go: behind the entries of functions, and at instructions in the middle of others.
+pub fn addresses(wanted: usize) -> Result<Vec<u64>, libtest_mimic::Failed> {
     /// What functions begin with that the tracer knows: it is not in what nobody may probe, or only seldom.
     const TRACED: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
-    let kcore = Kcore::open()?;
+    let (asking, kcore, symbols) = (Asking::open()?, Kcore::open()?, Symbols::read()?);
+    let text = symbols.between("_text", "_etext").ok_or("no text")?;
     let (mut entries, mut middles) = (Vec::new(), Vec::new());
     let mut traced = 0;
-    for function in text::functions()? {
-        let bytes = kcore.bytes(function)?;
+    for Function { range, .. } in symbols.functions(&text) {
+        let bytes = kcore.read(range.clone())?;
         if !bytes.starts_with(&TRACED) {
             continue;
         }
         traced += 1;
         if traced % 2 == 0 {
-            entries.push(function.start);
+            entries.push(range.start);
             continue;
         }
         let instructions = Instructions::new(&bytes).map_while(Result::ok);
         // Behind the tracer's NOP, so that it is no other's entry.
         let some = instructions.skip(2).step_by(5).take(3);
-        middles.extend(some.map(|(offset, _)| function.start + offset as u64));
+        middles.extend(some.map(|(offset, _)| range.start + offset as u64));
     }
-    let mut found = probeable(device, &entries, wanted / 2)?;
-    found.extend(probeable(device, &middles, wanted - found.len())?);
+    let mut found = asking.accepted(&entries)?;
+    found.truncate(wanted / 2);
+    found.extend(asking.accepted(&middles)?);
+    found.truncate(wanted);
     ensure!(
         found.len() == wanted,
         "{} of {wanted} addresses can be probed",
@@ -165,7 +136,7 @@ fn sound(status: &ProbeStatus) -> bool {
 fn fifty_thousand_come_and_go() -> Outcome {
     let _module = Module::dprobes()?;
     let (device, target) = (Device::open()?, Target::load(0)?);
-    let mut addresses = addresses(&device, PROBES - 1)?;
+    let mut addresses = addresses(PROBES - 1)?;
     addresses.push(target.middle());
     let object = count_at(1, addresses.iter().copied());
     println!("    {} bytes of object", object.len());
@@ -219,7 +190,7 @@ fn fifty_thousand_come_and_go() -> Outcome {
 fn two_programs_share_them() -> Outcome {
     let _module = Module::dprobes()?;
     let device = Device::open()?;
-    let addresses = addresses(&device, PROBES)?;
+    let addresses = addresses(PROBES)?;
     device.insert(&count_at(1, addresses.iter().copied()))?;
     // In the other order, so that nothing hangs on it.
     device.insert(&count_at(2, addresses.iter().rev().copied()))?;
@@ -251,7 +222,7 @@ fn two_programs_share_them() -> Outcome {
 fn one_that_is_refused_leaves_nothing() -> Outcome {
     let _module = Module::dprobes()?;
     let device = Device::open()?;
-    let addresses = addresses(&device, PROBES)?;
+    let addresses = addresses(PROBES)?;
     let before = memory()?;
     for bad in [0, addresses[PROBES / 2]] {
         let points = addresses.iter().copied().chain([bad]);
@@ -278,7 +249,7 @@ fn one_that_is_refused_leaves_nothing() -> Outcome {
 fn they_come_and_go_under_load() -> Outcome {
     let _module = Module::dprobes()?;
     let device = Device::open()?;
-    let object = count_at(1, addresses(&device, PROBES)?);
+    let object = count_at(1, addresses(PROBES)?);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let workers = Vec::from_iter((0..2).map(|_| {

@@ -38,7 +38,7 @@ pub fn as_a_benchmark() -> Option<ExitCode> {
 fn measure(probes: usize) -> Outcome {
     let device = Device::open()?;
     // Some more than wanted, because kprobes refuse some.
-    let ours = placed(&device, &addresses(&device, probes + probes / 20)?)?;
+    let ours = addresses(probes + probes / 20)?;
     let mut both = accepted_by_kprobes(&ours)?;
     println!("@both {} {}", ours.len(), both.len());
     both.truncate(probes);
@@ -59,13 +59,6 @@ fn measure(probes: usize) -> Outcome {
     let report = fs::read_to_string(format!("{PARAMETERS}/report"))?;
     println!("@insert {} {} kprobes", both.len(), report.trim());
     Ok(())
-}
-
-/// Where probes that ask for these addresses really go: behind the tracer's NOP.
-fn placed(device: &Device, wanted: &[u64]) -> Result<Vec<u64>, libtest_mimic::Failed> {
-    device.insert(&count_at(1, wanted.iter().copied()))?;
-    let last = device.remove("kernel", 1)?;
-    Ok(last.iter().map(|status| status.address).collect())
 }
 
 fn accepted_by_kprobes(addresses: &[u64]) -> Result<Vec<u64>, libtest_mimic::Failed> {

@@ -22,7 +22,6 @@ mod refusals;
 mod requests;
 mod soak;
 mod sweep;
-mod text;
 mod unloading;
 mod values;
 

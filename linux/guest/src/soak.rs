@@ -4,15 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dprobes::record::header::RecordState;
 use dprobes::wire::{ProbeStatus, Reason, State};
+use survey::kcore::Kcore;
 
 use crate::device::Device;
 use crate::machine::{Module, Target};
@@ -58,40 +58,9 @@ impl Random {
     }
 }
 
-/// The kernel's text, as `/proc/kcore` shows it.
-struct Text {
-    file: File,
-    /// Segments: address, length, place in the file.
-    segments: Vec<[u64; 3]>,
-}
-
-impl Text {
-    fn open() -> io::Result<Self> {
-        let file = File::open("/proc/kcore")?;
-        let number = |at: u64, len: usize| -> io::Result<u64> {
-            let mut bytes = [0; 8];
-            file.read_exact_at(&mut bytes[..len], at)?;
-            Ok(u64::from_le_bytes(bytes))
-        };
-        // The ELF header and its program headers (ELF-64 object file format, 1.5).
-        let (table, count) = (number(32, 8)?, number(56, 2)?);
-        let segments = (0..count)
-            .map(|index| table + index * 56)
-            .map(|at| Ok([number(at + 16, 8)?, number(at + 32, 8)?, number(at + 8, 8)?]))
-            .collect::<io::Result<_>>()?;
-        Ok(Text { file, segments })
-    }
-
-    /// The byte at an address; `None` where the file has none.
-    fn byte(&self, address: u64) -> Option<u8> {
-        let [start, _, offset] = self
-            .segments
-            .iter()
-            .find(|[start, len, _]| (*start..start.saturating_add(*len)).contains(&address))?;
-        let mut byte = [0];
-        self.file.read_exact_at(&mut byte, address - start + offset).ok()?;
-        Some(byte[0])
-    }
+/// The byte at an address; `None` where `/proc/kcore` has none.
+fn byte_at(text: &Kcore, address: u64) -> Option<u8> {
+    text.read(address..address + 1).ok()?.first().copied()
 }
 
 /// The kernel's own functions.
@@ -139,8 +108,8 @@ impl Session {
         })
     }
 
-    fn insert(&mut self, text: &Text, major: u16, address: u64, code: usize) -> Outcome {
-        let Some(before) = text.byte(address) else {
+    fn insert(&mut self, text: &Kcore, major: u16, address: u64, code: usize) -> Outcome {
+        let Some(before) = byte_at(text, address) else {
             return Ok(());
         };
         let (settings, handler) = CODE[code];
@@ -164,7 +133,7 @@ impl Session {
         Ok(())
     }
 
-    fn remove(&mut self, text: &Text, major: u16) -> Outcome {
+    fn remove(&mut self, text: &Kcore, major: u16) -> Outcome {
         let Some((address, before, code)) = self.armed.remove(&major) else {
             return Ok(());
         };
@@ -175,7 +144,7 @@ impl Session {
         self.account(&last, code)?;
         let shared = self.armed.values().any(|(other, ..)| *other == address);
         if before != 0 && !shared {
-            let now = text.byte(address);
+            let now = byte_at(text, address);
             ensure!(
                 now == Some(before),
                 "{address:#x}: {before:#x} has become {now:x?} with {last:?}"
@@ -205,7 +174,7 @@ impl Session {
         Ok(())
     }
 
-    fn all_out(&mut self, text: &Text) -> Outcome {
+    fn all_out(&mut self, text: &Kcore) -> Outcome {
         for major in Vec::from_iter(self.armed.keys().copied()) {
             self.remove(text, major)?;
         }
@@ -222,7 +191,7 @@ fn all_of_it() -> Outcome {
     let seed = setting("DPROBES_SOAK_SEED").unwrap_or(1);
     println!("seed={seed}, {seconds} s");
     let functions = functions()?;
-    let text = Text::open()?;
+    let text = Kcore::open()?;
     let (done, works) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         let workers = Vec::from_iter((0..2).map(|worker| {
@@ -245,7 +214,7 @@ fn all_of_it() -> Outcome {
     })
 }
 
-fn rounds(functions: &[u64], text: &Text, random: &mut Random, end: Instant, works: &AtomicU64) -> Outcome {
+fn rounds(functions: &[u64], text: &Kcore, random: &mut Random, end: Instant, works: &AtomicU64) -> Outcome {
     let mut round = 0;
     while Instant::now() < end {
         round += 1;
@@ -285,7 +254,7 @@ fn rounds(functions: &[u64], text: &Text, random: &mut Random, end: Instant, wor
             drop(device);
             module.unload()?;
             for (address, before, _) in left.into_iter().filter(|(_, before, _)| *before != 0) {
-                ensure!(text.byte(address) == Some(before), "{address:#x} is not as it was");
+                ensure!(byte_at(text, address) == Some(before), "{address:#x} is not as it was");
             }
         }
     }
@@ -297,7 +266,7 @@ fn act(
     session: &mut Session,
     target: &mut Option<Target>,
     functions: &[u64],
-    text: &Text,
+    text: &Kcore,
     random: &mut Random,
 ) -> Outcome {
     match random.below(32) {

@@ -39,4 +39,16 @@ impl Module {
         }
         Ok(checks)
     }
+
+    /// Where the probes would go that ask for these addresses, those left out that would not be accepted.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn accepted(&self, addresses: &[u64]) -> io::Result<Vec<u64>> {
+        let checks = self.check(addresses)?.into_iter();
+        Ok(checks
+            .filter(|check| check.reason == 0)
+            .map(|check| check.address)
+            .collect())
+    }
 }
