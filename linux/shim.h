@@ -83,6 +83,7 @@ struct dprobes_symbols {
 
 	/* How the kernel tells of a trap. */
 	int (*notify_die)(enum die_val value, const char *text, struct pt_regs *regs, long error, int number, int signal);
+	struct atomic_notifier_head *die_chain;
 };
 
 extern struct dprobes_symbols dprobes_symbols;
@@ -140,7 +141,7 @@ bool dprobes_gate_installed(void);							/* hit */
 void dprobes_breakpoint_entry(void);
 
 /* trap_path.c */
-int dprobes_trap_path_find(void);
+int dprobes_trap_path_find(const struct notifier_block *ours);
 bool dprobes_trap_path_has(unsigned long function);
 bool dprobes_trap_path_visit(const struct pt_regs *regs);				/* hit */
 

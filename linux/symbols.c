@@ -50,6 +50,7 @@ static const struct lookup_wanted wanted[] __initconst = {
 	WANTED(nmi_uaccess_okay),
 	WANTED(idt_table),
 	WANTED(notify_die),
+	WANTED(die_chain),
 #undef WANTED
 };
 

@@ -161,7 +161,7 @@ int dprobes_traps_init(void)
 		stop_page_faults();
 		return err;
 	}
-	err = dprobes_trap_path_find();
+	err = dprobes_trap_path_find(&die_notifier);
 	if (err)
 		dprobes_traps_exit();
 	return err;

@@ -9,7 +9,8 @@
  *
  * So a breakpoint is hit here once, while the module is being loaded. The stack tells which functions have led from notify_die() to
  * this module; their instructions tell which others they call, and those again. One more step is what is needed, since in such a trap they return
- * soon: in_nmi().
+ * soon: in_nmi(). What the stack does not show any more is whom the kernel has notified before this module. They are in its list, ahead of
+ * ours when they asked for the highest priority too and came first, as the kernel's own watchpoints did.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -17,7 +18,9 @@
 #include <linux/kallsyms.h>
 #include <linux/kprobes.h>
 #include <linux/module.h>
+#include <linux/notifier.h>
 #include <linux/printk.h>
+#include <linux/rcupdate.h>
 #include <linux/sched.h>
 
 #include "shim.h"
@@ -118,7 +121,21 @@ static noinline void __init hit_breakpoint(void)
 	asm volatile("int3" : : : "memory");
 }
 
-int __init dprobes_trap_path_find(void)
+/* Adds those who are notified of a breakpoint before this one is. Who comes later with the same priority is behind it. */
+static int __init add_notified(const struct notifier_block *last)
+{
+	const struct notifier_block *block;
+	int err = 0;
+
+	rcu_read_lock();
+	for (block = rcu_dereference(dprobes_symbols.die_chain->head); block && block != last && !err;
+	     block = rcu_dereference(block->next))
+		err = add_function((unsigned long)block->notifier_call);
+	rcu_read_unlock();
+	return err;
+}
+
+int __init dprobes_trap_path_find(const struct notifier_block *ours)
 {
 	const unsigned long outermost = (unsigned long)dprobes_symbols.notify_die;
 	size_t known = 0, step, end, i;
@@ -134,6 +151,8 @@ int __init dprobes_trap_path_find(void)
 		pr_err("the stack of a breakpoint does not show notify_die(); this kernel is not supported\n");
 		err = -ENOENT;
 	}
+	if (!err)
+		err = add_notified(ours);
 	for (step = 0; step < STEPS && !err; step++) {
 		for (end = path_length; known < end && !err; known++)
 			err = add_called(path[known]);
