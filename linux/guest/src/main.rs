@@ -14,6 +14,7 @@ mod counts;
 mod device;
 mod faults;
 mod inserting;
+mod live;
 mod machine;
 mod maps;
 mod program;
@@ -24,6 +25,7 @@ mod soak;
 mod sweep;
 mod unloading;
 mod values;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         ("sweep", sweep::TESTS),
         ("batch", batch::TESTS),
         ("soak", soak::TESTS),
+        ("live", live::TESTS),
     ] {
         for &(name, test) in tests {
             trials.push(Trial::test(format!("{module}::{name}"), test));
