@@ -1334,7 +1334,7 @@ void dprobes_settle(void);
  frame is as it was.
 
  # Safety
- 1. `frame` is null or points to the interrupted registers, which nobody else uses until this returns.
+ 1. `frame` points to the interrupted registers, which nobody else uses until this returns.
  2. Interrupts are off, and stay off until the interrupted code is resumed from the frame.
  */
 bool dprobes_on_breakpoint(struct dprobes_trap_frame *frame);

@@ -143,7 +143,6 @@ void dprobes_breakpoint_entry(void);
 /* trap_path.c */
 int dprobes_trap_path_find(const struct notifier_block *ours);
 bool dprobes_trap_path_has(unsigned long function);
-bool dprobes_trap_path_visit(const struct pt_regs *regs);				/* hit */
 
 /* control.c */
 int dprobes_control_init(void);

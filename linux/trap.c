@@ -127,7 +127,7 @@ static int on_die(struct notifier_block *block, unsigned long event, void *data)
 		return NOTIFY_DONE;
 	/* Ahead of the rest: this is what there are many of. */
 	if (likely(event == DIE_INT3)) {
-		if (dprobes_on_breakpoint((struct dprobes_trap_frame *)regs) || dprobes_trap_path_visit(regs))
+		if (likely(dprobes_on_breakpoint((struct dprobes_trap_frame *)regs)))
 			return NOTIFY_STOP;
 		return NOTIFY_DONE;
 	}

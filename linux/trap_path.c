@@ -16,6 +16,7 @@
 
 #include <asm/unwind.h>
 #include <linux/kallsyms.h>
+#include <linux/kdebug.h>
 #include <linux/kprobes.h>
 #include <linux/module.h>
 #include <linux/notifier.h>
@@ -43,15 +44,16 @@ static size_t path_length __ro_after_init;
 /* The return addresses on the stack of the trap, innermost first, while it is being looked at. */
 static unsigned long stack[16];
 static size_t depth;
-static bool visiting;
+static unsigned long visiting;
 
-/* Is this the breakpoint by which the way is found? */
-bool dprobes_trap_path_visit(const struct pt_regs *regs)
+/* Is told of the breakpoint by which the way is found, as the module's other notifier is of those that are hit. */
+static int on_visit(struct notifier_block *block, unsigned long event, void *data)
 {
+	const struct die_args *args = data;
 	struct unwind_state state;
 
-	if (!READ_ONCE(visiting))
-		return false;
+	if (event != DIE_INT3 || args->regs->ip != READ_ONCE(visiting))
+		return NOTIFY_DONE;
 	unwind_start(&state, current, NULL, NULL);
 	for (depth = 0; depth < ARRAY_SIZE(stack) && !unwind_done(&state); unwind_next_frame(&state)) {
 		stack[depth] = unwind_get_return_address(&state);
@@ -59,10 +61,15 @@ bool dprobes_trap_path_visit(const struct pt_regs *regs)
 			break;
 		depth++;
 	}
-	WRITE_ONCE(visiting, false);
-	return true;
+	WRITE_ONCE(visiting, 0);
+	return NOTIFY_STOP;
 }
-NOKPROBE_SYMBOL(dprobes_trap_path_visit);
+NOKPROBE_SYMBOL(on_visit);
+
+static struct notifier_block visit_notifier = {
+	.notifier_call	= on_visit,
+	.priority	= INT_MAX,
+};
 
 bool dprobes_trap_path_has(unsigned long function)
 {
@@ -115,10 +122,18 @@ static int __init add_called(struct span function)
 	return err;
 }
 
-static noinline void __init hit_breakpoint(void)
+static noinline int __init hit_breakpoint(void)
 {
-	WRITE_ONCE(visiting, true);
-	asm volatile("int3" : : : "memory");
+	int err = register_die_notifier(&visit_notifier);
+
+	if (err)
+		return err;
+	asm volatile("	movq $1f, %[visiting]\n"
+		     "	int3\n"
+		     "1:\n"
+		     : [visiting] "=m" (visiting) : : "memory");
+	unregister_die_notifier(&visit_notifier);
+	return 0;
 }
 
 /* Adds those who are notified of a breakpoint before this one is. Who comes later with the same priority is behind it. */
@@ -140,9 +155,9 @@ int __init dprobes_trap_path_find(const struct notifier_block *ours)
 	const unsigned long outermost = (unsigned long)dprobes_symbols.notify_die;
 	size_t known = 0, step, end, i;
 	bool found = false;
-	int err = 0;
+	int err;
 
-	hit_breakpoint();
+	err = hit_breakpoint();
 	for (i = 0; i < depth && !found && !err; i++) {
 		err = add_function(stack[i]);
 		found = dprobes_trap_path_has(outermost);

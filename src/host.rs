@@ -196,12 +196,12 @@ impl CHost {
 impl Host for CHost {
     #[inline]
     fn cpu(&self) -> usize {
-        let cpu: u32;
-        // SAFETY: by `Table::check`: the number is there.
+        let cpu: usize;
+        // SAFETY: by `Table::check`: the number is there. The upper half of the register is cleared by the move.
         unsafe {
             asm!("mov {:e}, gs:[{}]", out(reg) cpu, in(reg) self.table.cpu_at, options(nostack, preserves_flags, readonly));
         }
-        cpu as usize
+        cpu
     }
 
     #[inline]

@@ -14,15 +14,13 @@ use crate::instance;
 /// frame is as it was.
 ///
 /// # Safety
-/// 1. `frame` is null or points to the interrupted registers, which nobody else uses until this returns.
+/// 1. `frame` points to the interrupted registers, which nobody else uses until this returns.
 /// 2. Interrupts are off, and stay off until the interrupted code is resumed from the frame.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dprobes_on_breakpoint(frame: *mut TrapFrame) -> bool {
     let Some(engine) = instance::engine() else { return false };
     // SAFETY: by requirement 1.
-    let Some(frame) = (unsafe { frame.as_mut() }) else {
-        return false;
-    };
+    let frame = unsafe { &mut *frame };
     matches!(engine.on_breakpoint(frame), Verdict::Handled)
 }
 

@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 use core::arch::global_asm;
@@ -13,7 +14,13 @@ use engine::insn::{Insn, Refusal};
 use engine::probe::{InsertError, PointError};
 use test_support::{Registers, call_with, engine, insert, instructions, remove, targets};
 
-bootimage::test_main! { tests: [every_instruction_does_what_it_does_bare, what_is_refused_is_refused_by_name] }
+bootimage::test_main! {
+    tests: [
+        every_instruction_does_what_it_does_bare,
+        a_counted_call_pushes_wherever_the_stack_is,
+        what_is_refused_is_refused_by_name,
+    ]
+}
 
 targets! { TARGETS:
     conditions:
@@ -185,6 +192,68 @@ fn every_instruction_does_what_it_does_bare() {
     println!("({} copied, {} emulated, {} stepped) ", kinds[1], kinds[2], kinds[3]);
     assert!(kinds[1] > 100 && kinds[2] > 50, "both ways are covered");
     assert!(engine().locals(b"kernel", 100, &mut []).is_none());
+}
+
+global_asm!(
+    ".pushsection .text.targets, \"axR\", @progbits",
+    ".globl target_call_on",
+    ".type target_call_on, @function",
+    "target_call_on:",
+    "    mov r8, rsp",
+    "    mov rsp, rdi",
+    "    call 1f",
+    "    mov rsp, r8",
+    "    ret",
+    "1:  mov rax, [rsp]",
+    "    mov rdx, rsp",
+    "    ret",
+    ".size target_call_on, . - target_call_on",
+    ".popsection",
+);
+
+#[derive(Debug, PartialEq, Eq)]
+#[repr(C)]
+struct Called {
+    return_address: u64,
+    stack_pointer: u64,
+}
+
+unsafe extern "C" {
+    /// Makes a call on another stack.
+    fn target_call_on(stack: u64) -> Called;
+}
+
+/// What a trap's entry leaves between its frame and the stack pointer depends on where that is, and any of it may be in another page. The
+/// test's program only counts, so that a `call` takes the express way where it can.
+fn a_counted_call_pushes_wherever_the_stack_is() {
+    const PAGE: usize = 4096;
+    const FILL: u8 = 0x5a;
+    #[repr(align(4096))]
+    struct Stack([u8; 4 * PAGE]);
+    let mut stack = Box::new(Stack([FILL; 4 * PAGE]));
+    let boundary = stack.0.as_ptr() as usize + 2 * PAGE;
+    let mut call = |pointer: usize| {
+        stack.0.fill(FILL);
+        // SAFETY: two pages below the place are for this alone, and what the function does to it it undoes.
+        let called = unsafe { target_call_on(pointer as u64) };
+        let above = pointer - 8 - stack.0.as_ptr() as usize;
+        (called, stack.0[above..].to_vec())
+    };
+    let place = instructions("target_call_on")[2];
+    let pointers = boundary - 300..boundary + 300;
+    let bare: Vec<_> = pointers.clone().map(&mut call).collect();
+    insert("entry", &[place]).unwrap();
+    let probed: Vec<_> = pointers.clone().map(&mut call).collect();
+    let last = remove(2);
+    assert_eq!(last[0].hits, pointers.len() as u64);
+    for (bare, probed) in bare.iter().zip(&probed) {
+        assert_eq!(bare.0, probed.0);
+        assert!(
+            bare.1 == probed.1,
+            "what is on the stack at {:#x} differs",
+            bare.0.stack_pointer
+        );
+    }
 }
 
 fn refusal(place: u64) -> Option<Refusal> {

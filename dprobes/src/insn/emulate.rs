@@ -57,10 +57,10 @@ pub struct Emulation {
 /// A `call` to an address that it names: [`Emulation::direct_call`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirectCall {
-    /// The return address that it pushes.
-    pub next: u64,
     /// Where it goes.
     pub target: u64,
+    /// The return address that it pushes.
+    pub next: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,7 +257,7 @@ impl Emulation {
         let next = address.wrapping_add(u64::from(self.length));
         let target = next.wrapping_add_signed(displacement);
         // Whatever the paging mode, an address in the same half and within 2 GiB of one that executes.
-        ((target ^ address) >> 47 == 0).then_some(DirectCall { next, target })
+        ((target ^ address) >> 47 == 0).then_some(DirectCall { target, next })
     }
 
     /// Have the effect of the instruction at `address` on `cpu`. RIP is set to the address that executes next; RF is

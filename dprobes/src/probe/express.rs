@@ -59,7 +59,11 @@ impl Onward {
             Resumption::Copied { slot } if !may_fault => Onward::Slot(*slot),
             // Who makes the attempt has to be noted.
             Resumption::Copied { .. } => Onward::Open,
-            Resumption::Emulated { emulation, .. } => emulation.direct_call(address).map_or(Onward::Open, Onward::Call),
+            // Of code in the lower half nothing is known about the stack: it may be a program's.
+            Resumption::Emulated { emulation, .. } if address >> 63 != 0 => {
+                emulation.direct_call(address).map_or(Onward::Open, Onward::Call)
+            }
+            Resumption::Emulated { .. } => Onward::Open,
             Resumption::Stepped { .. } | Resumption::CopiedBehindSti { .. } | Resumption::Shadowing { .. } => {
                 Onward::Open
             }

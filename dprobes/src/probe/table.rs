@@ -33,15 +33,32 @@ impl<T> Entries<T> {
         mem::boxed(Entries { slots })
     }
 
-    /// Every place a key may be at, best first.
-    fn candidates(&self, key: u64) -> impl Iterator<Item = &Entry<T>> {
+    /// Where a key may be: at this place best, or at one of those behind it.
+    #[inline]
+    fn best(&self, key: u64) -> usize {
         // Fibonacci hashing: the multiplier is 2^64 / phi; the high half mixes all bits of the key.
-        let hash = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
-        let mask = self.slots.len() - 1;
-        (0..self.slots.len()).filter_map(move |step| self.slots.get(hash.wrapping_add(step) & mask))
+        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
     }
 
+    #[inline]
+    fn at(&self, place: usize) -> &Entry<T> {
+        // SAFETY: the number of slots is a power of two, so that what is masked with one less is below it.
+        unsafe { self.slots.get_unchecked(place & (self.slots.len() - 1)) }
+    }
+
+    /// Every place a key may be at, best first.
+    fn candidates(&self, key: u64) -> impl Iterator<Item = &Entry<T>> {
+        let best = self.best(key);
+        (0..self.slots.len()).map(move |step| self.at(best.wrapping_add(step)))
+    }
+
+    #[inline]
     fn find(&self, key: u64) -> Option<&Entry<T>> {
+        // Mostly it is there, and a hit need not set up a search.
+        let best = self.at(self.best(key));
+        if best.key.load(Ordering::Acquire) == key {
+            return Some(best);
+        }
         for entry in self.candidates(key) {
             match entry.key.load(Ordering::Acquire) {
                 found if found == key => return Some(entry),

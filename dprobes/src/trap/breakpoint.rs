@@ -52,20 +52,21 @@ impl<H: Host> Engine<H> {
         let Some(cpu) = self.this_cpu() else {
             return Verdict::NotOurs;
         };
-        if let Some((probe, tally)) = site.express()
-            && !cpu.is_busy()
-        {
-            probe.take_unlimited_turn();
-            tally.add();
-            match site.onward {
-                Onward::Slot(slot) => frame.rip = slot,
-                // A watchpoint is to be hit by what the CPU does, not by this.
-                Onward::Call(call) if !self.watches.watch_memory() && push(frame, call.next) => frame.rip = call.target,
-                _ => return self.resume_in_full(site, cpu, frame),
-            }
-            return Verdict::Handled;
+        let Some((probe, tally)) = site.express() else {
+            return self.hit(site, cpu, frame);
+        };
+        if cpu.is_busy() {
+            return self.hit(site, cpu, frame);
         }
-        self.hit(site, cpu, frame)
+        probe.take_unlimited_turn();
+        tally.add();
+        match site.onward {
+            Onward::Slot(slot) => frame.rip = slot,
+            // A watchpoint is to be hit by what the CPU does, not by this.
+            Onward::Call(call) if !self.watches.watch_memory() && push(frame, call.next) => frame.rip = call.target,
+            _ => return self.resume_in_full(site, cpu, frame),
+        }
+        Verdict::Handled
     }
 
     /// Carries out the instruction of a site whose programs have not logged.
@@ -392,18 +393,15 @@ impl<H: Host> Engine<H> {
     }
 }
 
-/// Pushes onto the interrupted stack, if it is the one this handler runs on, where nothing can be wrong with it. False, with nothing
-/// changed, if it may be another one, or if the step or the resume flag is set.
-#[inline]
+/// Pushes onto the interrupted stack of kernel code, if it is the one this handler runs on, where nothing can be wrong with it. False, with
+/// nothing changed, if it may be another one, or if the step or the resume flag is set.
+#[inline(always)]
 fn push(frame: &mut TrapFrame, value: u64) -> bool {
     const PAGE: u64 = 4096;
-    /// What an entry may have between its frame and the interrupted stack pointer: what the CPU has pushed, and room for this.
-    const NEAR: u64 = 512;
     let place = frame.rsp.wrapping_sub(8);
     let frame_end = (&raw const *frame).wrapping_add(1).addr() as u64;
-    let near = place.wrapping_sub(frame_end) < NEAR;
     let same_page = (place.wrapping_add(7) ^ (frame_end - 1)) < PAGE;
-    if !near || !same_page || frame.is_user() || frame.rflags & (RFLAGS_TF | RFLAGS_RF) != 0 {
+    if place < frame_end || !same_page || frame.rflags & (RFLAGS_TF | RFLAGS_RF) != 0 {
         return false;
     }
     // SAFETY: the place is in the page in which the frame ends, which the entry of this trap has just written, and above the frame,

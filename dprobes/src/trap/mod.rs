@@ -27,8 +27,8 @@ pub use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
-    /// The engine has dealt with the trap: return to the frame.
-    Handled,
     /// It is somebody else's: go on as if the engine were not there. The frame may have been corrected.
     NotOurs,
+    /// The engine has dealt with the trap: return to the frame.
+    Handled,
 }
