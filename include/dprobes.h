@@ -41,7 +41,7 @@ struct gkhi_image;
 /*
  What a query tells its caller; a command and a kernel that differ refuse each other.
  */
-#define DPROBES_INTERFACE_VERSION 3
+#define DPROBES_INTERFACE_VERSION 4
 
 /*
  Bytes in a slot of the slot area.
@@ -56,7 +56,7 @@ struct gkhi_image;
 /*
  The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
  */
-#define DPROBES_HOST_VERSION 3
+#define DPROBES_HOST_VERSION 4
 
 /*
  Words of a key, at most.
@@ -272,6 +272,11 @@ enum dprobes_reason
      The host cannot watch this; `detail` is a [`WatchUnsupported`] as a number.
      */
     DPROBES_REASON_WATCH_UNSUPPORTED = 23,
+    /*
+     The file of a program for user space cannot be probed, or not at this place; `detail` is a [`FileError`](crate::host::FileError) as a
+     number.
+     */
+    DPROBES_REASON_FILE = 24,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_reason dprobes_reason;
@@ -363,6 +368,57 @@ enum dprobes_prohibited
 typedef enum dprobes_prohibited dprobes_prohibited;
 #else
 typedef int32_t dprobes_prohibited;
+#endif // __STDC_VERSION__ >= 202311L
+
+/*
+ Why a host has no probe in a file.
+ */
+enum dprobes_file_error
+#if __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+    /*
+     This host has no probes in user space.
+     */
+    DPROBES_FILE_ERROR_UNSUPPORTED = 1,
+    /*
+     The request came with no file.
+     */
+    DPROBES_FILE_ERROR_NO_FILE = 2,
+    /*
+     It is no regular file, or its file system does not let files be mapped.
+     */
+    DPROBES_FILE_ERROR_NOT_MAPPABLE = 3,
+    /*
+     The place is behind the end of the file.
+     */
+    DPROBES_FILE_ERROR_OUTSIDE = 4,
+    /*
+     The facility that delivers the hits does not probe the instruction there.
+     */
+    DPROBES_FILE_ERROR_INSTRUCTION = 5,
+    /*
+     Memory is short.
+     */
+    DPROBES_FILE_ERROR_NO_MEMORY = 6,
+    /*
+     The file cannot be read there.
+     */
+    DPROBES_FILE_ERROR_UNREADABLE = 7,
+    /*
+     The place is an address, and not one in the file.
+     */
+    DPROBES_FILE_ERROR_ADDRESS = 8,
+    /*
+     The facility has failed in a way that it does not explain.
+     */
+    DPROBES_FILE_ERROR_FAILED = 9,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum dprobes_file_error dprobes_file_error;
+#else
+typedef uint32_t dprobes_file_error;
 #endif // __STDC_VERSION__ >= 202311L
 
 /*
@@ -546,7 +602,22 @@ struct dprobes_patch {
 #define dprobes_patch_MAX 32
 
 /*
- What the surrounding kernel provides. Every function must be given, except for those about watchpoints.
+ Which file a program for user space is for: what `stat` says of it. No two files have the same while probes are in one of them.
+ */
+struct dprobes_file_id {
+    /*
+     The device, as in `st_dev`.
+     */
+    uint64_t device;
+    /*
+     The inode, as in `st_ino`.
+     */
+    uint64_t inode;
+};
+
+/*
+ What the surrounding kernel provides. Every function must be given, except for those about watchpoints, and those about
+ files in user space: of each kind all or none.
 
  The functions marked *hit* are called from a trap, with interrupts off, possibly inside the page-fault handler or an
  NMI: they must not sleep, allocate, page in, or take a lock that interrupted code may hold. All others are called from
@@ -668,6 +739,29 @@ struct dprobes_host {
      */
     void (*clear_watchpoint)(uint32_t number);
     /*
+     Which file is `file`, the host's own word for the one that came with `dprobes_insert_for`? Fills in `*id`, what `stat` says of it. 0, or
+     a positive number that says why it cannot be probed: 2 there is none, 3 it cannot be mapped, 6 memory is short, 7 it cannot be read,
+     9 anything else. Null when the host has no probes in user space.
+     */
+    int32_t (*user_file)(uint64_t file, struct dprobes_file_id *id);
+    /*
+     Reads `length` bytes at `offset` of a file into `buffer`, as they are in the file. Returns how many there were up to its end, or a negative
+     errno.
+     */
+    int64_t (*read_user_file)(uint64_t file, uint64_t offset, uint8_t *buffer, uintptr_t length);
+    /*
+     From now on calls `dprobes_on_user_hit` with `number` whenever a process comes to the instruction at `offset` of the file, in every process
+     that there is and will be, and then carries the instruction out, unless `rip` has been changed. Fills in `*attached`, the host's own word
+     for it. 0, or a positive number as `user_file`; besides 4: behind the end of the file; 5: the instruction is one that the host does
+     not probe.
+     */
+    int32_t (*attach_user)(uint64_t file, uint64_t offset, uint64_t number, uint64_t *attached);
+    /*
+     Takes back `count` of those that `attach_user` gave. When this returns none of them is hit any more, and no `dprobes_on_user_hit` for
+     one of them is under way.
+     */
+    void (*detach_user)(const uint64_t *attached, uintptr_t count);
+    /*
      Memory of `size` bytes, at least 1, aligned to `align`, a power of two; null when there is none. Never called during
      a hit.
      */
@@ -730,7 +824,7 @@ struct dprobes_probe_status {
      */
     uint32_t state;
     /*
-     Where the breakpoint is. It may be after the address asked for, past an `endbr64` and the function tracer's NOP. Or what a watchpoint
+     Where the breakpoint is; for a program in user space, where in its file. It may be after the address asked for, past an `endbr64` and the function tracer's NOP. Or what a watchpoint
      watches: an address, or a port.
      */
     uint64_t address;
@@ -743,7 +837,16 @@ struct dprobes_probe_status {
      */
     uint32_t watch_len;
     /*
-     How the instruction is resumed: 1 copied, 2 emulated, 3 stepped; 0 for a watchpoint, after which there is nothing to carry out.
+     For a program in user space the device of its file, as `st_dev` has it, else 0.
+     */
+    uint64_t device;
+    /*
+     The inode of its file, as `st_ino` has it, else 0.
+     */
+    uint64_t inode;
+    /*
+     How the instruction is resumed: 1 copied, 2 emulated, 3 stepped; 0 for a watchpoint, after which there is nothing to carry out, and in
+     user space, where the kernel does that.
      */
     uint32_t resume;
     /*
@@ -963,6 +1066,14 @@ struct dprobes_insert_request {
      */
     uint64_t length;
     /*
+     The descriptor of the file that a program for user space is for, open for reading; -1 for programs of another kind, or for none.
+     */
+    int32_t file;
+    /*
+     Must be zero.
+     */
+    uint32_t reserved;
+    /*
      Written by the kernel, also when the call fails.
      */
     struct dprobes_reply reply;
@@ -1178,6 +1289,17 @@ void dprobes_exit(void);
 int32_t dprobes_insert(const uint8_t *object, uintptr_t length, struct dprobes_reply *reply);
 
 /*
+ As [`dprobes_insert`]; a program for user space is for `file`, the host's own word for it, which is handed to `user_file` and the others.
+
+ # Safety
+ As [`dprobes_insert`].
+ */
+int32_t dprobes_insert_for(const uint8_t *object,
+                           uintptr_t length,
+                           uint64_t file,
+                           struct dprobes_reply *reply);
+
+/*
  Removes the program `major` of the module called `name`, `length` bytes that are not terminated, with all its probes.
 
  Returns 0, or a negative errno with the facts in `*reply`, which is written in every case. On failure nothing has changed. On
@@ -1374,6 +1496,17 @@ uintptr_t dprobes_branches(uint64_t address,
  */
 uintptr_t dprobes_instruction(uint64_t address,
                               uint8_t (*bytes)[DPROBES_INSTRUCTION_MAX]);
+
+/*
+ A process has come to the instruction at the place that was attached as `number` with `attach_user`. `frame` holds its registers, `rip` the
+ address of the instruction. When this returns they are what the process goes on with; where `rip` has been changed the instruction is not to
+ be carried out.
+
+ # Safety
+ As [`dprobes_on_breakpoint`]; in the context of the process.
+ */
+void dprobes_on_user_hit(uint64_t number,
+                         struct dprobes_trap_frame *frame);
 
 /*
  Watchpoints were hit: a bit for each in `watchpoints`, the lowest for number 0. `frame` holds the registers as the CPU left them: behind

@@ -31,12 +31,16 @@ static void control_unlock(void)
 	mutex_unlock(&control_mutex);
 }
 
-int dprobes_control_insert(const u8 *object, size_t length, struct dprobes_reply *reply)
+/* A program for user space is for `file`, which may be NULL. */
+int dprobes_control_insert(const u8 *object, size_t length, struct file *file, struct dprobes_reply *reply)
 {
 	int err;
 
 	control_lock();
-	err = dprobes_insert(object, length, reply);
+	if (file)
+		err = dprobes_insert_for(object, length, (unsigned long)file, reply);
+	else
+		err = dprobes_insert(object, length, reply);
 	control_unlock();
 	return err;
 }

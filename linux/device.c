@@ -4,6 +4,7 @@
  */
 #include <linux/capability.h>
 #include <linux/compat.h>
+#include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
@@ -161,20 +162,32 @@ static __poll_t device_poll(struct file *file, poll_table *table)
 static long insert(struct dprobes_insert_request __user *argument)
 {
 	struct dprobes_insert_request request;
+	struct file *file = NULL;
 	void *object;
 	int err;
 
 	if (copy_from_user(&request, argument, sizeof(request)))
 		return -EFAULT;
-	if (!request.length || request.length > DPROBES_OBJECT_MAX)
+	if (!request.length || request.length > DPROBES_OBJECT_MAX || request.file < -1 || request.reserved)
 		return -EINVAL;
+	if (request.file >= 0) {
+		file = fget(request.file);
+		if (!file)
+			return -EBADF;
+	}
 	object = vmemdup_user(u64_to_user_ptr(request.object), request.length);
-	if (IS_ERR(object))
-		return PTR_ERR(object);
-	err = dprobes_control_insert(object, request.length, &request.reply);
+	if (IS_ERR(object)) {
+		err = PTR_ERR(object);
+		goto put_file;
+	}
+	err = dprobes_control_insert(object, request.length, file, &request.reply);
 	kvfree(object);
 	if (copy_to_user(&argument->reply, &request.reply, sizeof(request.reply)))
-		return -EFAULT;
+		err = -EFAULT;
+
+put_file:
+	if (file)
+		fput(file);
 	return err;
 }
 

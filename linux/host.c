@@ -83,6 +83,12 @@ const struct dprobes_host dprobes_linux_host = {
 	.write_text	= dprobes_host_write_text,
 	.sync_cores	= dprobes_host_sync_cores,
 	.grace_period	= dprobes_host_grace_period,
+#ifdef CONFIG_UPROBES
+	.user_file	= dprobes_host_user_file,
+	.read_user_file	= dprobes_host_read_user_file,
+	.attach_user	= dprobes_host_attach_user,
+	.detach_user	= dprobes_host_detach_user,
+#endif
 	.alloc		= dprobes_host_alloc,
 	.free		= dprobes_host_free,
 	.panic		= host_panic,

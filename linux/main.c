@@ -78,6 +78,7 @@ static void __exit dprobes_module_exit(void)
 				    (void *)reply.address, reply.error);
 		msleep(100);
 	}
+	dprobes_user_exit();
 	wait_for_gate();
 	dprobes_traps_exit();
 	dprobes_control_exit();

@@ -21,6 +21,7 @@
 #include "slots.h"
 
 struct exception_table_entry;
+struct file;
 struct kprobe;
 struct module;
 struct mutex;
@@ -78,6 +79,11 @@ struct dprobes_symbols {
 	/* hit: memory */
 	bool (*nmi_uaccess_okay)(void);
 
+#ifdef CONFIG_UPROBES
+	/* Ends what uprobes have begun. */
+	void (*uprobe_notify_resume)(struct pt_regs *regs);
+#endif
+
 	/* The interrupt descriptor table. */
 	void *idt_table;
 
@@ -124,6 +130,13 @@ int dprobes_host_msr(u32 number, u64 *value);						/* hit */
 /* stack.c */
 s64 dprobes_host_kernel_stack(const struct dprobes_trap_frame *frame, u64 *addresses, uintptr_t capacity); /* hit */
 
+/* user.c: the control path, with kprobe_mutex held */
+int dprobes_host_user_file(u64 word, struct dprobes_file_id *id);
+s64 dprobes_host_read_user_file(u64 word, u64 offset, u8 *buffer, uintptr_t length);
+int dprobes_host_attach_user(u64 word, u64 offset, u64 number, u64 *attached);
+void dprobes_host_detach_user(const u64 *attached, uintptr_t count);
+void dprobes_user_exit(void);
+
 /* host.c */
 extern const struct dprobes_host dprobes_linux_host;
 
@@ -148,7 +161,7 @@ bool dprobes_trap_path_has(unsigned long function);
 int dprobes_control_init(void);
 void dprobes_control_exit(void);
 void dprobes_host_request_reap(void);							/* hit */
-int dprobes_control_insert(const u8 *object, size_t length, struct dprobes_reply *reply);
+int dprobes_control_insert(const u8 *object, size_t length, struct file *file, struct dprobes_reply *reply);
 int dprobes_control_remove(const char *module, u16 major, struct dprobes_probe_status *last, size_t capacity,
 			   uintptr_t *count, struct dprobes_reply *reply);
 int dprobes_control_remove_all(struct dprobes_reply *reply);

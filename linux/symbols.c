@@ -48,6 +48,9 @@ static const struct lookup_wanted wanted[] __initconst = {
 	WANTED(__tracepoint_page_fault_kernel),
 	WANTED(fixup_exception),
 	WANTED(nmi_uaccess_okay),
+#ifdef CONFIG_UPROBES
+	WANTED(uprobe_notify_resume),
+#endif
 	WANTED(idt_table),
 	WANTED(notify_die),
 	WANTED(die_chain),

@@ -19,7 +19,7 @@ pub const DPROBES_OBJECT_MAX: usize = 1 << 25;
 pub const DPROBES_MODULE_NAME_MAX: usize = 64;
 
 /// What a query tells its caller; a command and a kernel that differ refuse each other.
-pub const DPROBES_INTERFACE_VERSION: u32 = 3;
+pub const DPROBES_INTERFACE_VERSION: u32 = 4;
 
 /// Bytes in a slot of the slot area.
 pub const DPROBES_SLOT_SIZE: usize = 32;
@@ -72,13 +72,30 @@ pub unsafe extern "C" fn dprobes_exit() {
 /// 2. `reply` is null or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dprobes_insert(object: *const u8, length: usize, reply: *mut Reply) -> i32 {
+    // SAFETY: by this function's contract.
+    unsafe { insert(object, length, None, reply) }
+}
+
+/// As [`dprobes_insert`]; a program for user space is for `file`, the host's own word for it, which is handed to `user_file` and the others.
+///
+/// # Safety
+/// As [`dprobes_insert`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_insert_for(object: *const u8, length: usize, file: u64, reply: *mut Reply) -> i32 {
+    // SAFETY: by this function's contract.
+    unsafe { insert(object, length, Some(file), reply) }
+}
+
+/// # Safety
+/// As [`dprobes_insert`].
+unsafe fn insert(object: *const u8, length: usize, file: Option<u64>, reply: *mut Reply) -> i32 {
     let result = match instance::engine() {
         None => Err(failure(ENODEV)),
         Some(_) if object.is_null() || length > DPROBES_OBJECT_MAX => Err(failure(EINVAL)),
         Some(engine) => {
             // SAFETY: by requirement 1; the length is far below `isize::MAX`.
             let object = unsafe { slice::from_raw_parts(object, length) };
-            engine.insert(object).map_err(|error| error.reply())
+            engine.insert_for(object, file).map_err(|error| error.reply())
         }
     };
     // SAFETY: by requirement 2.

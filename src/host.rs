@@ -6,16 +6,17 @@ use core::ops::Range;
 use core::slice;
 
 use engine::host::{
-    BadAddress, Candidate, ExitTo, Function, Host, Patch, Prohibited, Task, TrapFrame, WatchError, Watchpoint,
-    WriteTextError,
+    BadAddress, Candidate, ExitTo, FileError, FileId, Function, Host, Patch, Prohibited, Task, TrapFrame, WatchError,
+    Watchpoint, WriteTextError,
 };
 
 use crate::instance;
 
 /// The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
-pub const DPROBES_HOST_VERSION: u32 = 3;
+pub const DPROBES_HOST_VERSION: u32 = 4;
 
-/// What the surrounding kernel provides. Every function must be given, except for those about watchpoints.
+/// What the surrounding kernel provides. Every function must be given, except for those about watchpoints, and those about
+/// files in user space: of each kind all or none.
 ///
 /// The functions marked *hit* are called from a trap, with interrupts off, possibly inside the page-fault handler or an
 /// NMI: they must not sleep, allocate, page in, or take a lock that interrupted code may hold. All others are called from
@@ -93,6 +94,21 @@ pub struct dprobes_host {
     pub set_watchpoint: Option<unsafe extern "C" fn(number: u32, address: u64, kind: u32, length: u32) -> i32>,
     /// Takes a watchpoint back. When this returns no CPU runs into it any more. Null when the host has none.
     pub clear_watchpoint: Option<unsafe extern "C" fn(number: u32)>,
+    /// Which file is `file`, the host's own word for the one that came with `dprobes_insert_for`? Fills in `*id`, what `stat` says of it. 0, or
+    /// a positive number that says why it cannot be probed: 2 there is none, 3 it cannot be mapped, 6 memory is short, 7 it cannot be read,
+    /// 9 anything else. Null when the host has no probes in user space.
+    pub user_file: Option<unsafe extern "C" fn(file: u64, id: *mut FileId) -> i32>,
+    /// Reads `length` bytes at `offset` of a file into `buffer`, as they are in the file. Returns how many there were up to its end, or a negative
+    /// errno.
+    pub read_user_file: Option<unsafe extern "C" fn(file: u64, offset: u64, buffer: *mut u8, length: usize) -> i64>,
+    /// From now on calls `dprobes_on_user_hit` with `number` whenever a process comes to the instruction at `offset` of the file, in every process
+    /// that there is and will be, and then carries the instruction out, unless `rip` has been changed. Fills in `*attached`, the host's own word
+    /// for it. 0, or a positive number as `user_file`; besides 4: behind the end of the file; 5: the instruction is one that the host does
+    /// not probe.
+    pub attach_user: Option<unsafe extern "C" fn(file: u64, offset: u64, number: u64, attached: *mut u64) -> i32>,
+    /// Takes back `count` of those that `attach_user` gave. When this returns none of them is hit any more, and no `dprobes_on_user_hit` for
+    /// one of them is under way.
+    pub detach_user: Option<unsafe extern "C" fn(attached: *const u64, count: usize)>,
     /// Memory of `size` bytes, at least 1, aligned to `align`, a power of two; null when there is none. Never called during
     /// a hit.
     pub alloc: Option<unsafe extern "C" fn(size: usize, align: usize) -> *mut u8>,
@@ -126,6 +142,7 @@ pub(crate) struct Table {
     sync_cores: unsafe extern "C" fn(),
     grace_period: unsafe extern "C" fn(),
     watchpoints: Option<Watchpoints>,
+    user: Option<User>,
     pub(crate) alloc: unsafe extern "C" fn(usize, usize) -> *mut u8,
     pub(crate) free: unsafe extern "C" fn(*mut u8, usize, usize),
     pub(crate) panic: unsafe extern "C" fn(*const c_char, usize),
@@ -136,6 +153,15 @@ pub(crate) struct Table {
 struct Watchpoints {
     set: unsafe extern "C" fn(u32, u64, u32, u32) -> i32,
     clear: unsafe extern "C" fn(u32),
+}
+
+/// What a host does about files in user space, if it does.
+#[derive(Clone, Copy)]
+struct User {
+    file: unsafe extern "C" fn(u64, *mut FileId) -> i32,
+    read: unsafe extern "C" fn(u64, u64, *mut u8, usize) -> i64,
+    attach: unsafe extern "C" fn(u64, u64, u64, *mut u64) -> i32,
+    detach: unsafe extern "C" fn(*const u64, usize),
 }
 
 impl Table {
@@ -172,6 +198,16 @@ impl Table {
                 (None, None) => None,
                 // Half of them is a mistake.
                 (Some(_), None) | (None, Some(_)) => return None,
+            },
+            user: match (host.user_file, host.read_user_file, host.attach_user, host.detach_user) {
+                (Some(file), Some(read), Some(attach), Some(detach)) => Some(User {
+                    file,
+                    read,
+                    attach,
+                    detach,
+                }),
+                (None, None, None, None) => None,
+                _ => return None,
             },
             alloc: host.alloc?,
             free: host.free?,
@@ -346,6 +382,37 @@ impl Host for CHost {
         }
     }
 
+    fn user_file(&self, file: u64) -> Result<FileId, FileError> {
+        let user = self.table.user.ok_or(FileError::Unsupported)?;
+        let mut id = FileId::default();
+        // SAFETY: by `Table::check`; `id` outlives the call.
+        let result = unsafe { (user.file)(file, &raw mut id) };
+        file_error(result).map_or(Ok(id), Err)
+    }
+
+    fn read_user_file(&self, file: u64, offset: u64, buf: &mut [u8]) -> Result<usize, FileError> {
+        let user = self.table.user.ok_or(FileError::Unsupported)?;
+        // SAFETY: by `Table::check`; `buf` may be written for its length.
+        let count = unsafe { (user.read)(file, offset, buf.as_mut_ptr(), buf.len()) };
+        let count = usize::try_from(count).map_err(|_| FileError::Unreadable)?;
+        Ok(count.min(buf.len()))
+    }
+
+    fn attach_user(&self, file: u64, offset: u64, number: u64) -> Result<u64, FileError> {
+        let user = self.table.user.ok_or(FileError::Unsupported)?;
+        let mut attached = 0;
+        // SAFETY: by `Table::check`; `attached` outlives the call.
+        let result = unsafe { (user.attach)(file, offset, number, &raw mut attached) };
+        file_error(result).map_or(Ok(attached), Err)
+    }
+
+    fn detach_user(&self, attached: &[u64]) {
+        if let Some(user) = self.table.user {
+            // SAFETY: by `Table::check`; `attached` may be read for its length.
+            unsafe { (user.detach)(attached.as_ptr(), attached.len()) };
+        }
+    }
+
     fn sync_cores(&self) {
         // SAFETY: by `Table::check`; no arguments.
         unsafe { (self.table.sync_cores)() }
@@ -355,6 +422,15 @@ impl Host for CHost {
         // SAFETY: by `Table::check`; no arguments.
         unsafe { (self.table.grace_period)() }
     }
+}
+
+/// What a number says that is not 0. One that this version does not know is a refusal all the same.
+fn file_error(result: i32) -> Option<FileError> {
+    if result == 0 {
+        return None;
+    }
+    let known = u32::try_from(result).ok().and_then(FileError::from_code);
+    Some(known.unwrap_or(FileError::Failed))
 }
 
 /// The table of the engine there is, for memory and for the panic handler, which have no `self` to find it by.

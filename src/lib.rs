@@ -29,12 +29,15 @@ mod records;
 mod traps;
 
 pub use control::{
-    dprobes_check, dprobes_exit, dprobes_init, dprobes_insert, dprobes_module_going, dprobes_query, dprobes_reap,
-    dprobes_remove, dprobes_remove_all,
+    dprobes_check, dprobes_exit, dprobes_init, dprobes_insert, dprobes_insert_for, dprobes_module_going, dprobes_query,
+    dprobes_reap, dprobes_remove, dprobes_remove_all,
 };
 pub use gate::{dprobes_install_gate, dprobes_restore_gate};
 pub use hooks::{dprobes_hooks, gkhi_image};
 pub use host::dprobes_host;
 pub use maps::{dprobes_maps, dprobes_read_map};
 pub use records::{dprobes_has_provisional, dprobes_read, dprobes_settle};
-pub use traps::{dprobes_branches, dprobes_on_breakpoint, dprobes_on_debug, dprobes_on_fault, dprobes_on_watchpoint};
+pub use traps::{
+    dprobes_branches, dprobes_on_breakpoint, dprobes_on_debug, dprobes_on_fault, dprobes_on_user_hit,
+    dprobes_on_watchpoint,
+};

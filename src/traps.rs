@@ -101,6 +101,21 @@ pub unsafe extern "C" fn dprobes_instruction(address: u64, bytes: *mut [u8; DPRO
     insn.len()
 }
 
+/// A process has come to the instruction at the place that was attached as `number` with `attach_user`. `frame` holds its registers, `rip` the
+/// address of the instruction. When this returns they are what the process goes on with; where `rip` has been changed the instruction is not to
+/// be carried out.
+///
+/// # Safety
+/// As [`dprobes_on_breakpoint`]; in the context of the process.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_on_user_hit(number: u64, frame: *mut TrapFrame) {
+    let Some(engine) = instance::engine() else { return };
+    // SAFETY: by requirement 1 of `dprobes_on_breakpoint`.
+    if let Some(frame) = unsafe { frame.as_mut() } {
+        engine.on_user_hit(number, frame);
+    }
+}
+
 /// Watchpoints were hit: a bit for each in `watchpoints`, the lowest for number 0. `frame` holds the registers as the CPU left them: behind
 /// the instruction, or at the instruction if that is what is watched. When this returns the frame says where to resume.
 ///

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -106,12 +106,13 @@ impl Device {
         }
     }
 
-    /// Inserts a program.
-    pub fn insert(&self, object: &[u8]) -> Result<(), RequestError> {
+    /// Inserts a program; one for user space with the file that it is for.
+    pub fn insert(&self, object: &[u8], file: Option<&File>) -> Result<(), RequestError> {
         let mut request = InsertRequest {
             object: object.as_ptr().expose_provenance() as u64,
             length: object.len() as u64,
-            reply: Reply::default(),
+            file: file.map_or(-1, AsRawFd::as_raw_fd),
+            ..InsertRequest::default()
         };
         // SAFETY: the number is that of a request of this type, which lives until the call ends. The kernel reads `length`
         // bytes at `object`, which is borrowed that long, and writes only the request's reply.

@@ -18,6 +18,7 @@ mod report;
 mod resolve;
 mod stream;
 mod symbols;
+mod user;
 
 use std::io;
 use std::process::ExitCode;

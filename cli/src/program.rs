@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::kallsyms::{Kallsyms, NotFound};
 use crate::report::{Place, Report};
 use crate::resolve::{self, Unresolved};
+use crate::user::UserFile;
 
 /// More locations than this that cannot be resolved are counted, not explained.
 const MOST_EXPLAINED: usize = 20;
@@ -159,6 +160,12 @@ impl Program {
         )
     }
 
+    /// The path of the file that it is for, if it is for one.
+    pub fn user_file(&self) -> Option<String> {
+        let object = self.object().ok()?;
+        (object.modtype() == object::ModType::User).then(|| object.name().to_owned())
+    }
+
     /// The place of a point's definition.
     pub fn place_of_point(&self, index: u32) -> Option<Place> {
         let object = self.object().ok()?;
@@ -256,6 +263,57 @@ impl Program {
                     .unwrap_or_else(|error| fail(&|| self.explain_symbol(&error, &word, symbols))))
             },
         );
+        let (reports, more) = failed.into_inner();
+        match done {
+            Ok(()) if reports.is_empty() => Ok(bytes),
+            Ok(()) => Err(Error::Symbols { reports, more }),
+            Err(object::ResolveError::Object(error)) => Err(Error::Object {
+                path: self.file.clone(),
+                error,
+            }),
+            Err(object::ResolveError::Location { error, .. } | object::ResolveError::Symbol { error, .. }) => {
+                match error {}
+            }
+        }
+    }
+
+    /// The object with offsets in its file in place of symbols; or what is wrong with each of them. Every place is in code.
+    pub fn resolve_in(&self, file: &UserFile) -> Result<Vec<u8>, Error> {
+        let object = self.parse()?;
+        let mut bytes = self.bytes.clone();
+        let failed = RefCell::new((Vec::new(), 0));
+        let fail = |report: &dyn Fn() -> Report| {
+            let (reports, more) = &mut *failed.borrow_mut();
+            if reports.len() < MOST_EXPLAINED {
+                reports.push(report());
+            } else {
+                *more += 1;
+            }
+            0
+        };
+        let offset = |index: u32, location: object::Location<'_>| {
+            file.offset(location)
+                .unwrap_or_else(|error| fail(&|| file.explain(&error).at(self.place_of_point(index))))
+        };
+        let done = object::resolve(
+            &mut bytes,
+            |index, location| Ok::<_, std::convert::Infallible>(object::Place::ModuleOffset(offset(index, location))),
+            |word| {
+                Ok(file.value(&word).unwrap_or_else(|error| {
+                    // The word is the operand of a one-byte `push`.
+                    fail(&|| {
+                        file.explain(&error)
+                            .at(self.place_of_code(word.offset.saturating_sub(1)))
+                    })
+                }))
+            },
+        );
+        // Those that are offsets already.
+        for (index, point) in (0..).zip(object.points()) {
+            if let location @ object::Location::Place(object::Place::ModuleOffset(_)) = point.location() {
+                offset(index, location);
+            }
+        }
         let (reports, more) = failed.into_inner();
         match done {
             Ok(()) if reports.is_empty() => Ok(bytes),

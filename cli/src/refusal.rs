@@ -1,6 +1,6 @@
 //! What the engine says when it refuses, in words: what was wrong, where, and what to do.
 
-use dprobes::host::Prohibited;
+use dprobes::host::{FileError, Prohibited};
 use dprobes::insn::Refusal;
 use dprobes::rpn::object::LocationError;
 use dprobes::wire::{Reason, Reply, WatchUnsupported};
@@ -110,6 +110,7 @@ pub fn explain(reply: &Reply, request: Request<'_>) -> Report {
         Reason::WatchLocation => subject.watch_location(),
         Reason::WatchInUse => subject.watch_in_use(),
         Reason::WatchUnsupported => subject.watch_unsupported(),
+        Reason::File => subject.file(),
     }
 }
 
@@ -258,8 +259,9 @@ impl Subject<'_> {
     }
 
     fn module_kind(&self) -> Report {
-        self.report("the module cannot probe this kind of program yet".to_owned())
-            .note("it can probe the kernel and its modules: `modtype = kernel` or `modtype = kmod`")
+        self.report("there are no probes in user space on this kernel".to_owned())
+            .note("it is built without uprobes (CONFIG_UPROBES)")
+            .help("the kernel and its modules can be probed: `modtype = kernel` or `modtype = kmod`")
     }
 
     fn prohibited(&self) -> Report {
@@ -437,6 +439,40 @@ impl Subject<'_> {
         }
     }
 
+    fn file(&self) -> Report {
+        let (file, _) = self.identity();
+        let place = self.place();
+        let Some(why) = FileError::from_code(self.reply.detail) else {
+            return self
+                .report(format!("{file} cannot be probed (reason {})", self.reply.detail))
+                .help("use the command that was built with the module");
+        };
+        match why {
+            FileError::Unsupported => self.module_kind(),
+            FileError::NoFile => self
+                .report("the request came without the file that the program is for".to_owned())
+                .help("insert the program with this command"),
+            FileError::NotMappable => self
+                .report(format!("{file} cannot be probed"))
+                .note("it is not a regular file, or is on a file system whose files cannot be mapped into processes")
+                .help("copy it to another file system, and run it from there"),
+            FileError::Outside => self.report(format!("{place} is behind the end of {file}")),
+            FileError::Instruction => self
+                .report(format!("the kernel does not probe the instruction at {place} of {file}"))
+                .note("its uprobes do not take a lock prefix, int, in, out, hlt, a second breakpoint, and what is no instruction")
+                .help("put the probe on the instruction before or after it"),
+            FileError::NoMemory => self.no_memory(),
+            FileError::Unreadable => self.report(format!("{file} cannot be read")),
+            FileError::Address => self
+                .report(format!("{place} is an address, and not a place in {file}"))
+                .note("the command finds the place in the file, and this object did not go through it")
+                .help("insert the program with this command"),
+            FileError::Failed => self
+                .report(format!("the kernel does not probe {place} of {file}, and does not say why"))
+                .help("a security module may not permit to map the file; see the kernel log"),
+        }
+    }
+
     fn in_use(&self) -> Report {
         self.report(format!("there is no room for another probe at {}", self.place()))
             .note("a program can have one probe at an address, and only so many programs can have one at the same")
@@ -565,6 +601,11 @@ minor   = 1
                 Reason::WatchUnsupported => all.extend(
                     (0..=u32::from(u16::MAX))
                         .filter_map(WatchUnsupported::from_code)
+                        .map(|why| (format!("{name} {why:?}"), reply(reason, why as u32, [0; 2]))),
+                ),
+                Reason::File => all.extend(
+                    (0..=u32::from(u16::MAX))
+                        .filter_map(FileError::from_code)
                         .map(|why| (format!("{name} {why:?}"), reply(reason, why as u32, [0; 2]))),
                 ),
                 Reason::WatchInUse => {

@@ -98,8 +98,9 @@ impl Unresolved<'_> {
                 Report::new(format!("source lines cannot be resolved yet: \"{file}\":{line}"))
                     .help("use the symbol of the function and an offset: `offset = symbol+0x1f`")
             }
-            Self::User { name } => Report::new(format!("symbols of user programs cannot be resolved yet: {name}"))
-                .help("use the number: `offset = 0x1234` for a place in the file, `push 0x1234` for an address"),
+            Self::User { name } => Report::new(format!(
+                "{name} is not looked for in the kernel: the program is for user space"
+            )),
             Self::Symbol {
                 name,
                 owner,

@@ -242,6 +242,59 @@ pub enum WatchError {
     IoBreakpoints,
 }
 
+/// Which file a program for user space is for: what `stat` says of it. No two files have the same while probes are in one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct FileId {
+    /// The device, as in `st_dev`.
+    pub device: u64,
+    /// The inode, as in `st_ino`.
+    pub inode: u64,
+}
+
+/// Why a host has no probe in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FileError {
+    /// This host has no probes in user space.
+    Unsupported = 1,
+    /// The request came with no file.
+    NoFile = 2,
+    /// It is no regular file, or its file system does not let files be mapped.
+    NotMappable = 3,
+    /// The place is behind the end of the file.
+    Outside = 4,
+    /// The facility that delivers the hits does not probe the instruction there.
+    Instruction = 5,
+    /// Memory is short.
+    NoMemory = 6,
+    /// The file cannot be read there.
+    Unreadable = 7,
+    /// The place is an address, and not one in the file.
+    Address = 8,
+    /// The facility has failed in a way that it does not explain.
+    Failed = 9,
+}
+
+impl FileError {
+    /// From the number that crosses the C boundary.
+    #[must_use]
+    pub const fn from_code(code: u32) -> Option<Self> {
+        Some(match code {
+            1 => Self::Unsupported,
+            2 => Self::NoFile,
+            3 => Self::NotMappable,
+            4 => Self::Outside,
+            5 => Self::Instruction,
+            6 => Self::NoMemory,
+            7 => Self::Unreadable,
+            8 => Self::Address,
+            9 => Self::Failed,
+            _ => return None,
+        })
+    }
+}
+
 /// What the surrounding kernel provides.
 pub trait Host: Sync + 'static {
     // ---- on the path of a hit ----
@@ -352,6 +405,41 @@ pub trait Host: Sync + 'static {
     /// Takes a watchpoint back that is set. When this returns no CPU runs into it any more.
     fn clear_watchpoint(&self, number: usize) {
         let _ = number;
+    }
+
+    /// Which file the one is that came with a request to insert a program: `file` is the host's own word for it.
+    ///
+    /// # Errors
+    /// [`FileError`]: it cannot be probed.
+    fn user_file(&self, file: u64) -> Result<FileId, FileError> {
+        let _ = file;
+        Err(FileError::Unsupported)
+    }
+
+    /// Reads bytes of a file, as they are in it and not as some process has them: as many as there are up to its end, and says how many.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    fn read_user_file(&self, file: u64, offset: u64, buf: &mut [u8]) -> Result<usize, FileError> {
+        let _ = (file, offset, buf);
+        Err(FileError::Unsupported)
+    }
+
+    /// From now on, whenever a process that runs the file comes to the instruction at this offset, calls
+    /// [`Engine::on_user_hit`](crate::probe::Engine::on_user_hit) with this number: in every process there is and will be. The host carries the
+    /// instruction out afterwards, unless `rip` has been changed. Gives a word by which to [detach](Host::detach_user) it.
+    ///
+    /// # Errors
+    /// [`FileError`]. Nothing has changed then.
+    fn attach_user(&self, file: u64, offset: u64, number: u64) -> Result<u64, FileError> {
+        let _ = (file, offset, number);
+        Err(FileError::Unsupported)
+    }
+
+    /// Takes back what [`attach_user`](Host::attach_user) gave. When this returns none of these is hit any more, and no call of the engine for one of
+    /// them is under way.
+    fn detach_user(&self, attached: &[u64]) {
+        let _ = attached;
     }
 
     /// Returns when every CPU has executed a serialising instruction after the call began: no CPU runs stale text

@@ -9,7 +9,7 @@ use zerocopy::FromZeros;
 use crate::aggregate::{Kind, Map};
 
 /// Version of the control interface; a command and a module that differ refuse each other.
-pub const INTERFACE_VERSION: u32 = 3;
+pub const INTERFACE_VERSION: u32 = 4;
 
 /// The answer to an insert or a remove, with the facts of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromZeros)]
@@ -86,6 +86,9 @@ pub enum Reason {
     WatchInUse = 22,
     /// The host cannot watch this; `detail` is a [`WatchUnsupported`] as a number.
     WatchUnsupported = 23,
+    /// The file of a program for user space cannot be probed, or not at this place; `detail` is a [`FileError`](crate::host::FileError) as a
+    /// number.
+    File = 24,
 }
 
 /// Why a host cannot watch.
@@ -127,9 +130,12 @@ impl Reason {
         const EOPNOTSUPP: i32 = 95;
         match self {
             Reason::None => 0,
-            Reason::Object | Reason::Verify | Reason::Unresolved | Reason::NotBoundary | Reason::WatchLocation => {
-                -EINVAL
-            }
+            Reason::Object
+            | Reason::Verify
+            | Reason::Unresolved
+            | Reason::NotBoundary
+            | Reason::WatchLocation
+            | Reason::File => -EINVAL,
             Reason::Exists => -EEXIST,
             Reason::NotFound | Reason::NoModule => -ENOENT,
             Reason::NoMemory => -ENOMEM,
@@ -171,6 +177,7 @@ impl Reason {
             21 => Self::WatchLocation,
             22 => Self::WatchInUse,
             23 => Self::WatchUnsupported,
+            24 => Self::File,
             _ => return None,
         })
     }
@@ -214,14 +221,19 @@ pub struct ProbeStatus {
     pub minor: u16,
     /// A [`State`] as a number.
     pub state: u32,
-    /// Where the breakpoint is. It may be after the address asked for, past an `endbr64` and the function tracer's NOP. Or what a watchpoint
+    /// Where the breakpoint is; for a program in user space, where in its file. It may be after the address asked for, past an `endbr64` and the function tracer's NOP. Or what a watchpoint
     /// watches: an address, or a port.
     pub address: u64,
     /// What a watchpoint watches for: 1 execute, 2 write, 3 I/O, 4 read or write. 0 for a breakpoint.
     pub watch: u32,
     /// How many bytes a watchpoint watches: 1, 2, 4 or 8. 0 for a breakpoint.
     pub watch_len: u32,
-    /// How the instruction is resumed: 1 copied, 2 emulated, 3 stepped; 0 for a watchpoint, after which there is nothing to carry out.
+    /// For a program in user space the device of its file, as `st_dev` has it, else 0.
+    pub device: u64,
+    /// The inode of its file, as `st_ino` has it, else 0.
+    pub inode: u64,
+    /// How the instruction is resumed: 1 copied, 2 emulated, 3 stepped; 0 for a watchpoint, after which there is nothing to carry out, and in
+    /// user space, where the kernel does that.
     pub resume: u32,
     /// How many of the program's local variables there are; the same for all its probes.
     pub locals: u32,
@@ -334,19 +346,36 @@ pub fn label(text: &[u8]) -> [u8; 64] {
 }
 
 const _: () = assert!(size_of::<Reply>() == 40);
-const _: () = assert!(size_of::<ProbeStatus>() == 240);
+const _: () = assert!(size_of::<ProbeStatus>() == 256);
 const _: () = assert!(size_of::<MapStatus>() == 200);
 
 /// `ioctl` argument: insert a program.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct InsertRequest {
     /// Address of the object in the caller's memory.
     pub object: u64,
     /// Its length in bytes.
     pub length: u64,
+    /// The descriptor of the file that a program for user space is for, open for reading; -1 for programs of another kind, or for none.
+    pub file: i32,
+    /// Must be zero.
+    pub reserved: u32,
     /// Written by the kernel, also when the call fails.
     pub reply: Reply,
+}
+
+impl Default for InsertRequest {
+    /// No object, and no file.
+    fn default() -> Self {
+        InsertRequest {
+            object: 0,
+            length: 0,
+            file: -1,
+            reserved: 0,
+            reply: Reply::default(),
+        }
+    }
 }
 
 /// `ioctl` argument: remove a program, or all.

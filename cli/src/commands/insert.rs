@@ -10,22 +10,28 @@ use crate::render::escape::Charset;
 use crate::render::json;
 use crate::render::status::{self, When};
 use crate::symbols;
+use crate::user::UserFile;
 
 /// Inserts a program and shows its probes.
 pub fn run(args: &Insert, global: &Global) -> Result<(), Error> {
     let program = Program::load(&args.source, output::tell)?;
     // Before the symbols: without the module, or without permission for it, their addresses are of no use.
     let device = Device::open(&global.device)?;
-    let symbols = if program.needs_symbols() {
+    let file = program.user_file().map(|path| UserFile::open(&path)).transpose()?;
+    let symbols = if file.is_some() {
+        None
+    } else if program.needs_symbols() {
         Some(symbols::load(args.kallsyms.as_deref())?)
     } else {
         symbols::load(args.kallsyms.as_deref()).ok()
     };
-    let resolved = match &symbols {
-        Some(symbols) => program.resolve(symbols)?,
-        None => program.bytes().to_vec(),
+    let resolved = match (&file, &symbols) {
+        (Some(file), _) => program.resolve_in(file)?,
+        (None, Some(symbols)) => program.resolve(symbols)?,
+        (None, None) => program.bytes().to_vec(),
     };
-    device.insert(&resolved).map_err(|error| {
+    let file = file.as_ref().map(|user| &user.file);
+    device.insert(&resolved, file).map_err(|error| {
         refusal::error(
             error,
             Request::Insert {

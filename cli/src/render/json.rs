@@ -17,6 +17,7 @@ use super::escape::trim;
 use super::status::{self, When};
 use super::text::damage;
 use crate::stream::Entry;
+use crate::user::identity::at_path;
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -111,6 +112,15 @@ struct Frame {
     symbol: Option<String>,
 }
 
+/// The file of a probe in user space.
+#[derive(Serialize)]
+struct ProbedFile {
+    device: u64,
+    inode: u64,
+    /// What is at its path now.
+    path: &'static str,
+}
+
 #[derive(Serialize)]
 struct Status<'a> {
     module: std::borrow::Cow<'a, str>,
@@ -120,6 +130,7 @@ struct Status<'a> {
     address: String,
     state: String,
     watch: Option<String>,
+    file: Option<ProbedFile>,
     resume: Option<String>,
     locals: u32,
     hits: u64,
@@ -211,6 +222,11 @@ pub fn probe(probe: &ProbeStatus, when: When) -> String {
         address: format!("{:#x}", probe.address),
         state: status::state(probe.state, when),
         watch: status::watch(probe),
+        file: at_path(probe).map(|now| ProbedFile {
+            device: probe.device,
+            inode: probe.inode,
+            path: now.word(),
+        }),
         resume: (probe.resume != 0).then(|| status::resume(probe.resume)),
         locals: probe.locals,
         hits: probe.hits,

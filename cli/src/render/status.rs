@@ -5,6 +5,7 @@ use dprobes::rpn::object::WatchKind;
 use dprobes::wire::{ProbeStatus, State};
 
 use super::escape::{Charset, name, trim};
+use crate::user::identity::{AtPath, at_path};
 
 /// When the state of a probe was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,16 @@ pub fn state(code: u32, when: When) -> String {
         Some(State::RemovedItself) => "removed itself".to_owned(),
         Some(State::ModuleGone) => "module gone".to_owned(),
         None => format!("state {code}"),
+    }
+}
+
+/// The state of a probe in a few words, and what has become of its file.
+fn state_of(probe: &ProbeStatus, when: When) -> String {
+    let state = state(probe.state, when);
+    match at_path(probe) {
+        Some(AtPath::Another) => format!("{state}, file replaced"),
+        Some(AtPath::Nothing) => format!("{state}, file removed"),
+        Some(AtPath::Same | AtPath::Unknown) | None => state,
     }
 }
 
@@ -98,7 +109,8 @@ pub fn inserted(probes: &[ProbeStatus], charset: Charset) -> String {
                 format!(" on {label}")
             };
             let (codes, address) = (format!("{}.{}", probe.major, probe.minor), probe.address);
-            format!("probe {codes}{on} at {address:#x}: {}", state(probe.state, When::Now))
+            let at = if probe.inode == 0 { "at" } else { "at offset" };
+            format!("probe {codes}{on} {at} {address:#x}: {}", state_of(probe, When::Now))
         })
         .collect();
     lines.join("\n")
@@ -114,7 +126,7 @@ pub fn table(probes: &[ProbeStatus], when: When, charset: Charset) -> String {
             format!("{}.{}", probe.major, probe.minor),
             labelled(probe, charset),
             format!("{:#018x}", probe.address),
-            state(probe.state, when),
+            state_of(probe, when),
             resume(probe.resume),
             probe.hits.to_string(),
             probe.skipped.to_string(),
@@ -159,6 +171,8 @@ mod tests {
             address: 0xffff_ffff_8120_0009,
             watch: 0,
             watch_len: 0,
+            device: 0,
+            inode: 0,
             resume: 1,
             locals: 1,
             hits: 1_234_567,
@@ -250,7 +264,7 @@ kernel  1.4    do_sys_openat2                                                   
         );
         let json = crate::render::json::probe(&all[0], When::Now);
         assert!(
-            json.contains(r#""state":"armed","watch":"write 8","resume":null,"#),
+            json.contains(r#""state":"armed","watch":"write 8","file":null,"resume":null,"#),
             "{json}"
         );
     }
@@ -275,7 +289,7 @@ probe 1.2 on xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx at
     fn json_has_every_count() {
         assert_eq!(
             crate::render::json::probe(&samples()[3], When::Now),
-            r#"{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","state":"armed","watch":null,"resume":"copied","locals":1,"hits":1234567,"skipped":2,"suspended":3,"missed":4,"faulted":5,"late":6,"exceptions":7,"overflows":8,"unavailable":9,"lost":10}
+            r#"{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","state":"armed","watch":null,"file":null,"resume":"copied","locals":1,"hits":1234567,"skipped":2,"suspended":3,"missed":4,"faulted":5,"late":6,"exceptions":7,"overflows":8,"unavailable":9,"lost":10}
 "#
         );
     }

@@ -11,6 +11,7 @@ use super::maps::MapNumbers;
 use super::program::{Loaded, Probe};
 use super::site::Site;
 use super::table::Table;
+use super::user::{UserControl, UserSites};
 use super::watch::{WATCHPOINTS, Watches};
 use crate::host::{Host, Watchpoint};
 use crate::insn::Insn;
@@ -32,6 +33,7 @@ pub struct Engine<H: Host> {
     pub(crate) map_numbers: MapNumbers,
     pub(crate) globals: Globals,
     pub(crate) watches: Watches,
+    pub(crate) user_sites: UserSites,
     control: Mutex<Control>,
 }
 
@@ -49,6 +51,7 @@ pub(crate) struct Control {
     pub(crate) limbo: Vec<*mut Site>,
     /// What the host watches, by the number of the watchpoint.
     pub(crate) watchpoints: [Option<Watchpoint>; WATCHPOINTS],
+    pub(crate) user: UserControl,
 }
 
 // SAFETY: the pointers are to boxed sites that the control path owns; whichever thread holds the lock may free them.
@@ -71,6 +74,7 @@ impl<H: Host> Engine<H> {
             free_slots: slots.free_list()?,
             limbo: mem::vec(slots.count())?,
             watchpoints: [None; WATCHPOINTS],
+            user: UserControl::default(),
         });
         Ok(Engine {
             host,
@@ -80,6 +84,7 @@ impl<H: Host> Engine<H> {
             map_numbers: MapNumbers::default(),
             globals: Globals::new()?,
             watches: Watches::default(),
+            user_sites: UserSites::new()?,
             control,
         })
     }
@@ -184,6 +189,8 @@ pub(super) fn status(loaded: &Loaded, probe: &Probe) -> ProbeStatus {
         address: probe.address,
         watch: probe.watchpoint.map_or(0, |what| what.kind() as u32),
         watch_len: probe.watchpoint.map_or(0, |what| what.len().into()),
+        device: loaded.file.device,
+        inode: loaded.file.inode,
         resume: probe.resume_code,
         locals: loaded.locals.len() as u32,
         hits,

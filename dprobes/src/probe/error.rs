@@ -1,7 +1,7 @@
 //! Why an insert or a remove was refused, with the facts.
 
 use crate::aggregate::SpecError;
-use crate::host::{LocationError, Prohibited, WatchError};
+use crate::host::{FileError, LocationError, Prohibited, WatchError};
 use crate::insn::Refusal;
 use crate::mem::OutOfMemory;
 use crate::rpn::object::ObjectError;
@@ -36,6 +36,8 @@ pub enum InsertError {
     ModuleKind,
     /// The module is not loaded.
     NoModule,
+    /// The file that the program is for cannot be probed.
+    File(FileError),
     /// One point was refused.
     Point {
         /// Which, counted from 0.
@@ -99,6 +101,8 @@ pub enum PointError {
     },
     /// The host does not watch this.
     Watch(WatchError),
+    /// There can be no probe at this place in the file.
+    File(FileError),
 }
 
 impl From<OutOfMemory> for InsertError {
@@ -142,6 +146,10 @@ impl InsertError {
             ),
             InsertError::ModuleKind => refuse(Reason::ModuleKind, 0),
             InsertError::NoModule => refuse(Reason::NoModule, 0),
+            InsertError::File(error) => Reply {
+                detail: error as u32,
+                ..refuse(Reason::File, 0)
+            },
             InsertError::Point { point, address, error } => Reply {
                 point: point as u32,
                 address,
@@ -170,6 +178,7 @@ impl PointError {
             PointError::OutOfReach => refuse(Reason::OutOfReach, 0),
             PointError::Twice => refuse(Reason::AddressInUse, 0),
             PointError::Location { error, len } => detailed(Reason::WatchLocation, error as u32, [len.into(), 0]),
+            PointError::File(error) => detailed(Reason::File, error as u32, [0; 2]),
             PointError::Watch(error) => match error {
                 WatchError::Unsupported => detailed(Reason::WatchUnsupported, WatchUnsupported::Host as u32, [0; 2]),
                 WatchError::IoBreakpoints => {

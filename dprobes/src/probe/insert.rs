@@ -13,7 +13,7 @@ use super::find::Request;
 use super::place::{Spot, StageError};
 use super::program::{Loaded, Probe};
 use super::site::Site;
-use crate::host::{Host, Patch, Prohibited, Watchpoint};
+use crate::host::{FileId, Host, Patch, Prohibited, Watchpoint};
 use crate::mem;
 use crate::rpn::Program;
 use crate::rpn::object::{Location, ModType, Object, Place as At, Point};
@@ -39,6 +39,14 @@ impl<H: Host> Engine<H> {
     /// # Errors
     /// [`InsertError`] says which point was refused and why. Nothing has changed then.
     pub fn insert(&self, object: &[u8]) -> Result<(), InsertError> {
+        self.insert_for(object, None)
+    }
+
+    /// As [`insert`](Self::insert); a program for user space is for this file, which is the [host's word](Host::user_file) for it.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn insert_for(&self, object: &[u8], file: Option<u64>) -> Result<(), InsertError> {
         let object = Object::parse(object)?;
         if let Some(relocation) = object.relocations().next() {
             let handler = |point: Point<'_>| point.code().contains(&relocation.offset);
@@ -59,7 +67,15 @@ impl<H: Host> Engine<H> {
         }
         control.programs.try_reserve(1).map_err(|_| InsertError::NoMemory)?;
 
-        let places = self.find_places(&object)?;
+        let file = match object.modtype() {
+            ModType::User => Some(self.user_file(file)?),
+            ModType::Kernel | ModType::Kmod => None,
+        };
+        let places = match &file {
+            Some(file) => self.find_user_places(&object, file)?,
+            None => self.find_places(&object)?,
+        };
+        check_distinct(&places)?;
         let names = control.globals.len();
         let mut staged = Staged {
             sites: mem::vec(places.len())?,
@@ -68,8 +84,12 @@ impl<H: Host> Engine<H> {
         let prepared = self
             .stage_sites(&mut control, &mut staged)
             .and_then(|()| self.load(&mut control, &object, program, &staged))
-            .and_then(|loaded| {
+            .and_then(|mut loaded| {
                 self.set_watchpoints(&mut control, &loaded)?;
+                if let Some(file) = &file {
+                    loaded.file = file.id;
+                    self.attach_user_sites(&mut control, &loaded, &staged.places, file)?;
+                }
                 Ok((loaded, self.table.reserve(staged.sites.len())?))
             });
         let (loaded, old_table) = match prepared {
@@ -79,6 +99,7 @@ impl<H: Host> Engine<H> {
                     control.free_slots.push(site.slot);
                 }
                 self.release_watchpoints(&mut control, |_| false);
+                self.release_user_sites(&mut control, |_| false);
                 self.truncate_globals(&mut control.globals, names);
                 return Err(error);
             }
@@ -91,7 +112,7 @@ impl<H: Host> Engine<H> {
             self.table.insert(address, site);
         }
         for probe in &loaded.probes {
-            if probe.watchpoint.is_none()
+            if probe.is_in_text()
                 && let Some(site) = self.site(probe.address)
             {
                 probe.site.store(ptr::from_ref(site).cast_mut(), Ordering::Release);
@@ -107,11 +128,13 @@ impl<H: Host> Engine<H> {
         match armed {
             Ok(()) => {
                 self.link_watchpoints(&loaded);
+                self.link_user_sites(&loaded);
                 control.programs.push(loaded);
                 Ok(())
             }
             Err(error) => {
                 self.release_watchpoints(&mut control, |_| false);
+                self.release_user_sites(&mut control, |_| false);
                 self.forget(&mut control, core::slice::from_ref(&loaded));
                 self.truncate_globals(&mut control.globals, names);
                 Err(refused(&loaded, error))
@@ -127,7 +150,7 @@ impl<H: Host> Engine<H> {
                 .host()
                 .module_base(object.name().as_bytes())
                 .ok_or(InsertError::NoModule)?,
-            ModType::User => return Err(InsertError::ModuleKind),
+            ModType::User => 0,
         };
         let mut requests = mem::vec(object.points().len())?;
         let mut watched: Vec<Option<Watchpoint>> = mem::vec(object.points().len())?;
@@ -155,7 +178,6 @@ impl<H: Host> Engine<H> {
         }
         let mut findings = self.find(&requests)?.into_iter();
         let mut places = mem::vec(watched.len())?;
-        let mut order: Vec<((u64, u8, u8), usize)> = mem::vec(watched.len())?;
         for (point, what) in watched.into_iter().enumerate() {
             // There is a finding for each request, in their order.
             let spot = match what {
@@ -170,20 +192,7 @@ impl<H: Host> Engine<H> {
                     Spot::Text(found.place.map_err(error)?)
                 }
             };
-            order.push((spot.order(), point));
             places.push(spot);
-        }
-        sort::by_key(&mut order, |entry| *entry);
-        for pair in order.windows(2) {
-            if let [(first, _), (second, point)] = *pair
-                && first == second
-            {
-                return Err(InsertError::Point {
-                    point,
-                    address: second.0,
-                    error: PointError::Twice,
-                });
-            }
         }
         Ok(places)
     }
@@ -263,7 +272,7 @@ impl<H: Host> Engine<H> {
         let mut new_sites = staged.sites.iter();
         for (index, (point, spot)) in object.points().zip(&staged.places).enumerate() {
             let resume = match spot.text().map(|place| self.site(place.address)) {
-                // Nothing is resumed.
+                // The engine resumes nothing.
                 None => 0,
                 Some(Some(site)) => site.resume_code(),
                 // New sites were staged in the order of the places.
@@ -274,6 +283,7 @@ impl<H: Host> Engine<H> {
             if let Spot::Watch(what) = spot {
                 probe.watchpoint = Some(*what);
             }
+            probe.in_file = matches!(spot, Spot::User(_));
             let addition = program
                 .counting(index)
                 .and_then(|counting| counting.addition(&variables));
@@ -296,6 +306,7 @@ impl<H: Host> Engine<H> {
                 ModType::Kmod => self.host().module_base(object.name().as_bytes()),
                 ModType::Kernel | ModType::User => None,
             },
+            file: FileId::default(),
             locals,
             global_slots,
             local_pool: program.allocates_locals().then(pool).transpose()?,
@@ -312,6 +323,25 @@ impl<H: Host> Engine<H> {
         }
         Ok(loaded)
     }
+}
+
+/// Are no two points of a program at the same place?
+fn check_distinct(places: &[Spot]) -> Result<(), InsertError> {
+    let mut order: Vec<((u64, u8, u8), usize)> = mem::vec(places.len())?;
+    order.extend(places.iter().enumerate().map(|(point, spot)| (spot.order(), point)));
+    sort::by_key(&mut order, |entry| *entry);
+    for pair in order.windows(2) {
+        if let [(first, _), (second, point)] = *pair
+            && first == second
+        {
+            return Err(InsertError::Point {
+                point,
+                address: second.0,
+                error: PointError::Twice,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A number that no program has in pools.

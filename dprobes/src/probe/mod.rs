@@ -16,6 +16,7 @@ mod program;
 mod remove;
 mod site;
 mod table;
+mod user;
 mod watch;
 
 // Not in table.rs, which tests/loom.rs compiles as well.

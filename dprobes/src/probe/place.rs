@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use super::engine::Engine;
 use super::error::PointError;
 use super::site::{Resumption, Site};
+use super::user::UserPlace;
 use crate::host::{Function, Host, Patch, Watchpoint};
 use crate::insn::{self, Insn, MAX_LEN, Refusal, Resume, Shaded, Shadow};
 use crate::mem::{self, OutOfMemory};
@@ -48,6 +49,8 @@ pub(crate) enum Spot {
     Text(Place),
     /// Into the debug registers.
     Watch(Watchpoint),
+    /// Into a file that processes run.
+    User(UserPlace),
 }
 
 impl Spot {
@@ -55,14 +58,15 @@ impl Spot {
         match self {
             Spot::Text(place) => place.address,
             Spot::Watch(what) => what.address(),
+            Spot::User(place) => place.offset,
         }
     }
 
-    /// The place in text, if it is one.
+    /// The place in text of the kernel, if it is one.
     pub(crate) fn text(&self) -> Option<&Place> {
         match self {
             Spot::Text(place) => Some(place),
-            Spot::Watch(_) => None,
+            Spot::Watch(_) | Spot::User(_) => None,
         }
     }
 
@@ -71,6 +75,7 @@ impl Spot {
         match self {
             Spot::Text(place) => (place.address, 0, 0),
             Spot::Watch(what) => (what.address(), what.kind() as u8, what.len()),
+            Spot::User(place) => (place.offset, 0, 0),
         }
     }
 }

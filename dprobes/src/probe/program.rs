@@ -8,8 +8,9 @@ use super::chain::Linked;
 use super::express::Tally;
 use super::maps::NamedMap;
 use super::site::Site;
+use super::user::UserNumber;
 use super::watch::WatchNumber;
-use crate::host::Watchpoint;
+use crate::host::{FileId, Watchpoint};
 use crate::rpn::Program;
 use crate::rpn::object::Point;
 use crate::rpn::variables::Pool;
@@ -25,6 +26,8 @@ pub(crate) struct Loaded {
     pub(crate) module: Label,
     /// Where the module is, if it can go away.
     pub(crate) base: Option<u64>,
+    /// Which file it is for; zero if it is not for one.
+    pub(crate) file: FileId,
     pub(crate) locals: Box<[AtomicU64]>,
     /// Where each of its global variables is in the system's.
     pub(crate) global_slots: Box<[u16]>,
@@ -60,6 +63,10 @@ pub(crate) struct Probe {
     /// What it watches, if it is not a breakpoint.
     pub(crate) watchpoint: Option<Watchpoint>,
     pub(crate) watch: WatchNumber,
+    /// Where it is in user space, if it is there.
+    pub(crate) user: UserNumber,
+    /// Is it in user space?
+    pub(crate) in_file: bool,
     pub(crate) resume_code: u32,
     pub(crate) log_on_fault: bool,
     /// Hits to let pass first.
@@ -153,6 +160,8 @@ impl Probe {
             address,
             watchpoint: None,
             watch: WatchNumber::default(),
+            user: UserNumber::default(),
+            in_file: false,
             resume_code,
             log_on_fault: point.log_on_fault(),
             pass_count: point.pass_count(),
@@ -167,6 +176,11 @@ impl Probe {
     pub(crate) fn site(&self) -> Option<&Site> {
         // SAFETY: null or a site that lives until a grace period after this pointer was cleared.
         unsafe { self.site.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Is its place in text of the kernel?
+    pub(crate) fn is_in_text(&self) -> bool {
+        self.watchpoint.is_none() && !self.in_file
     }
 
     /// Its program.

@@ -40,9 +40,9 @@ impl<H: Host> Engine<H> {
         self.rearm(control.programs.get(index), wanted_by_others)
             .map_err(RemoveError::from)?;
         let loaded = control.programs.remove(index);
-        self.release_watchpoints(&mut control, |probe| {
-            probe.loaded().is_some_and(|of| ptr::eq(of, &raw const *loaded))
-        });
+        let going = |probe: &Probe| probe.loaded().is_some_and(|of| ptr::eq(of, &raw const *loaded));
+        self.release_watchpoints(&mut control, going);
+        self.release_user_sites(&mut control, going);
         self.forget(&mut control, core::slice::from_ref(&loaded));
         loaded.probes.iter().for_each(|probe| last(&status(&loaded, probe)));
         Ok(())
@@ -58,6 +58,7 @@ impl<H: Host> Engine<H> {
         self.rearm(&control.programs, |_| false).map_err(RemoveError::from)?;
         let programs = core::mem::take(&mut control.programs);
         self.release_watchpoints(&mut control, |_| true);
+        self.release_user_sites(&mut control, |_| true);
         self.forget(&mut control, &programs);
         let table = self.table.shrink();
         self.reclaim(&mut control);
@@ -76,6 +77,7 @@ impl<H: Host> Engine<H> {
     pub fn reap(&self) {
         let mut control = self.lock();
         self.release_watchpoints(&mut control, |_| false);
+        self.release_user_sites(&mut control, |_| false);
         let unwanted = || {
             let sites = control.programs.iter().flat_map(|loaded| &loaded.probes);
             sites
@@ -131,7 +133,7 @@ impl<H: Host> Engine<H> {
             self.leave_watchpoint(probe);
         }
         let Control { programs, limbo, .. } = &mut *control;
-        let inside = |probe: &&Probe| range.contains(&probe.address) && probe.site().is_some();
+        let inside = |probe: &&Probe| probe.site().is_some() && range.contains(&probe.address);
         let found = || programs.iter().flat_map(|loaded| &loaded.probes).filter(inside);
         if found().next().is_none() {
             return;
@@ -194,6 +196,7 @@ impl<H: Host> Engine<H> {
     pub(super) fn forget(&self, control: &mut Control, programs: &[Box<Loaded>]) {
         for probe in programs.iter().flat_map(|loaded| &loaded.probes) {
             self.leave_watchpoint(probe);
+            self.leave_user_site(probe);
             control.limbo.extend(self.detach(probe));
         }
         // A trap that found a probe before it was unlinked has ended after this.

@@ -24,6 +24,8 @@ pub(super) struct Where<'a> {
     pub(super) may_fault: bool,
     /// Where the probe is armed, if it is a probepoint.
     pub(super) site: Option<&'a Site>,
+    /// Has the code been in user mode, and does the kernel handle its hit as it handles a system call: with GS its own?
+    pub(super) from_user: bool,
 }
 
 impl<'a> Where<'a> {
@@ -33,6 +35,7 @@ impl<'a> Where<'a> {
             code: Some(site.insn.bytes()),
             may_fault: site.may_fault,
             site: Some(site),
+            from_user: false,
         }
     }
 }
@@ -231,6 +234,7 @@ impl<H: Host> Engine<H> {
             host: self.host(),
             address,
             code: place.code,
+            from_user: place.from_user,
             loaded,
         };
         let variables = self.variables(loaded);

@@ -13,6 +13,9 @@ use crate::probe::Loaded;
 use crate::rpn::interp::{Env, PortWidth, TaskValues};
 use crate::rpn::reg::Reg;
 
+/// The MSR in which `swapgs` has left the base of the code in user mode (SDM volume 4, IA32_KERNEL_GS_BASE).
+const KERNEL_GS_BASE: u32 = 0xc000_0102;
+
 /// Reads a segment register that no trap saves: it still has the interrupted code's value.
 macro_rules! segment {
     ($name:literal) => {{
@@ -33,6 +36,8 @@ pub(super) struct Environment<'a, H: Host> {
     pub(super) address: u64,
     /// The instruction there, if it is known.
     pub(super) code: Option<&'a [u8]>,
+    /// Does GS belong to the kernel, and what the code has in it to the MSR for the exchange?
+    pub(super) from_user: bool,
     pub(super) loaded: &'a Loaded,
 }
 
@@ -124,6 +129,13 @@ impl<H: Host> Env for Environment<'_, H> {
     }
 
     fn system_reg(&mut self, reg: Reg, words: &mut [u64; 8]) -> bool {
+        if reg == Reg::GsBase
+            && self.from_user
+            && let Some(base) = self.host.msr(KERNEL_GS_BASE)
+        {
+            *words = [base, 0, 0, 0, 0, 0, 0, 0];
+            return true;
+        }
         match system::register(reg) {
             Some(found) => {
                 *words = found;

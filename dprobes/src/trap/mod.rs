@@ -17,6 +17,7 @@ mod shadow;
 mod stack;
 mod step;
 mod system;
+mod user;
 mod watch;
 
 pub use facility::EXIT_TO;

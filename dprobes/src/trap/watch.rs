@@ -34,7 +34,16 @@ impl<H: Host> Engine<H> {
         match cpu.enter() {
             Some(mut entered) => {
                 for probe in hit().flat_map(|watch| watch.chain.iter()) {
-                    self.fire_watchpoint(shown, probe, &mut entered, frame);
+                    // The copy of the instruction there, or at least not the breakpoint.
+                    let code = self.site(shown).map(|site| site.insn.bytes());
+                    let place = Where {
+                        address: shown,
+                        code,
+                        may_fault: false,
+                        site: None,
+                        from_user: false,
+                    };
+                    self.fire_without_site(place, probe, &mut entered, frame);
                 }
             }
             None => {
@@ -56,8 +65,8 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// One probe of a watchpoint: its turn, its program, its record.
-    fn fire_watchpoint(&self, rip: u64, probe: &Probe, hit: &mut Hit<'_>, frame: &mut TrapFrame) {
+    /// One probe that is not on a site, where there is nothing to carry out: its turn, its program, its record.
+    pub(super) fn fire_without_site(&self, place: Where<'_>, probe: &Probe, hit: &mut Hit<'_>, frame: &mut TrapFrame) {
         let Some(loaded) = probe.loaded() else { return };
         if probe.is_removed() {
             count(&probe.counts.late);
@@ -71,14 +80,6 @@ impl<H: Host> Engine<H> {
         if matches!(turn, Turn::Skip | Turn::Late) {
             return;
         }
-        // The copy of the instruction there, or at least not the breakpoint.
-        let code = self.site(rip).map(|site| site.insn.bytes());
-        let place = Where {
-            address: rip,
-            code,
-            may_fault: false,
-            site: None,
-        };
         self.run(place, probe, loaded, hit, frame, turn);
     }
 

@@ -84,7 +84,7 @@ impl Device {
         let mut request = InsertRequest {
             object,
             length,
-            reply: Reply::default(),
+            ..InsertRequest::default()
         };
         // SAFETY: the kernel reads the object and writes the reply.
         match unsafe { self.request::<IOCTL_INSERT, _>(&mut request) } {

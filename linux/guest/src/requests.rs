@@ -142,7 +142,7 @@ fn sizes_and_pointers_are_checked() -> Outcome {
         let mut request = InsertRequest {
             object,
             length,
-            reply: Reply::default(),
+            ..InsertRequest::default()
         };
         // SAFETY: the kernel reads the object, if it can, and writes the reply.
         let result = unsafe { device.request::<IOCTL_INSERT, _>(&mut request) };

@@ -3,6 +3,7 @@
 pub mod guest;
 pub mod initramfs;
 pub mod module;
+pub mod victims;
 
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use vmlinux::Kernel;
 
 use crate::linux::guest::{Ending, Guest};
-use crate::linux::{files, module};
+use crate::linux::{files, module, victims};
 use crate::progress::Progress;
 use crate::tally::Tally;
 use crate::verb::build;
@@ -128,6 +128,7 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
         bench.join("empty_kprobe.ko"),
     ];
     let requests = build::static_program(workspace, progress, "linux-guest", "linux-tests")?;
+    let victims = victims::build(workspace, progress)?;
     let folder = workspace.root.join("linux/tests");
     let harness = read(&folder.join(HARNESS))?;
     let mut names: Vec<String> = fs::read_dir(&folder)
@@ -145,6 +146,7 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
             files.copy(module, &name)?;
         }
         files.copy(&requests, "bin/linux-tests")?;
+        victims.add_to(&mut files)?;
         let script = read(&folder.join(&name))?;
         let guest = Guest {
             kernel: &kernel,

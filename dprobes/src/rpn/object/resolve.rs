@@ -8,7 +8,7 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
 use super::layout::{self, Header, kind};
-use super::{Location, Object, ObjectError, Place, Relocation, find_string};
+use super::{Location, ModType, Object, ObjectError, Place, Relocation, find_string};
 
 /// Sixteen bytes at a time: an object with 50,000 points has megabytes.
 static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
@@ -89,8 +89,8 @@ impl<E> From<ObjectError> for ResolveError<E> {
 }
 
 /// Replaces every location the engine does not understand by the place that `find` knows, and every symbol in the code by the
-/// address that `find_symbol` knows, in place. `find` gets the point's index and its location, which is never a
-/// [`Location::Place`].
+/// address that `find_symbol` knows, in place. `find` gets the point's index and its location: a symbol, a source line or, in a
+/// program for user space, an address.
 ///
 /// # Errors
 /// When the bytes are not an object, or with the first error of `find` or `find_symbol`. The bytes are to be discarded then.
@@ -100,6 +100,7 @@ pub fn resolve<E>(
     mut find_symbol: impl FnMut(Relocation<'_>) -> Result<u64, E>,
 ) -> Result<(), ResolveError<E>> {
     let object = Object::parse(bytes)?;
+    let user = object.modtype() == ModType::User;
     let (points_len, relocations_len) = (object.points.len(), object.relocations.len());
     let (code_len, strings_len) = (object.code.len(), object.strings.len());
     // Between the points and the relocations.
@@ -111,7 +112,13 @@ pub fn resolve<E>(
     };
     for (index, raw) in (0..).zip(points) {
         let location = raw.location(strings);
-        if matches!(location, Location::Place(_)) {
+        let understood = match location {
+            // In user space that is an address in the file, which processes have somewhere else.
+            Location::Place(Place::Absolute(_)) => !user,
+            Location::Place(Place::ModuleOffset(_)) => true,
+            Location::Symbol { .. } | Location::Source { .. } => false,
+        };
+        if understood {
             continue;
         }
         let place = find(index, location).map_err(|error| ResolveError::Location { point: index, error })?;

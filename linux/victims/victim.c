@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * What the tests of probes in user space probe: functions that count their calls, so that the counts of probes can be compared.
+ *
+ *   victim calls N        calls work() N times, and says how often it was executed and what it returned
+ *   victim threads N      the same in two threads
+ *   victim forks N        the same, and then in a child and a grandchild
+ *   victim library N      calls drand48() of the C library N times
+ *   victim signals N      as calls, interrupted by a timer all the time
+ *   victim double         calls real() once with 1.5, after it has slept
+ *   victim spin           calls work() until it gets SIGTERM
+ *   victim library-spin   calls drand48() until it gets SIGTERM
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PROBED __attribute__((noinline, noclone, used))
+
+_Atomic unsigned long executed;
+volatile long last;
+static _Atomic unsigned long alarms;
+static volatile sig_atomic_t ended;
+volatile long limit = 100;
+
+/* Begins with an instruction that refers to memory by its distance; the tests know how long each is. Three times a, and b. */
+long work(long a, long b);
+asm(".pushsection .text\n"
+    ".globl work\n"
+    ".type work, @function\n"
+    "work:\n"
+    "	movq %rdi, last(%rip)\n"		/* 7 bytes */
+    "	leaq (%rdi, %rdi, 2), %rax\n"		/* 4 */
+    "	addq %rsi, %rax\n"			/* 3 */
+    "	lock incq executed(%rip)\n"		/* the kernel's uprobes take no lock prefix */
+    "	ret\n"
+    ".size work, . - work\n"
+    ".popsection");
+
+/* Begins with a push, which the kernel emulates. */
+PROBED long pushes(long a)
+{
+	asm volatile("" : : : "rbx", "r12", "memory");
+	executed++;
+	return a + limit;
+}
+
+PROBED double real(double a)
+{
+	/* No lock prefix first. */
+	asm volatile("nop");
+	executed++;
+	return a * 2;
+}
+
+/* Never executed: the kernel's uprobes do not take it. */
+asm(".pushsection .text\n"
+    ".globl untakable\n"
+    ".type untakable, @function\n"
+    "untakable: int $0x80\n"
+    "ret\n"
+    ".size untakable, . - untakable\n"
+    ".popsection");
+
+static void on_term(int number)
+{
+	ended = 1;
+}
+
+static void on_alarm(int number)
+{
+	alarms++;
+}
+
+static void on_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+static long call(long count)
+{
+	long sum = 0;
+
+	for (long i = 0; i < count; i++)
+		sum += work(i, 1);
+	return sum;
+}
+
+static void *thread(void *count)
+{
+	on_cpu(1);
+	return (void *)call((long)count);
+}
+
+static void say(const char *who, long sum)
+{
+	printf("%s executed %lu sum %ld\n", who, executed, sum);
+	fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "";
+	long count = argc > 2 ? atol(argv[2]) : 0;
+	long sum = 0;
+
+	signal(SIGTERM, on_term);
+	if (!strcmp(what, "calls")) {
+		sum = call(count);
+	} else if (!strcmp(what, "pushes")) {
+		for (long i = 0; i < count; i++)
+			sum += pushes(i);
+	} else if (!strcmp(what, "threads")) {
+		pthread_t other;
+		void *result;
+
+		on_cpu(0);
+		pthread_create(&other, NULL, thread, (void *)count);
+		sum = call(count);
+		pthread_join(other, &result);
+		sum += (long)result;
+	} else if (!strcmp(what, "forks")) {
+		call(count);
+		for (int generation = 0; generation < 2; generation++) {
+			if (fork()) {
+				wait(NULL);
+				break;
+			}
+			executed = 0;
+			call(count);
+		}
+	} else if (!strcmp(what, "library")) {
+		for (long i = 0; i < count; i++)
+			sum += drand48() < 2;
+		executed = count;
+	} else if (!strcmp(what, "signals")) {
+		struct itimerval every = { { 0, 1000 }, { 0, 1000 } };
+
+		signal(SIGALRM, on_alarm);
+		setitimer(ITIMER_REAL, &every, NULL);
+		for (long i = 0; i < count; i++)
+			sum += work(i, 1) + pushes(i);
+		fprintf(stderr, "%lu alarms\n", alarms);
+	} else if (!strcmp(what, "double")) {
+		usleep(1000);
+		sum = real(1.5);
+	} else if (!strcmp(what, "spin")) {
+		while (!ended)
+			sum += work(1, 1);
+	} else if (!strcmp(what, "library-spin")) {
+		while (!ended) {
+			drand48();
+			executed++;
+		}
+	} else {
+		return 2;
+	}
+	say(what, sum);
+	return 0;
+}
