@@ -2,11 +2,12 @@
 /*
  * Many kprobes at once: what register_kprobes() and unregister_kprobes() cost.
  *
- * Write addresses, 8 bytes each, to /dev/many_kprobes: those that kprobes accept can then be read from it. Writing to the parameter `run`
- * registers and unregisters them all; `report` has the nanoseconds of both.
+ * Write addresses, 8 bytes each, to /dev/many_kprobes: those that kprobes accept can then be read from it. Writing a number to the parameter
+ * `run` registers and unregisters that many of them; `report` has the nanoseconds of both.
  */
 #include <linux/fs.h>
 #include <linux/kprobes.h>
+#include <linux/kstrtox.h>
 #include <linux/ktime.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
@@ -100,23 +101,27 @@ static struct miscdevice device = {
 	.mode	= 0600,
 };
 
+/* Inserts and removes so many of those that were accepted, the first ones. */
 static int run(const char *value, const struct kernel_param *param)
 {
+	unsigned int wanted, i;
 	ktime_t start;
-	size_t i;
 	int err;
 
-	if (!count)
-		return -ENOENT;
-	for (i = 0; i < count; i++)
+	err = kstrtouint(value, 0, &wanted);
+	if (err)
+		return err;
+	if (!wanted || wanted > count)
+		return -EINVAL;
+	for (i = 0; i < wanted; i++)
 		prepare(&probes[i], addresses[i], 0);
 	start = ktime_get();
-	err = register_kprobes(accepted, count);
+	err = register_kprobes(accepted, wanted);
 	registering = ktime_get() - start;
 	if (err)
 		return err;
 	start = ktime_get();
-	unregister_kprobes(accepted, count);
+	unregister_kprobes(accepted, wanted);
 	unregistering = ktime_get() - start;
 	return 0;
 }

@@ -29,10 +29,14 @@ pub const TESTS: &crate::Tests = &[
 /// How many probes are one batch.
 pub const PROBES: usize = 50_000;
 
-/// A program that counts, with a probe at each address. All have the one handler, so that it is verified once; minor codes count
-/// from 1.
+/// A program that counts, with a probe at each address.
 pub fn count_at(major: u16, addresses: impl IntoIterator<Item = u64>) -> Vec<u8> {
-    let one = program::at(major, &[0], program::COUNT);
+    run_at(major, program::COUNT, addresses)
+}
+
+/// A program with a probe at each address. All have the one handler, so that it is verified once; minor codes count from 1.
+pub fn run_at(major: u16, code: &str, addresses: impl IntoIterator<Item = u64>) -> Vec<u8> {
+    let one = program::at(major, &[0], code);
     let (header, rest) = layout::Header::read_from_prefix(&one).expect("an object");
     let (point, rest) = layout::Point::read_from_prefix(rest).expect("its point");
     let mut header = header;

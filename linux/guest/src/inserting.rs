@@ -42,8 +42,6 @@ fn measure(probes: usize) -> Outcome {
     let mut both = accepted_by_kprobes(&ours)?;
     println!("@both {} {}", ours.len(), both.len());
     both.truncate(probes);
-    // In the order in which they are measured, they are given.
-    accepted_by_kprobes(&both)?;
     let object = count_at(1, both.iter().copied());
     let (mut inserting, mut removing) = (u128::MAX, u128::MAX);
     for _ in 0..TIMES {
@@ -55,7 +53,7 @@ fn measure(probes: usize) -> Outcome {
         removing = removing.min(begun.elapsed().as_nanos());
     }
     println!("@insert {} {inserting} {removing} dprobes", both.len());
-    fs::write(format!("{PARAMETERS}/run"), "1")?;
+    fs::write(format!("{PARAMETERS}/run"), both.len().to_string())?;
     let report = fs::read_to_string(format!("{PARAMETERS}/report"))?;
     println!("@insert {} {} kprobes", both.len(), report.trim());
     Ok(())

@@ -42,7 +42,16 @@ fn every_function_and_every_instruction() -> Outcome {
     for line in &expected {
         println!("    {line}");
     }
-    let counted = entries(&device, &asking, &symbols, &functions, &expected)?;
+    let starts = functions.iter().map(|function| function.range.start);
+    let starts = Vec::from_iter(starts.step_by(number("DPROBES_LIVE_EVERY", 1)));
+    let places = accepted(&asking, &starts)?;
+    println!(
+        "    {} functions, {} of them can be probed at their entry",
+        functions.len(),
+        places.len()
+    );
+    let counted = entries(&device, &symbols, &functions, &places, &expected)?;
+    speaking_calls(&device, &asking, &functions, &places, &expected)?;
     instructions(&device, &asking, &functions, counted, &expected)
 }
 
@@ -95,23 +104,13 @@ fn started() -> Result<u64, libtest_mimic::Failed> {
 /// Returns the functions in the order of their hits, most first, as indices.
 fn entries(
     device: &Device,
-    asking: &Asking,
     symbols: &Symbols,
     functions: &[Function],
+    places: &[u64],
     expected: &Results,
 ) -> Result<Vec<usize>, libtest_mimic::Failed> {
     let begun = Instant::now();
-    let starts = functions.iter().map(|function| function.range.start);
-    let starts = Vec::from_iter(starts.step_by(number("DPROBES_LIVE_EVERY", 1)));
-    let places = accepted(asking, &starts)?;
-    println!(
-        "    {} functions, {} of them can be probed at their entry (asked in {:.1} s)",
-        functions.len(),
-        places.len(),
-        begun.elapsed().as_secs_f32()
-    );
-    let begun = Instant::now();
-    insert(device, &places)?;
+    insert(device, places)?;
     println!("    all inserted in {:.1} s", begun.elapsed().as_secs_f32());
 
     let of = |probes: &[ProbeStatus], name: &str| -> Result<u64, libtest_mimic::Failed> {
@@ -180,6 +179,53 @@ fn entries(
     let mut order = Vec::from_iter(counted.into_iter().filter(|(_, count)| *count > 0));
     order.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     Ok(Vec::from_iter(order.into_iter().map(|(index, _)| index)))
+}
+
+/// Every function counts, and every system call runs a program besides that makes the kernel do much for it: the unwinder, the clock, copies
+/// of kernel and user memory, those that fail too. A hit inside such a hit is missed, and counted.
+fn speaking_calls(
+    device: &Device,
+    asking: &Asking,
+    functions: &[Function],
+    places: &[u64],
+    expected: &Results,
+) -> Outcome {
+    const SPEAKING: &str = "push 8; log kstack\npush 4; log ustack\nlog name\npush clock; log 1\n\
+                            push 16; push r, rsp; log mrf\npush 16; push r, rdi; log str\npush 8; push 0x10; log mrf\nexit";
+    let calls = functions
+        .iter()
+        .filter(|function| function.name.starts_with("__x64_sys_"));
+    let calls = accepted(asking, &Vec::from_iter(calls.map(|function| function.range.start)))?;
+    device.insert(&batch::run_at(2, SPEAKING, calls.iter().copied()))?;
+    insert(device, places)?;
+    let results = workload::run();
+    let counting = device.remove("kernel", 1)?;
+    let speaking = device.remove("kernel", 2)?;
+    same(&results?, expected)?;
+    let records = device.records()?;
+    let records = records.iter().filter(|(header, _)| header.major == 2).count() as u64;
+    let sum = |probes: &[ProbeStatus], count: fn(&ProbeStatus) -> u64| probes.iter().map(count).sum::<u64>();
+    let (hits, lost) = (sum(&speaking, |probe| probe.hits), sum(&speaking, |probe| probe.lost));
+    let missed = sum(&counting, |probe| probe.missed);
+    println!(
+        "    {} system calls with a program that does much: {hits} hits, {records} records, {lost} lost; {missed} hits missed inside them",
+        calls.len()
+    );
+    ensure!(
+        hits == records + lost,
+        "{hits} hits, but {records} records and {lost} that were lost"
+    );
+    ensure!(
+        (counting.len(), speaking.len()) == (places.len(), calls.len()),
+        "{} and {} probes",
+        counting.len(),
+        speaking.len()
+    );
+    ensure!(
+        hits > 1000 && missed > hits,
+        "hardly anything that a hit runs through was probed"
+    );
+    Ok(())
 }
 
 /// Every instruction of the functions that are hit most, some functions at a time.
