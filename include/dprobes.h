@@ -265,7 +265,7 @@ enum dprobes_reason
     DPROBES_REASON_WATCH_LOCATION = 21,
     /*
      No debug register is free; `facts[0]` has a bit for each that others use, `facts[1]` for each that the engine uses: bit 0 for the first
-     of the four. Where the host does not tell who has them both are 0.
+     of the four. Where the host does not tell who has them both are 0. `detail` is a process that has some, or 0.
      */
     DPROBES_REASON_WATCH_IN_USE = 22,
     /*
@@ -602,6 +602,28 @@ struct dprobes_patch {
 #define dprobes_patch_MAX 32
 
 /*
+ Who has the debug registers, all of which are in use: a bit for each of the four, the lowest for the first. All zero: not known.
+ */
+struct dprobes_watch_users {
+    /*
+     Those that others use, on any CPU.
+     */
+    uint32_t others;
+    /*
+     Those that `set_watchpoint` has set.
+     */
+    uint32_t ours;
+    /*
+     A process that has some, or for which they are kept; 0 when none is known.
+     */
+    uint32_t process;
+    /*
+     0.
+     */
+    uint32_t reserved;
+};
+
+/*
  Which file a program for user space is for: what `stat` says of it. No two files have the same while probes are in one of them.
  */
 struct dprobes_file_id {
@@ -730,10 +752,14 @@ struct dprobes_host {
     /*
      Has all CPUs watch `length` bytes (1, 2, 4 or 8) at `address`, a multiple of that, as watchpoint `number`, which is 0 to 3 and not set.
      `kind` is what is watched for: 1 execution, 2 writing, 3 the I/O port, 4 reading or writing. Hits go to `dprobes_on_watchpoint`. 0, or
-     a positive number that says why not: 1 this host has none, 2 the address is excluded, 3 none is free, 4 I/O breakpoints are
-     switched off. Null when the host has none.
+     a positive number that says why not: 1 this host has none, 2 the address is excluded, 3 none is free, and `*users` says who has them as far
+     as that is known; 4 I/O breakpoints are switched off, 5 the kernel does not watch ports, 6 memory is short. Null when the host has none.
      */
-    int32_t (*set_watchpoint)(uint32_t number, uint64_t address, uint32_t kind, uint32_t length);
+    int32_t (*set_watchpoint)(uint32_t number,
+                              uint64_t address,
+                              uint32_t kind,
+                              uint32_t length,
+                              struct dprobes_watch_users *users);
     /*
      Takes a watchpoint back. When this returns no CPU runs into it any more. Null when the host has none.
      */

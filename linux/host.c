@@ -89,6 +89,8 @@ const struct dprobes_host dprobes_linux_host = {
 	.attach_user	= dprobes_host_attach_user,
 	.detach_user	= dprobes_host_detach_user,
 #endif
+	.set_watchpoint	= dprobes_host_set_watchpoint,
+	.clear_watchpoint = dprobes_host_clear_watchpoint,
 	.alloc		= dprobes_host_alloc,
 	.free		= dprobes_host_free,
 	.panic		= host_panic,

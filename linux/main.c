@@ -36,9 +36,12 @@ static int __init dprobes_module_init(void)
 	err = dprobes_init(&dprobes_linux_host);
 	if (err)
 		return err;
-	err = dprobes_control_init();
+	err = dprobes_watch_init();
 	if (err)
 		goto drop_engine;
+	err = dprobes_control_init();
+	if (err)
+		goto stop_watch;
 	err = dprobes_traps_init();
 	if (err)
 		goto stop_control;
@@ -57,6 +60,8 @@ stop_traps:
 	dprobes_traps_exit();
 stop_control:
 	dprobes_control_exit();
+stop_watch:
+	dprobes_watch_exit();
 drop_engine:
 	dprobes_exit();
 	return err;
@@ -82,6 +87,7 @@ static void __exit dprobes_module_exit(void)
 	wait_for_gate();
 	dprobes_traps_exit();
 	dprobes_control_exit();
+	dprobes_watch_exit();
 	dprobes_exit();
 }
 module_exit(dprobes_module_exit);

@@ -29,6 +29,7 @@ struct bug_entry;
 struct jump_entry;
 struct list_head;
 struct static_call_site;
+struct perf_event;
 struct pt_regs;
 struct tracepoint;
 
@@ -86,6 +87,9 @@ struct dprobes_symbols {
 
 	/* The interrupt descriptor table. */
 	void *idt_table;
+
+	/* What is in each debug register of a CPU; NULL when this kernel does not say. */
+	struct perf_event *__percpu *bp_per_reg;
 
 	/* How the kernel tells of a trap. */
 	int (*notify_die)(enum die_val value, const char *text, struct pt_regs *regs, long error, int number, int signal);
@@ -156,6 +160,12 @@ void dprobes_breakpoint_entry(void);
 /* trap_path.c */
 int dprobes_trap_path_find(const struct notifier_block *ours);
 bool dprobes_trap_path_has(unsigned long function);
+
+/* watch.c */
+int dprobes_host_set_watchpoint(u32 number, u64 address, u32 kind, u32 length, struct dprobes_watch_users *users);
+void dprobes_host_clear_watchpoint(u32 number);
+int dprobes_watch_init(void);
+void dprobes_watch_exit(void);
 
 /* control.c */
 int dprobes_control_init(void);

@@ -54,6 +54,8 @@ static const struct lookup_wanted wanted[] __initconst = {
 	WANTED(idt_table),
 	WANTED(notify_die),
 	WANTED(die_chain),
+	/* Only to say who has the debug registers. */
+	{ "bp_per_reg", (void **)&dprobes_symbols.bp_per_reg, .optional = true },
 #undef WANTED
 };
 

@@ -89,9 +89,11 @@ pub struct dprobes_host {
     pub grace_period: Option<unsafe extern "C" fn()>,
     /// Has all CPUs watch `length` bytes (1, 2, 4 or 8) at `address`, a multiple of that, as watchpoint `number`, which is 0 to 3 and not set.
     /// `kind` is what is watched for: 1 execution, 2 writing, 3 the I/O port, 4 reading or writing. Hits go to `dprobes_on_watchpoint`. 0, or
-    /// a positive number that says why not: 1 this host has none, 2 the address is excluded, 3 none is free, 4 I/O breakpoints are
-    /// switched off. Null when the host has none.
-    pub set_watchpoint: Option<unsafe extern "C" fn(number: u32, address: u64, kind: u32, length: u32) -> i32>,
+    /// a positive number that says why not: 1 this host has none, 2 the address is excluded, 3 none is free, and `*users` says who has them as far
+    /// as that is known; 4 I/O breakpoints are switched off, 5 the kernel does not watch ports, 6 memory is short. Null when the host has none.
+    pub set_watchpoint: Option<
+        unsafe extern "C" fn(number: u32, address: u64, kind: u32, length: u32, users: *mut dprobes_watch_users) -> i32,
+    >,
     /// Takes a watchpoint back. When this returns no CPU runs into it any more. Null when the host has none.
     pub clear_watchpoint: Option<unsafe extern "C" fn(number: u32)>,
     /// Which file is `file`, the host's own word for the one that came with `dprobes_insert_for`? Fills in `*id`, what `stat` says of it. 0, or
@@ -117,6 +119,21 @@ pub struct dprobes_host {
     /// The library has found that it is broken: stops the machine with `message`, `length` bytes that are not terminated.
     /// Must not return.
     pub panic: Option<unsafe extern "C" fn(message: *const c_char, length: usize)>,
+}
+
+/// Who has the debug registers, all of which are in use: a bit for each of the four, the lowest for the first. All zero: not known.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+#[allow(non_camel_case_types, reason = "the name is the one that C code uses")]
+pub struct dprobes_watch_users {
+    /// Those that others use, on any CPU.
+    pub others: u32,
+    /// Those that `set_watchpoint` has set.
+    pub ours: u32,
+    /// A process that has some, or for which they are kept; 0 when none is known.
+    pub process: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// A [`dprobes_host`] that is complete: the proof is that this exists.
@@ -151,7 +168,7 @@ pub(crate) struct Table {
 /// What a host does about watchpoints, if it has any.
 #[derive(Clone, Copy)]
 struct Watchpoints {
-    set: unsafe extern "C" fn(u32, u64, u32, u32) -> i32,
+    set: unsafe extern "C" fn(u32, u64, u32, u32, *mut dprobes_watch_users) -> i32,
     clear: unsafe extern "C" fn(u32),
 }
 
@@ -364,12 +381,19 @@ impl Host for CHost {
             return Err(WatchError::Unsupported);
         };
         let (kind, length) = (what.kind() as u32, what.len().into());
-        // SAFETY: by `Table::check`.
-        match unsafe { (watchpoints.set)(number as u32, what.address(), kind, length) } {
+        let mut users = dprobes_watch_users::default();
+        // SAFETY: by `Table::check`; `users` outlives the call, and any bytes make a valid value of it.
+        match unsafe { (watchpoints.set)(number as u32, what.address(), kind, length, &raw mut users) } {
             0 => Ok(()),
             2 => Err(WatchError::Excluded),
-            3 => Err(WatchError::InUse { others: 0, ours: 0 }),
+            3 => Err(WatchError::InUse {
+                others: users.others as u8,
+                ours: users.ours as u8,
+                process: users.process,
+            }),
             4 => Err(WatchError::IoBreakpoints),
+            5 => Err(WatchError::Ports),
+            6 => Err(WatchError::NoMemory),
             // A number that this version does not know is a refusal all the same.
             _ => Err(WatchError::Unsupported),
         }

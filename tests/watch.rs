@@ -471,7 +471,8 @@ fn the_fifth_is_refused_with_the_facts() {
         error,
         PointError::Watch(WatchError::InUse {
             others: 0,
-            ours: 0b1111
+            ours: 0b1111,
+            process: 0,
         })
     );
     assert_quiet();
@@ -483,7 +484,8 @@ fn the_fifth_is_refused_with_the_facts() {
             0,
             PointError::Watch(WatchError::InUse {
                 others: 0,
-                ours: 0b1111
+                ours: 0b1111,
+                process: 0,
             })
         )
     );
@@ -512,7 +514,8 @@ fn somebody_elses_registers_are_not_touched() {
             2,
             PointError::Watch(WatchError::InUse {
                 others: 0b0101,
-                ours: 0b1010
+                ours: 0b1010,
+                process: 0,
             })
         )
     );

@@ -401,6 +401,7 @@ impl Subject<'_> {
 
     fn watch_in_use(&self) -> Report {
         let [others, ours] = self.reply.facts;
+        let process = self.reply.detail;
         let report = self.report(format!(
             "no debug register is free for the watchpoint on {}",
             self.place()
@@ -415,6 +416,11 @@ impl Subject<'_> {
             let names = (0..4).filter(|n| registers & 1 << n != 0).map(|n| format!("dr{n}"));
             report.note(format!("{who} {}", names.collect::<Vec<_>>().join(", ")))
         });
+        let report = if process == 0 {
+            report
+        } else {
+            report.note(format!("process {} uses some", named(process)))
+        };
         report
             .note("a CPU has four; watchpoints on the same bytes for the same thing share one")
             .help("remove watchpoints that are no longer needed, or a debugger's; `dprobes query` lists those that are inserted")
@@ -423,12 +429,16 @@ impl Subject<'_> {
     fn watch_unsupported(&self) -> Report {
         match WatchUnsupported::from_code(self.reply.detail) {
             Some(WatchUnsupported::Host) => self
-                .report("this host has no watchpoints yet".to_owned())
-                .note("nothing was inserted; `watch = ...` works in the test kernel, and in `dprobes run`")
+                .report("this host has no watchpoints".to_owned())
+                .note("nothing was inserted; the kernel log may say more")
                 .help("put a probe on the code that is expected to write, without `watch`"),
             Some(WatchUnsupported::IoBreakpoints) => self
                 .report(format!("port {} cannot be watched", self.place()))
                 .note("a CPU has its I/O breakpoints switched off (bit DE of CR4)"),
+            Some(WatchUnsupported::Ports) => self
+                .report(format!("port {} cannot be watched", self.place()))
+                .note("Linux manages the debug registers, and has no I/O breakpoints; the test kernel has")
+                .help("put a probe on the code that is expected to access the port"),
             None => self
                 .report("the module cannot watch this".to_owned())
                 .note(format!(
@@ -477,6 +487,14 @@ impl Subject<'_> {
         self.report(format!("there is no room for another probe at {}", self.place()))
             .note("a program can have one probe at an address, and only so many programs can have one at the same")
             .help("join the two handlers, or put one of them on the instruction before or after it")
+    }
+}
+
+/// A process by its number, and by its name if it is still there.
+fn named(process: u32) -> String {
+    match std::fs::read_to_string(format!("/proc/{process}/comm")) {
+        Ok(name) => format!("{process} ({})", name.trim_end()),
+        Err(_) => process.to_string(),
     }
 }
 
@@ -611,6 +629,11 @@ minor   = 1
                 Reason::WatchInUse => {
                     all.push((name.clone(), reply(reason, 0, [0b0100, 0b1011])));
                     all.push((format!("{name}, nobody known"), reply(reason, 0, [0; 2])));
+                    // Nobody has a number as high as this.
+                    all.push((
+                        format!("{name} by a process"),
+                        reply(reason, 0x7fff_ffff, [0b0001, 0b1110]),
+                    ));
                 }
                 Reason::Object | Reason::Verify | Reason::NoSlot | Reason::Globals | Reason::Maps => {
                     let about_all = Reply {

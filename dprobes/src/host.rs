@@ -237,9 +237,15 @@ pub enum WatchError {
         others: u8,
         /// Those that watchpoints use.
         ours: u8,
+        /// A process that has some, or for which they are kept; 0 when the host knows of none.
+        process: u32,
     },
     /// A CPU's I/O breakpoints are switched off (CR4.DE).
     IoBreakpoints,
+    /// Whoever manages the registers for this host does not watch ports.
+    Ports,
+    /// Memory is short.
+    NoMemory,
 }
 
 /// Which file a program for user space is for: what `stat` says of it. No two files have the same while probes are in one of them.

@@ -82,7 +82,7 @@ pub enum Reason {
     /// bytes were to be watched.
     WatchLocation = 21,
     /// No debug register is free; `facts[0]` has a bit for each that others use, `facts[1]` for each that the engine uses: bit 0 for the first
-    /// of the four. Where the host does not tell who has them both are 0.
+    /// of the four. Where the host does not tell who has them both are 0. `detail` is a process that has some, or 0.
     WatchInUse = 22,
     /// The host cannot watch this; `detail` is a [`WatchUnsupported`] as a number.
     WatchUnsupported = 23,
@@ -99,6 +99,8 @@ pub enum WatchUnsupported {
     Host = 1,
     /// A CPU's I/O breakpoints are switched off (CR4.DE).
     IoBreakpoints = 2,
+    /// Whoever manages the debug registers there does not watch ports.
+    Ports = 3,
 }
 
 impl WatchUnsupported {
@@ -108,6 +110,7 @@ impl WatchUnsupported {
         match code {
             1 => Some(Self::Host),
             2 => Some(Self::IoBreakpoints),
+            3 => Some(Self::Ports),
             _ => None,
         }
     }

@@ -41,7 +41,7 @@ int __init lookup_symbols(const struct lookup_wanted *wanted, size_t count)
 		return -ENOENT;
 	for (i = 0; i < count; i++) {
 		*wanted[i].place = (void *)lookup(wanted[i].name);
-		if (!*wanted[i].place) {
+		if (!*wanted[i].place && !wanted[i].optional) {
 			pr_err("this kernel has no %s, which is needed; it is not supported\n", wanted[i].name);
 			err = -ENOENT;
 		}

@@ -8,6 +8,7 @@
 struct lookup_wanted {
 	const char *name;
 	void **place;
+	bool optional;
 };
 
 /* 0, or -ENOENT when one is missing; the kernel log then says which. */

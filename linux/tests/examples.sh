@@ -115,8 +115,15 @@ take_out 12
 dprobes log >/dev/null
 
 # wrong-value.rpn
-check "a program with a watchpoint is refused while there are none" refused "this host has no watchpoints yet" \
-    dprobes insert wrong-value.rpn
+put_in wrong-value.rpn
+before=$(cat /proc/sys/vm/overcommit_memory)
+for value in 1 0 2 1 2; do echo "$value" >/proc/sys/vm/overcommit_memory; done
+found=$(records)
+check "three writes are watched, up to the wrong one" equal "$(hits 1)" 3
+check "which is logged" equal "$(echo "$found" | grep -o '"words":\["[^"]*"')" '"words":["0x2"'
+check "with its way through the kernel" test "$(echo "$found" | grep -c 'proc_sys_call_handler+.*vfs_write+')" = 1
+echo "$before" >/proc/sys/vm/overcommit_memory
+take_out 14
 
 # corrupted.rpn: nothing is, so it says nothing.
 put_in corrupted.rpn

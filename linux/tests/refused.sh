@@ -48,13 +48,10 @@ program "offset = entry_SYSCALL_64"
 check "entry code" refused "excluded" dprobes insert /tmp/p.rpn
 check "a file that is not there" refused "/tmp/none.rpn" dprobes insert /tmp/none.rpn
 
-watchpoint() {
-    program "$1" "$2"
-    refused "this host has no watchpoints yet" dprobes insert /tmp/p.rpn
-}
-check "a watchpoint on data" watchpoint "offset = jiffies" "watch = write 8"
-check "a watchpoint on a port" watchpoint "address = 0x64" "watch = io 1"
-check "a watchpoint on an instruction" watchpoint "offset = do_sys_openat2" "watch = execute"
+program "address = 0x64" "watch = io 1"
+check "a watchpoint on a port" refused "Linux manages the debug registers, and has no I/O breakpoints" dprobes insert /tmp/p.rpn
+program "offset = exc_page_fault" "watch = execute"
+check "a watchpoint on noinstr code" refused "excluded" dprobes insert /tmp/p.rpn
 program "offset = jiffies + 4" "watch = write 8"
 check "a watchpoint that is not aligned" refused "cannot be watched" dprobes insert /tmp/p.rpn
 

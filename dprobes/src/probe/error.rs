@@ -185,7 +185,11 @@ impl PointError {
                     detailed(Reason::WatchUnsupported, WatchUnsupported::IoBreakpoints as u32, [0; 2])
                 }
                 WatchError::Excluded => detailed(Reason::Prohibited, Prohibited::Excluded as u32, [0; 2]),
-                WatchError::InUse { others, ours } => detailed(Reason::WatchInUse, 0, [others.into(), ours.into()]),
+                WatchError::Ports => detailed(Reason::WatchUnsupported, WatchUnsupported::Ports as u32, [0; 2]),
+                WatchError::NoMemory => refuse(Reason::NoMemory, 0),
+                WatchError::InUse { others, ours, process } => {
+                    detailed(Reason::WatchInUse, process, [others.into(), ours.into()])
+                }
             },
         }
     }

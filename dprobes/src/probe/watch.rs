@@ -137,6 +137,7 @@ impl<H: Host> Engine<H> {
         let number = number.ok_or(WatchError::InUse {
             others: 0,
             ours: (1 << WATCHPOINTS) - 1,
+            process: 0,
         })?;
         // Before a CPU can run into it.
         self.watches.set_kind(number, what.kind() as u8);

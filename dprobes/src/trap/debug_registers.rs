@@ -84,7 +84,11 @@ impl DebugRegisters {
         let mut others = survey.enabled.into_inner() & !ours;
         loop {
             let Some(register) = choose(others, ours) else {
-                return Err(WatchError::InUse { others, ours });
+                return Err(WatchError::InUse {
+                    others,
+                    ours,
+                    process: 0,
+                });
             };
             // SAFETY: as above.
             if unsafe { self.try_set(register, number, what, &on_each_cpu) } {

@@ -25,6 +25,7 @@ mod soak;
 mod sweep;
 mod unloading;
 mod values;
+mod watch;
 mod workload;
 
 use std::process::ExitCode;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         ("values", values::TESTS),
         ("counts", counts::TESTS),
         ("maps", maps::TESTS),
+        ("watch", watch::TESTS),
         ("conformance", conformance::TESTS),
         ("unloading", unloading::TESTS),
         ("faults", faults::TESTS),

@@ -124,6 +124,7 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
         samples.join("sample_watch.ko"),
         testmod.join("dprobes_target.ko"),
         testmod.join("dprobes_faults.ko"),
+        testmod.join("dprobes_watched.ko"),
         testmod.join("gkhi_exits.ko"),
         bench.join("empty_kprobe.ko"),
     ];
