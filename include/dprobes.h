@@ -26,6 +26,7 @@ struct gkhi_image;
 #define DPROBES_IOCTL_MAPS _IOWR('D', 4, struct dprobes_maps_request)
 #define DPROBES_IOCTL_READ_MAP _IOWR('D', 5, struct dprobes_read_map_request)
 #define DPROBES_IOCTL_CHECK _IOWR('D', 6, struct dprobes_check_request)
+#define DPROBES_IOCTL_VARS _IOWR('D', 7, struct dprobes_vars_request)
 
 
 /*
@@ -42,6 +43,16 @@ struct gkhi_image;
  What a query tells its caller; a command and a kernel that differ refuse each other.
  */
 #define DPROBES_INTERFACE_VERSION 4
+
+/*
+ For `all` of a request to remove: remove everything.
+ */
+#define DPROBES_REMOVE_ALL 1
+
+/*
+ The same: halt everything at once, then remove it.
+ */
+#define DPROBES_REMOVE_ALL_NOW 2
 
 /*
  Bytes in a slot of the slot area.
@@ -277,6 +288,24 @@ enum dprobes_reason
      number.
      */
     DPROBES_REASON_FILE = 24,
+    /*
+     The module has no such symbol. `detail` is 0 when it is the place of the point, and 1 when it is a symbol in its handler, whose word is at
+     offset `facts[0]` of the code.
+     */
+    DPROBES_REASON_NO_SYMBOL = 25,
+    /*
+     The module has several symbols of this name; `detail` and `facts[0]` as for [`NoSymbol`](Self::NoSymbol).
+     */
+    DPROBES_REASON_AMBIGUOUS_SYMBOL = 26,
+    /*
+     The place is not inside the function that it is counted from; `facts[0]` is the distance, signed, `facts[1]` the size of the function.
+     */
+    DPROBES_REASON_OUTSIDE_SYMBOL = 27,
+    /*
+     All programs together would take more memory than the host permits: `facts[0]` is how many bytes that is, `facts[1]` how many they take
+     without this one.
+     */
+    DPROBES_REASON_MEMORY_BOUND = 28,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_reason dprobes_reason;
@@ -305,9 +334,31 @@ enum dprobes_state
      */
     DPROBES_STATE_REMOVED_ITSELF = 3,
     /*
-     The module it was in has been unloaded.
+     The module it was in has been unloaded, and the probe does not come back: the program asks for an address.
      */
     DPROBES_STATE_MODULE_GONE = 4,
+    /*
+     Its module is not loaded. The probe goes in when it is, before the module's initialisation runs. If it was refused the last time
+     that the module was loaded, the status has the reason.
+     */
+    DPROBES_STATE_WAITING = 5,
+    /*
+     It could not be put in when its module was loaded; the status has the reason. It is tried again when the module is loaded again.
+     */
+    DPROBES_STATE_REFUSED = 6,
+    /*
+     Another probe of its program was refused when its module was loaded: a program's probes are all in, or none is.
+     */
+    DPROBES_STATE_WITHHELD = 7,
+    /*
+     It was in the module's initialisation, which has run, and whose memory has been freed. It goes in again when the module is loaded
+     again.
+     */
+    DPROBES_STATE_CODE_FREED = 8,
+    /*
+     It was taken out by request, and its program is kept until it is removed, so that what it has counted can be read.
+     */
+    DPROBES_STATE_DISARMED = 9,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_state dprobes_state;
@@ -735,6 +786,17 @@ struct dprobes_host {
      */
     int32_t (*module_base)(const char *name, uintptr_t length, uint64_t *base);
     /*
+     The symbol `symbol`, `symbol_length` bytes, of the module `module`, `module_length` bytes, neither of them terminated: fills in where it is,
+     and where what it names ends, which is the same where that is not known. The module is loaded, or `kernel`. 0, -ENOENT when there is none,
+     or -EEXIST when there are several.
+     */
+    int32_t (*symbol)(const char *module,
+                      uintptr_t module_length,
+                      const char *symbol,
+                      uintptr_t symbol_length,
+                      uint64_t *start,
+                      uint64_t *end);
+    /*
      Writes `count` patches, sorted by address, to text. Returns how many were written; those after them were not. A
      patch of one byte is a single store.
      */
@@ -850,7 +912,8 @@ struct dprobes_probe_status {
      */
     uint32_t state;
     /*
-     Where the breakpoint is; for a program in user space, where in its file. It may be after the address asked for, past an `endbr64` and the function tracer's NOP. Or what a watchpoint
+     Where the breakpoint is; for a program in user space, where in its file; 0 if it is nowhere, because its module is not loaded. It may be
+     after the address asked for, past an `endbr64` and the function tracer's NOP. Or what a watchpoint
      watches: an address, or a port.
      */
     uint64_t address;
@@ -919,6 +982,23 @@ struct dprobes_probe_status {
      Records lost because the ring of their CPU was full.
      */
     uint64_t lost;
+    /*
+     Why the probe was refused when its module was loaded: a [`Reason`] as a number, 0 if it was not. This and what follows are as in
+     [`Reply`].
+     */
+    uint32_t reason;
+    /*
+     More about the reason.
+     */
+    uint32_t detail;
+    /*
+     The address the reason is about, or 0.
+     */
+    uint64_t refused_at;
+    /*
+     More about the reason.
+     */
+    uint64_t facts[2];
     /*
      What the point was called in the program, such as `do_sys_openat2+0x1f`; zero-padded UTF-8, cut if longer.
      */
@@ -1080,6 +1160,79 @@ struct dprobes_read_map_request {
 };
 
 /*
+ `ioctl` argument: the values of variables, which probes may be changing meanwhile. Each is read, or exchanged for 0, at one moment.
+ */
+struct dprobes_vars_request {
+    /*
+     Address of an array of [`VarStatus`] in the caller's memory.
+     */
+    uint64_t buffer;
+    /*
+     How many fit; no more than 65,536 are written.
+     */
+    uint32_t capacity;
+    /*
+     Written by the kernel: how many there are, which may be more than fit.
+     */
+    uint32_t count;
+    /*
+     Which: [`VARS_ALL`], [`VARS_LOCAL`] or [`VARS_GLOBAL`].
+     */
+    uint16_t scope;
+    /*
+     For local variables: major code of the program.
+     */
+    uint16_t major;
+    /*
+     1: set them to 0. All that are chosen must fit; if they do not, nothing is changed, and the call fails with `ENOSPC`. Not with
+     [`VARS_ALL`].
+     */
+    uint32_t reset;
+    /*
+     Only those from this place on
+     */
+    uint32_t first;
+    /*
+     and so many; 0 for all of them.
+     */
+    uint32_t number;
+    /*
+     For local variables: the module of the program, zero-padded.
+     */
+    uint8_t module[64];
+};
+
+/*
+ A variable of a program, or a global one.
+ */
+struct dprobes_var_status {
+    /*
+     Its value. When it is being reset: the one that it had before.
+     */
+    uint64_t value;
+    /*
+     Its place among the local variables of its program, or among the global ones, from 0.
+     */
+    uint32_t index;
+    /*
+     Major code of its program; 0 for a global one.
+     */
+    uint16_t major;
+    /*
+     [`VARS_LOCAL`] or [`VARS_GLOBAL`].
+     */
+    uint16_t scope;
+    /*
+     What it is called; zero-padded UTF-8, cut if longer. A local variable need not have a name.
+     */
+    uint8_t name[64];
+    /*
+     The module of its program; zero-padded UTF-8. Empty for a global one.
+     */
+    uint8_t module[64];
+};
+
+/*
  `ioctl` argument: insert a program.
  */
 struct dprobes_insert_request {
@@ -1134,7 +1287,8 @@ struct dprobes_remove_request {
      */
     uint16_t major;
     /*
-     1: remove everything, whatever the other fields say.
+     [`REMOVE_ALL`]: remove everything, whatever the other fields say. [`REMOVE_ALL_NOW`]: halt everything before that, at once, even while
+     another request is being carried out.
      */
     uint16_t all;
     /*
@@ -1155,9 +1309,10 @@ struct dprobes_remove_request {
      */
     uint32_t count;
     /*
-     Must be zero.
+     1: only take the probes of the program out, for good, and keep it, so that what its maps and variables have in the end can be read
+     before it is removed. `last` and `count` are not written then.
      */
-    uint32_t reserved;
+    uint32_t keep;
     /*
      Written by the kernel, also when the call fails.
      */
@@ -1356,6 +1511,27 @@ int32_t dprobes_remove(const uint8_t *name,
 int32_t dprobes_remove_all(struct dprobes_reply *reply);
 
 /*
+ Takes all probes of a program out, for good, and keeps the program until it is removed: what its maps and variables have does not change any
+ more. When this returns its probes do not fire any more.
+
+ Returns 0, or a negative errno with the facts in `*reply`, which is written in every case. On failure nothing has changed.
+
+ # Safety
+ 1. `name` is null or points to `length` bytes that can be read and that nobody writes meanwhile.
+ 2. `reply` is null or can be written.
+ */
+int32_t dprobes_disarm(const uint8_t *name,
+                       uintptr_t length,
+                       uint16_t major,
+                       struct dprobes_reply *reply);
+
+/*
+ Has all hits do nothing from now on but carry their instruction out, until [`dprobes_remove_all`] has returned 0. For emergencies: it may be
+ called in any context, and beside every other function but [`dprobes_exit`].
+ */
+void dprobes_halt(void);
+
+/*
  Writes the state of the first `capacity` probes to `buffer`, and returns how many there are, which may be more, or a
  negative errno.
 
@@ -1381,8 +1557,32 @@ int32_t dprobes_check(struct dprobes_point_check *checks,
 void dprobes_reap(void);
 
 /*
+ Tells the engine that the module called `name`, `length` bytes that are not terminated, is being loaded, and that none of it has been
+ executed: the probes of the programs that wait for it are in when this returns, or have a reason why not. Its text, that of its
+ initialisation too, must be as it will be executed, and the host's `probeable`, `module_base` and `symbol` must know it.
+
+ # Safety
+ `name` is null or points to `length` bytes that can be read and that nobody writes meanwhile.
+ */
+void dprobes_module_coming(const uint8_t *name,
+                           uintptr_t length);
+
+/*
+ Tells the engine that the initialisation of the module called `name` has ended: its probes in the text of that, from `start` up to `end`, are
+ gone when this returns. That text must still be there.
+
+ # Safety
+ As [`dprobes_module_coming`].
+ */
+void dprobes_module_live(const uint8_t *name,
+                         uintptr_t length,
+                         uint64_t start,
+                         uint64_t end);
+
+/*
  Tells the engine that the text from `start` up to `end` is being unloaded: its probes are gone when this returns. The
- text must still be there.
+ text must still be there. Of a module whose initialisation has failed that text is told first, the one that
+ `module_base` gives last.
  */
 void dprobes_module_going(uint64_t start, uint64_t end);
 
@@ -1552,5 +1752,20 @@ void dprobes_on_watchpoint(struct dprobes_trap_frame *frame,
  As [`dprobes_on_breakpoint`].
  */
 bool dprobes_on_fault(struct dprobes_trap_frame *frame);
+
+/*
+ Writes the first `capacity` of the variables that `*request` chooses to `buffer`, and sets them to 0 if it says so; its `buffer` and
+ `capacity` are of no account. How many there are, which may be more, is written to its `count`, also when the call fails with -ENOSPC.
+
+ Returns 0, or a negative errno: -ENOENT when there is no such program, or it does not have the first of them; -EINVAL when the request is not as it
+ should be; -ENOSPC when they were to be reset and there are more.
+
+ # Safety
+ 1. `request` is null or can be read and written.
+ 2. `buffer` can be written for `capacity` elements, or `capacity` is 0. It overlaps nothing else that is being used.
+ */
+int32_t dprobes_vars(struct dprobes_vars_request *request,
+                     struct dprobes_var_status *buffer,
+                     uintptr_t capacity);
 
 #endif  /* DPROBES_H */

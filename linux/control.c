@@ -6,9 +6,8 @@
  */
 #include <linux/irq_work.h>
 #include <linux/kprobes.h>
-#include <linux/module.h>
 #include <linux/mutex.h>
-#include <linux/notifier.h>
+#include <linux/string.h>
 #include <linux/workqueue.h>
 
 #include "shim.h"
@@ -19,13 +18,13 @@ static DEFINE_MUTEX(control_mutex);
  * kprobe_mutex keeps kprobes from being registered or optimised between the check that an address is nobody else's and the write of our
  * breakpoint. Two breakpoints at one address would each restore what they found there.
  */
-static void control_lock(void)
+void dprobes_control_lock(void)
 {
 	mutex_lock(&control_mutex);
 	mutex_lock(dprobes_symbols.kprobe_mutex);
 }
 
-static void control_unlock(void)
+void dprobes_control_unlock(void)
 {
 	mutex_unlock(dprobes_symbols.kprobe_mutex);
 	mutex_unlock(&control_mutex);
@@ -34,14 +33,20 @@ static void control_unlock(void)
 /* A program for user space is for `file`, which may be NULL. */
 int dprobes_control_insert(const u8 *object, size_t length, struct file *file, struct dprobes_reply *reply)
 {
+	u64 facts[2];
 	int err;
 
-	control_lock();
+	dprobes_control_lock();
+	dprobes_memory_was_refused(facts);
 	if (file)
 		err = dprobes_insert_for(object, length, (unsigned long)file, reply);
 	else
 		err = dprobes_insert(object, length, reply);
-	control_unlock();
+	if (err && reply->reason == DPROBES_REASON_NO_MEMORY && dprobes_memory_was_refused(facts)) {
+		reply->reason = DPROBES_REASON_MEMORY_BOUND;
+		memcpy(reply->facts, facts, sizeof(facts));
+	}
+	dprobes_control_unlock();
 	return err;
 }
 
@@ -50,10 +55,20 @@ int dprobes_control_remove(const char *module, u16 major, struct dprobes_probe_s
 {
 	int err;
 
-	control_lock();
+	dprobes_control_lock();
 	err = dprobes_remove((const u8 *)module, strnlen(module, DPROBES_MODULE_NAME_MAX), major, last, capacity,
 			     count, reply);
-	control_unlock();
+	dprobes_control_unlock();
+	return err;
+}
+
+int dprobes_control_disarm(const char *module, u16 major, struct dprobes_reply *reply)
+{
+	int err;
+
+	dprobes_control_lock();
+	err = dprobes_disarm((const u8 *)module, strnlen(module, DPROBES_MODULE_NAME_MAX), major, reply);
+	dprobes_control_unlock();
 	return err;
 }
 
@@ -61,9 +76,9 @@ int dprobes_control_remove_all(struct dprobes_reply *reply)
 {
 	int err;
 
-	control_lock();
+	dprobes_control_lock();
 	err = dprobes_remove_all(reply);
-	control_unlock();
+	dprobes_control_unlock();
 	return err;
 }
 
@@ -71,9 +86,9 @@ int dprobes_control_check(struct dprobes_point_check *checks, size_t count)
 {
 	int err;
 
-	control_lock();
+	dprobes_control_lock();
 	err = dprobes_check(checks, count);
-	control_unlock();
+	dprobes_control_unlock();
 	return err;
 }
 
@@ -107,12 +122,22 @@ int dprobes_control_read_map(struct dprobes_read_map_request *request, u8 *buffe
 	return err;
 }
 
+int dprobes_control_vars(struct dprobes_vars_request *request, struct dprobes_var_status *buffer, size_t capacity)
+{
+	int err;
+
+	mutex_lock(&control_mutex);
+	err = dprobes_vars(request, buffer, capacity);
+	mutex_unlock(&control_mutex);
+	return err;
+}
+
 /* A probe is used up: its breakpoint is taken out by a worker, because the hit that noticed cannot sleep. */
 static void reap(struct work_struct *work)
 {
-	control_lock();
+	dprobes_control_lock();
 	dprobes_reap();
-	control_unlock();
+	dprobes_control_unlock();
 }
 static DECLARE_WORK(reap_work, reap);
 
@@ -128,35 +153,9 @@ void dprobes_host_request_reap(void)
 }
 NOKPROBE_SYMBOL(dprobes_host_request_reap);
 
-/* A module is being unloaded, or its init has failed: its text is still there, and goes when this returns. */
-static int on_module(struct notifier_block *block, unsigned long event, void *data)
-{
-	unsigned long start, end;
-
-	if (event != MODULE_STATE_GOING)
-		return NOTIFY_DONE;
-	dprobes_module_text(data, &start, &end);
-	control_lock();
-	dprobes_module_going(start, end);
-	control_unlock();
-	return NOTIFY_OK;
-}
-
-/* First, so that the breakpoints are out before others look at the text for the last time. */
-static struct notifier_block module_notifier = {
-	.notifier_call	= on_module,
-	.priority	= INT_MAX,
-};
-
-int dprobes_control_init(void)
-{
-	return register_module_notifier(&module_notifier);
-}
-
-/* No control function runs when this returns, and none will: the device is closed for good before. */
+/* No control function runs when this returns, and none will: the device is closed for good before, and nobody is told of modules. */
 void dprobes_control_exit(void)
 {
-	unregister_module_notifier(&module_notifier);
 	irq_work_sync(&reap_irq);
 	cancel_work_sync(&reap_work);
 }

@@ -159,6 +159,12 @@ static __poll_t device_poll(struct file *file, poll_table *table)
 	return 0;
 }
 
+/* What probes can do to the kernel includes what kprobes can. */
+static int locked_down(void)
+{
+	return security_locked_down(LOCKDOWN_KPROBES);
+}
+
 static long insert(struct dprobes_insert_request __user *argument)
 {
 	struct dprobes_insert_request request;
@@ -166,6 +172,10 @@ static long insert(struct dprobes_insert_request __user *argument)
 	void *object;
 	int err;
 
+	/* It may have come since the device was opened. */
+	err = locked_down();
+	if (err)
+		return err;
 	if (copy_from_user(&request, argument, sizeof(request)))
 		return -EFAULT;
 	if (!request.length || request.length > DPROBES_OBJECT_MAX || request.file < -1 || request.reserved)
@@ -221,10 +231,15 @@ static long remove(struct dprobes_remove_request __user *argument)
 
 	if (copy_from_user(&request, argument, sizeof(request)))
 		return -EFAULT;
-	if (request.all > 1 || request.reserved)
+	if (request.all > DPROBES_REMOVE_ALL_NOW || request.keep > 1 || (request.all && request.keep))
 		return -EINVAL;
+	/* Before the lock, which somebody may have for long. */
+	if (request.all == DPROBES_REMOVE_ALL_NOW)
+		dprobes_halt();
 	if (request.all) {
 		err = dprobes_control_remove_all(&request.reply);
+	} else if (request.keep) {
+		err = dprobes_control_disarm((const char *)request.module, request.major, &request.reply);
 	} else {
 		capacity = request.capacity;
 		last = states_alloc(&capacity);
@@ -307,6 +322,8 @@ static long device_ioctl(struct file *file, unsigned int command, unsigned long 
 		return dprobes_maps_list((void __user *)argument);
 	case DPROBES_IOCTL_READ_MAP:
 		return dprobes_maps_read((void __user *)argument);
+	case DPROBES_IOCTL_VARS:
+		return dprobes_vars_get((void __user *)argument);
 	default:
 		return -ENOTTY;
 	}
@@ -318,8 +335,7 @@ static int device_open(struct inode *inode, struct file *file)
 
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;
-	/* What probes can do to the kernel includes what kprobes can. */
-	err = security_locked_down(LOCKDOWN_KPROBES);
+	err = locked_down();
 	if (err)
 		return err;
 	return stream_open(inode, file);

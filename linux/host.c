@@ -80,6 +80,7 @@ const struct dprobes_host dprobes_linux_host = {
 	.slot_area	= host_slot_area,
 	.probeable	= dprobes_host_probeable,
 	.module_base	= dprobes_host_module_base,
+	.symbol		= dprobes_host_symbol,
 	.write_text	= dprobes_host_write_text,
 	.sync_cores	= dprobes_host_sync_cores,
 	.grace_period	= dprobes_host_grace_period,

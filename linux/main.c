@@ -39,28 +39,31 @@ static int __init dprobes_module_init(void)
 	err = dprobes_watch_init();
 	if (err)
 		goto drop_engine;
-	err = dprobes_control_init();
-	if (err)
-		goto stop_watch;
 	err = dprobes_traps_init();
 	if (err)
-		goto stop_control;
+		goto stop_watch;
 	err = dprobes_gate_init();
 	if (err)
 		goto stop_traps;
-	err = dprobes_device_init();
+	err = dprobes_modules_init();
 	if (err)
 		goto restore_gate;
+	dprobes_memory_is_programs();
+	err = dprobes_device_init();
+	if (err)
+		goto forget_modules;
+	dprobes_emergency_init();
 	pr_info("ready: %d slots for probes\n", DPROBES_SLOTS_SIZE / DPROBES_SLOT_SIZE);
 	return 0;
 
+forget_modules:
+	dprobes_modules_exit();
 restore_gate:
 	wait_for_gate();
 stop_traps:
 	dprobes_traps_exit();
-stop_control:
-	dprobes_control_exit();
 stop_watch:
+	dprobes_control_exit();
 	dprobes_watch_exit();
 drop_engine:
 	dprobes_exit();
@@ -73,6 +76,7 @@ static void __exit dprobes_module_exit(void)
 	struct dprobes_reply reply;
 
 	dprobes_device_exit();
+	dprobes_emergency_exit();
 	/*
 	 * The breakpoints come out while traps still reach the engine. After that no CPU has one left to report, and no CPU or
 	 * task is in a slot, which is about to be unmapped with the module. Unloading cannot fail, and must not go on with a breakpoint in
@@ -83,6 +87,7 @@ static void __exit dprobes_module_exit(void)
 				    (void *)reply.address, reply.error);
 		msleep(100);
 	}
+	dprobes_modules_exit();
 	dprobes_user_exit();
 	wait_for_gate();
 	dprobes_traps_exit();

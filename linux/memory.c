@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /*
- * Memory: reading and writing the probed system's during a hit, and the engine's own at insert.
+ * Reading and writing the probed system's memory during a hit.
  */
 #include <asm/asm.h>
 #include <asm/smap.h>
@@ -8,7 +8,6 @@
 #include <linux/kprobes.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
-#include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <uapi/asm/vsyscall.h>
 
@@ -216,18 +215,3 @@ bool dprobes_host_writable(u64 address)
 	return ok;
 }
 NOKPROBE_SYMBOL(dprobes_host_writable);
-
-/* kvmalloc() aligns to the size when that is a power of two, and to a page when it is too large for a slab. */
-u8 *dprobes_host_alloc(uintptr_t size, uintptr_t align)
-{
-	if (align > PAGE_SIZE || WARN_ON_ONCE(in_nmi() || irqs_disabled()))
-		return NULL;
-	if (align > ARCH_KMALLOC_MINALIGN && size <= KMALLOC_MAX_CACHE_SIZE)
-		size = max(roundup_pow_of_two(size), align);
-	return kvmalloc(size, GFP_KERNEL);
-}
-
-void dprobes_host_free(u8 *memory, uintptr_t size, uintptr_t align)
-{
-	kvfree(memory);
-}

@@ -14,24 +14,11 @@
 #include <linux/sched.h>
 #include <linux/static_call_types.h>
 #include <linux/string.h>
-#include <linux/version.h>
 
 #include "reserved.h"
 #include "shim.h"
 
-/* The text of a module that stays after its init has run. */
-void dprobes_module_text(const struct module *mod, unsigned long *start, unsigned long *end)
-{
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-	*start = (unsigned long)mod->mem[MOD_TEXT].base;
-	*end = *start + mod->mem[MOD_TEXT].size;
-#else
-	*start = (unsigned long)mod->core_layout.base;
-	*end = *start + mod->core_layout.text_size;
-#endif
-}
-
-/* The module that is live and whose text this is, which may be ours; NULL for none. The caller's lock keeps it in place. */
+/* The module that is there and whose text this is, which may be ours; NULL for none. The caller's lock keeps it in place. */
 static struct module *module_of(unsigned long address)
 {
 	unsigned long start, end;
@@ -42,12 +29,18 @@ static struct module *module_of(unsigned long address)
 	if (mod && mod->state == MODULE_STATE_LIVE) {
 		dprobes_module_text(mod, &start, &end);
 		if (address < start || address >= end)
-			mod = NULL;	/* .init.text */
-	} else {
+			mod = NULL;	/* .init.text, which is about to be freed */
+	} else if (mod && !dprobes_module_is_there(mod)) {
 		mod = NULL;
 	}
 	preempt_enable();
 	return mod;
+}
+
+/* GKHI's module is asked about every breakpoint, perhaps before the engine is. */
+static bool is_ours(const struct module *mod)
+{
+	return mod == THIS_MODULE || (mod && !strcmp(mod->name, "gkhi"));
 }
 
 static bool within(unsigned long address, const char *start, const char *end)
@@ -117,7 +110,7 @@ static int function_prohibits(struct dprobes_candidate *candidate, const struct 
 {
 	const unsigned long address = candidate->address;
 
-	if (mod == THIS_MODULE)
+	if (is_ours(mod))
 		return DPROBES_PROHIBITED_EXCLUDED;
 	if (!find_function(address, known, names))
 		return DPROBES_PROHIBITED_NO_FUNCTION;
@@ -213,30 +206,4 @@ void dprobes_host_probeable(struct dprobes_candidate *first, uintptr_t count)
 		rest.count -= run.count ?: 1;
 	}
 	kvfree(names);
-}
-
-int dprobes_host_module_base(const char *name, uintptr_t length, u64 *base)
-{
-	char terminated[MODULE_NAME_LEN] = "";
-	unsigned long start, end;
-	struct module *mod;
-	int err = -ENOENT;
-
-	if (length == strlen("kernel") && !memcmp(name, "kernel", length)) {
-		*base = (unsigned long)dprobes_symbols._text;
-		return 0;
-	}
-	if (length >= sizeof(terminated))
-		return -ENOENT;
-	memcpy(terminated, name, length);
-
-	preempt_disable();
-	mod = dprobes_symbols.find_module(terminated);
-	if (mod && mod->state == MODULE_STATE_LIVE) {
-		dprobes_module_text(mod, &start, &end);
-		*base = start;
-		err = 0;
-	}
-	preempt_enable();
-	return err;
 }

@@ -40,6 +40,7 @@ struct dprobes_symbols {
 	struct module *(*__module_text_address)(unsigned long addr);
 	const char *(*kallsyms_lookup)(unsigned long addr, unsigned long *size, unsigned long *offset, char **modname,
 				       char *name);
+	unsigned long (*kallsyms_lookup_name)(const char *name);
 	int (*lookup_symbol_name)(unsigned long addr, char *name);
 	struct module *(*find_module)(const char *name);
 	bool (*within_kprobe_blacklist)(unsigned long addr);
@@ -110,8 +111,18 @@ static inline bool dprobes_in_slots(unsigned long addr)
 
 /* probeable.c */
 void dprobes_host_probeable(struct dprobes_candidate *candidates, uintptr_t count);
-int dprobes_host_module_base(const char *name, uintptr_t length, u64 *base);
+
+/* modules.c */
+int dprobes_modules_init(void);
+void dprobes_modules_exit(void);
+/* Is it loaded, as far as probes are concerned? The caller has the control lock. */
+bool dprobes_module_is_there(const struct module *mod);
+/* The text of a module that stays after its init has run, and that which does not. */
 void dprobes_module_text(const struct module *mod, unsigned long *start, unsigned long *end);
+void dprobes_module_init_text(const struct module *mod, unsigned long *start, unsigned long *end);
+int dprobes_host_module_base(const char *name, uintptr_t length, u64 *base);
+int dprobes_host_symbol(const char *module, uintptr_t module_length, const char *symbol, uintptr_t symbol_length,
+			u64 *start, u64 *end);
 
 /* text.c */
 int dprobes_slots_init(void);
@@ -123,6 +134,12 @@ void dprobes_host_grace_period(void);
 int dprobes_host_read(u64 address, u8 *buffer, uintptr_t length, u64 *bad);		/* hit */
 int dprobes_host_write(u64 address, const u8 *buffer, uintptr_t length, u64 *bad);	/* hit */
 bool dprobes_host_writable(u64 address);						/* hit */
+
+/* allocation.c */
+/* From now on memory that is taken is programs'. */
+void dprobes_memory_is_programs(void);
+/* Has the bound on it refused any since this was called last? Then what it is and what is in use, in bytes. The caller has the control lock. */
+bool dprobes_memory_was_refused(u64 facts[2]);
 u8 *dprobes_host_alloc(uintptr_t size, uintptr_t align);
 void dprobes_host_free(u8 *memory, uintptr_t size, uintptr_t align);
 
@@ -168,17 +185,27 @@ int dprobes_watch_init(void);
 void dprobes_watch_exit(void);
 
 /* control.c */
-int dprobes_control_init(void);
 void dprobes_control_exit(void);
+void dprobes_control_lock(void);
+void dprobes_control_unlock(void);
 void dprobes_host_request_reap(void);							/* hit */
 int dprobes_control_insert(const u8 *object, size_t length, struct file *file, struct dprobes_reply *reply);
 int dprobes_control_remove(const char *module, u16 major, struct dprobes_probe_status *last, size_t capacity,
 			   uintptr_t *count, struct dprobes_reply *reply);
 int dprobes_control_remove_all(struct dprobes_reply *reply);
 int dprobes_control_check(struct dprobes_point_check *checks, size_t count);
+int dprobes_control_disarm(const char *module, u16 major, struct dprobes_reply *reply);
+int dprobes_control_vars(struct dprobes_vars_request *request, struct dprobes_var_status *buffer, size_t capacity);
 s64 dprobes_control_query(struct dprobes_probe_status *buffer, size_t capacity);
 s64 dprobes_control_maps(struct dprobes_map_status *buffer, size_t capacity);
 int dprobes_control_read_map(struct dprobes_read_map_request *request, u8 *buffer, size_t length);
+
+/* emergency.c */
+void dprobes_emergency_init(void);
+void dprobes_emergency_exit(void);
+
+/* vars.c */
+long dprobes_vars_get(struct dprobes_vars_request __user *argument);
 
 /* maps.c */
 long dprobes_maps_list(struct dprobes_maps_request __user *argument);

@@ -19,6 +19,7 @@ static const struct lookup_wanted wanted[] __initconst = {
 	WANTED(core_kernel_text),
 	WANTED(__module_text_address),
 	WANTED(kallsyms_lookup),
+	WANTED(kallsyms_lookup_name),
 	WANTED(lookup_symbol_name),
 	WANTED(find_module),
 	WANTED(within_kprobe_blacklist),

@@ -6,7 +6,7 @@ use core::ptr;
 use core::slice;
 
 use engine::host::Patch;
-use engine::wire::{CHECKS_MAX, INTERFACE_VERSION, PointCheck, ProbeStatus, Reply};
+use engine::wire::{CHECKS_MAX, INTERFACE_VERSION, PointCheck, ProbeStatus, REMOVE_ALL, REMOVE_ALL_NOW, Reply};
 
 use crate::errno::{EBUSY, EINVAL, ENODEV, ENOMEM};
 use crate::host::{Table, dprobes_host};
@@ -20,6 +20,14 @@ pub const DPROBES_MODULE_NAME_MAX: usize = 64;
 
 /// What a query tells its caller; a command and a kernel that differ refuse each other.
 pub const DPROBES_INTERFACE_VERSION: u32 = 4;
+
+/// For `all` of a request to remove: remove everything.
+pub const DPROBES_REMOVE_ALL: u16 = 1;
+
+/// The same: halt everything at once, then remove it.
+pub const DPROBES_REMOVE_ALL_NOW: u16 = 2;
+
+const _: () = assert!(DPROBES_REMOVE_ALL == REMOVE_ALL && DPROBES_REMOVE_ALL_NOW == REMOVE_ALL_NOW);
 
 /// Bytes in a slot of the slot area.
 pub const DPROBES_SLOT_SIZE: usize = 32;
@@ -159,6 +167,35 @@ pub unsafe extern "C" fn dprobes_remove_all(reply: *mut Reply) -> i32 {
     unsafe { answer(result, reply) }
 }
 
+/// Takes all probes of a program out, for good, and keeps the program until it is removed: what its maps and variables have does not change any
+/// more. When this returns its probes do not fire any more.
+///
+/// Returns 0, or a negative errno with the facts in `*reply`, which is written in every case. On failure nothing has changed.
+///
+/// # Safety
+/// 1. `name` is null or points to `length` bytes that can be read and that nobody writes meanwhile.
+/// 2. `reply` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_disarm(name: *const u8, length: usize, major: u16, reply: *mut Reply) -> i32 {
+    // SAFETY: by requirement 1.
+    let result = match (instance::engine(), unsafe { module_name(name, length) }) {
+        (None, _) => Err(failure(ENODEV)),
+        (Some(_), None) => Err(failure(EINVAL)),
+        (Some(engine), Some(name)) => engine.disarm(name, major).map_err(|error| error.reply()),
+    };
+    // SAFETY: by requirement 2.
+    unsafe { answer(result, reply) }
+}
+
+/// Has all hits do nothing from now on but carry their instruction out, until [`dprobes_remove_all`] has returned 0. For emergencies: it may be
+/// called in any context, and beside every other function but [`dprobes_exit`].
+#[unsafe(no_mangle)]
+pub extern "C" fn dprobes_halt() {
+    if let Some(engine) = instance::engine() {
+        engine.halt();
+    }
+}
+
 /// Writes the state of the first `capacity` probes to `buffer`, and returns how many there are, which may be more, or a
 /// negative errno.
 ///
@@ -212,8 +249,46 @@ pub extern "C" fn dprobes_reap() {
     }
 }
 
+/// Tells the engine that the module called `name`, `length` bytes that are not terminated, is being loaded, and that none of it has been
+/// executed: the probes of the programs that wait for it are in when this returns, or have a reason why not. Its text, that of its
+/// initialisation too, must be as it will be executed, and the host's `probeable`, `module_base` and `symbol` must know it.
+///
+/// # Safety
+/// `name` is null or points to `length` bytes that can be read and that nobody writes meanwhile.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_module_coming(name: *const u8, length: usize) {
+    // SAFETY: by this function's contract.
+    if let (Some(engine), Some(name)) = (instance::engine(), unsafe { module_name(name, length) }) {
+        engine.module_coming(name);
+    }
+}
+
+/// Tells the engine that the initialisation of the module called `name` has ended: its probes in the text of that, from `start` up to `end`, are
+/// gone when this returns. That text must still be there.
+///
+/// # Safety
+/// As [`dprobes_module_coming`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_module_live(name: *const u8, length: usize, start: u64, end: u64) {
+    // SAFETY: by this function's contract.
+    if let (Some(engine), Some(name)) = (instance::engine(), unsafe { module_name(name, length) }) {
+        engine.module_live(name, start..end);
+    }
+}
+
+/// # Safety
+/// `name` is null or points to `length` bytes that can be read and that nobody writes meanwhile.
+unsafe fn module_name<'a>(name: *const u8, length: usize) -> Option<&'a [u8]> {
+    if name.is_null() || length > DPROBES_MODULE_NAME_MAX {
+        return None;
+    }
+    // SAFETY: by this function's contract; the length is far below `isize::MAX`.
+    Some(unsafe { slice::from_raw_parts(name, length) })
+}
+
 /// Tells the engine that the text from `start` up to `end` is being unloaded: its probes are gone when this returns. The
-/// text must still be there.
+/// text must still be there. Of a module whose initialisation has failed that text is told first, the one that
+/// `module_base` gives last.
 #[unsafe(no_mangle)]
 pub extern "C" fn dprobes_module_going(start: u64, end: u64) {
     if let Some(engine) = instance::engine() {

@@ -4,10 +4,14 @@
 pub(crate) const ENODEV: i32 = -19;
 /// No such map.
 pub(crate) const ENOENT: i32 = -2;
+/// There are several of the name.
+pub(crate) const EEXIST: i32 = -17;
 /// What is asked for changes all the time; it may be asked for again.
 pub(crate) const EAGAIN: i32 = -11;
 /// A pointer is null, a length is out of range, or the host table is not one that this library understands.
 pub(crate) const EINVAL: i32 = -22;
+/// There is more than there is room for.
+pub(crate) const ENOSPC: i32 = -28;
 /// There is an engine already.
 pub(crate) const EBUSY: i32 = -16;
 /// Memory is short.

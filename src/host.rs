@@ -6,10 +6,11 @@ use core::ops::Range;
 use core::slice;
 
 use engine::host::{
-    BadAddress, Candidate, ExitTo, FileError, FileId, Function, Host, Patch, Prohibited, Task, TrapFrame, WatchError,
-    Watchpoint, WriteTextError,
+    BadAddress, Candidate, ExitTo, FileError, FileId, Function, Host, Patch, Prohibited, SymbolError, Task, TrapFrame,
+    WatchError, Watchpoint, WriteTextError,
 };
 
+use crate::errno::EEXIST;
 use crate::instance;
 
 /// The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
@@ -78,6 +79,19 @@ pub struct dprobes_host {
     /// The address that offsets of a module's probes count from. `name` is `length` bytes, not terminated. 0 with `*base`
     /// filled in, or a negative errno when the module is not loaded.
     pub module_base: Option<unsafe extern "C" fn(name: *const c_char, length: usize, base: *mut u64) -> i32>,
+    /// The symbol `symbol`, `symbol_length` bytes, of the module `module`, `module_length` bytes, neither of them terminated: fills in where it is,
+    /// and where what it names ends, which is the same where that is not known. The module is loaded, or `kernel`. 0, -ENOENT when there is none,
+    /// or -EEXIST when there are several.
+    pub symbol: Option<
+        unsafe extern "C" fn(
+            module: *const c_char,
+            module_length: usize,
+            symbol: *const c_char,
+            symbol_length: usize,
+            start: *mut u64,
+            end: *mut u64,
+        ) -> i32,
+    >,
     /// Writes `count` patches, sorted by address, to text. Returns how many were written; those after them were not. A
     /// patch of one byte is a single store.
     pub write_text: Option<unsafe extern "C" fn(patches: *const Patch, count: usize) -> usize>,
@@ -155,6 +169,7 @@ pub(crate) struct Table {
     slot_area: unsafe extern "C" fn(*mut u64, *mut u64),
     probeable: unsafe extern "C" fn(*mut Candidate, usize),
     module_base: unsafe extern "C" fn(*const c_char, usize, *mut u64) -> i32,
+    symbol: unsafe extern "C" fn(*const c_char, usize, *const c_char, usize, *mut u64, *mut u64) -> i32,
     write_text: unsafe extern "C" fn(*const Patch, usize) -> usize,
     sync_cores: unsafe extern "C" fn(),
     grace_period: unsafe extern "C" fn(),
@@ -207,6 +222,7 @@ impl Table {
             slot_area: host.slot_area?,
             probeable: host.probeable?,
             module_base: host.module_base?,
+            symbol: host.symbol?,
             write_text: host.write_text?,
             sync_cores: host.sync_cores?,
             grace_period: host.grace_period?,
@@ -364,6 +380,26 @@ impl Host for CHost {
         // SAFETY: by `Table::check`; `name` may be read for its length, and `base` outlives the call.
         let result = unsafe { (self.table.module_base)(name.as_ptr().cast(), name.len(), &raw mut base) };
         (result == 0).then_some(base)
+    }
+
+    fn symbol(&self, module: &[u8], name: &str) -> Result<Range<u64>, SymbolError> {
+        let (mut start, mut end) = (0, 0);
+        // SAFETY: by `Table::check`; both names may be read for their lengths, and both places outlive the call.
+        let result = unsafe {
+            (self.table.symbol)(
+                module.as_ptr().cast(),
+                module.len(),
+                name.as_ptr().cast(),
+                name.len(),
+                &raw mut start,
+                &raw mut end,
+            )
+        };
+        match result {
+            0 => Ok(start..end),
+            EEXIST => Err(SymbolError::Ambiguous),
+            _ => Err(SymbolError::Unknown),
+        }
     }
 
     fn write_text(&self, patches: &[Patch]) -> Result<(), WriteTextError> {

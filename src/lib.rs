@@ -27,10 +27,12 @@ mod memory;
 mod panic;
 mod records;
 mod traps;
+mod vars;
 
 pub use control::{
-    dprobes_check, dprobes_exit, dprobes_init, dprobes_insert, dprobes_insert_for, dprobes_module_going, dprobes_query,
-    dprobes_reap, dprobes_remove, dprobes_remove_all,
+    dprobes_check, dprobes_disarm, dprobes_exit, dprobes_halt, dprobes_init, dprobes_insert, dprobes_insert_for,
+    dprobes_module_coming, dprobes_module_going, dprobes_module_live, dprobes_query, dprobes_reap, dprobes_remove,
+    dprobes_remove_all,
 };
 pub use gate::{dprobes_install_gate, dprobes_restore_gate};
 pub use hooks::{dprobes_hooks, gkhi_image};
@@ -41,3 +43,4 @@ pub use traps::{
     dprobes_branches, dprobes_on_breakpoint, dprobes_on_debug, dprobes_on_fault, dprobes_on_user_hit,
     dprobes_on_watchpoint,
 };
+pub use vars::dprobes_vars;

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -22,7 +23,9 @@ Examples:
   dprobes insert openat.rpn        put its probes in
   dprobes log --follow             see what they log
   dprobes query                    how often has each fired?
+  dprobes top                      which fire most often, now?
   dprobes maps                     what have they counted?
+  dprobes vars                     what is in their variables?
   dprobes remove 1                 take the program with major code 1 out
 
 ";
@@ -58,6 +61,8 @@ pub enum Command {
     Query(Query),
     Log(Log),
     Maps(Maps),
+    Vars(Vars),
+    Top(Top),
     Asm(Asm),
     Check(Check),
     Fmt(Fmt),
@@ -97,7 +102,8 @@ fn definition(text: &str) -> Result<String, String> {
 /// The program is assembled, verified, its symbols are resolved from /proc/kallsyms, and the module verifies it again and arms all of
 /// its probes or, when one cannot be armed, none. The message then says which one, where it is in the program, and why.
 ///
-/// The probes stay until `remove`, also after the command has ended.
+/// The probes stay until `remove`, also after the command has ended. Those of a module that is not loaded wait for it; they go out with it when it is
+/// unloaded, and in again when it comes back, with what they have counted.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
 Examples:
@@ -121,14 +127,18 @@ pub struct Insert {
 
 /// Take a program, or all, out of the running kernel.
 ///
-/// When the command ends, no breakpoint of the program is left. Its final counts are shown, as `query` does, unless everything is
-/// removed; records that it has logged can still be read.
+/// When the command ends, no breakpoint of the program is left. Its final counts are shown, as `query` does, and what its maps have in the end, as `maps`
+/// does, unless everything is removed; records that it has logged can still be read.
+///
+/// With --all --now all probes are halted before they are removed, at once, also while another command is busy: a hit does nothing then but
+/// carry its instruction out. Where no command can be run SysRq-y does the same: from the keyboard, or by `echo y >/proc/sysrq-trigger`.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
 Examples:
   dprobes remove 1                   the program with major code 1 for the kernel
   dprobes remove 4 --module e1000    the one with major code 4 for module e1000
   dprobes remove --all
+  dprobes remove --all --now         at once: something is wrong
 
 {EXIT_CODES}"))]
 pub struct Remove {
@@ -144,7 +154,11 @@ pub struct Remove {
     #[arg(long)]
     pub all: bool,
 
-    /// Print the final counts as JSON, one object a line for each probe.
+    /// Halt all probes at once, then remove them.
+    #[arg(long, requires = "all")]
+    pub now: bool,
+
+    /// Print the final counts as JSON, one object a line for each probe, then for each map.
     #[arg(long, conflicts_with = "all")]
     pub json: bool,
 }
@@ -155,6 +169,9 @@ pub struct Remove {
 /// was), missed (inside another hit on the same CPU) or late (after the probe had ended). Faulted counts hits undone because the probed
 /// instruction faulted; they happen again. Exceptions are programs that ended by an error, overflows are elements that did not fit
 /// into their record, unavailable are exit facilities that are not there, lost are records that did not fit into the ring of their CPU.
+///
+/// A probe of a module that is not loaded is waiting: it goes in when the module is loaded, before the module's init runs. If that is not possible it is
+/// refused, with the reason, and the other probes of the program are withheld; all are tried again when the module is loaded again.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
 Examples:
@@ -243,6 +260,82 @@ pub struct Maps {
     /// Where names of addresses come from instead of /proc/kallsyms.
     #[arg(long, hide = true, value_name = "PATH")]
     pub kallsyms: Option<PathBuf>,
+}
+
+/// Show the variables of programs, or set them to zero.
+///
+/// Each is read, or exchanged for zero, at one moment, and probes go on meanwhile: what was shown when it was reset is exactly what had been counted until
+/// then. Variables that a program has allocated are not shown.
+///
+/// With --json each is one line: scope (local, global), module and major (of a local one), index, name (if it has one) and value, a string of
+/// decimal digits, without sign.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes vars                             all
+  dprobes vars kernel 1                    those of program 1 for the kernel
+  dprobes vars kernel 1 -v opens -v 2-5    some, by name or by place
+  dprobes vars kernel 1 -v opens --reset   show one and set it to 0
+  dprobes vars --global
+
+{EXIT_CODES}"))]
+pub struct Vars {
+    /// Only those of programs for this module.
+    pub module: Option<String>,
+
+    /// Only those of the program with this major code.
+    pub major: Option<u16>,
+
+    /// The global ones.
+    #[arg(long, conflicts_with = "module")]
+    pub global: bool,
+
+    /// Only this one, by its name or its place, or those from one place to another.
+    #[arg(short = 'v', long = "var", value_name = "NAME|N|N-M")]
+    pub vars: Vec<String>,
+
+    /// Set them to 0, and show what they had before. Needs a program, or --global.
+    #[arg(long)]
+    pub reset: bool,
+
+    /// Print JSON, one object a line for each variable.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show which probes fire most often, again and again.
+///
+/// Rates are those since the update before, the highest first. On a terminal each update takes the place of the one before.
+///
+/// With --json each probe is one line in each update: module, major, minor, label, state, seconds (since the update before), hits_per_second,
+/// missed_per_second, lost_per_second, and hits, all there ever were.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes top                       every second, until Ctrl-C
+  dprobes top --interval 0.2
+  dprobes top --json --count 1      one update, for a program
+
+{EXIT_CODES}"))]
+pub struct Top {
+    /// Seconds between updates.
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    pub interval: Duration,
+
+    /// End after this many updates.
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match text.parse().map(Duration::try_from_secs_f64) {
+        Ok(Ok(interval)) if (Duration::from_millis(10)..=Duration::from_hours(1)).contains(&interval) => Ok(interval),
+        _ => Err("a number of seconds from 0.01 to 3600".to_owned()),
+    }
 }
 
 /// Assemble a program to an object.

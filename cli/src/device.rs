@@ -9,11 +9,15 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use dprobes::wire::{
-    INTERFACE_VERSION, IOCTL_INSERT, IOCTL_MAPS, IOCTL_QUERY, IOCTL_READ_MAP, IOCTL_REMOVE, InsertRequest, MapStatus,
-    MapsRequest, ProbeStatus, QueryRequest, ReadMapRequest, RemoveRequest, Reply, label,
+    INTERFACE_VERSION, IOCTL_INSERT, IOCTL_MAPS, IOCTL_QUERY, IOCTL_READ_MAP, IOCTL_REMOVE, IOCTL_VARS, InsertRequest,
+    MapStatus, MapsRequest, ProbeStatus, QueryRequest, REMOVE_ALL, REMOVE_ALL_NOW, ReadMapRequest, RemoveRequest,
+    Reply, VarStatus, VarsRequest, label,
 };
 use rustix::io::Errno;
 use rustix::ioctl::{Updater, ioctl};
+
+/// As many variables as the module gives at once.
+pub const VARS_MAX: u32 = 65536;
 
 /// Where the module's device is.
 pub const DEFAULT_PATH: &str = "/dev/dprobes";
@@ -135,12 +139,51 @@ impl Device {
         Ok(last)
     }
 
-    /// Removes every program.
-    pub fn remove_all(&self) -> Result<(), RequestError> {
+    /// Takes the probes of a program out for good, and keeps it until it is removed.
+    pub fn disarm(&self, major: u16, module: &str) -> Result<(), RequestError> {
         self.remove_request(&mut RemoveRequest {
-            all: 1,
+            major,
+            keep: 1,
+            module: label(module.as_bytes()),
             ..RemoveRequest::default()
         })
+    }
+
+    /// Removes every program; with `now` all are halted at once before that.
+    pub fn remove_all(&self, now: bool) -> Result<(), RequestError> {
+        self.remove_request(&mut RemoveRequest {
+            all: if now { REMOVE_ALL_NOW } else { REMOVE_ALL },
+            ..RemoveRequest::default()
+        })
+    }
+
+    /// The variables that a request chooses; `None` when there is no such program, or it has none of these. When they are to be reset this fails
+    /// unless `capacity` is enough.
+    pub fn vars(&self, chosen: &VarsRequest, mut capacity: u32) -> Result<Option<Vec<VarStatus>>, DeviceError> {
+        loop {
+            let mut vars = vec![VarStatus::default(); capacity as usize];
+            let mut request = VarsRequest {
+                buffer: vars.as_mut_ptr().expose_provenance() as u64,
+                capacity,
+                ..*chosen
+            };
+            // SAFETY: the number is that of a request of this type, which lives until the call ends. The kernel writes the request and at
+            // most `capacity` entries at `buffer`, a vector of that many, exposed and alive until after the call.
+            match unsafe { ioctl(&self.file, Updater::<{ IOCTL_VARS }, _>::new(&mut request)) } {
+                Ok(()) => {}
+                Err(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(self.error(error, "reading the variables of")),
+            }
+            if request.count <= capacity {
+                vars.truncate(request.count as usize);
+                return Ok(Some(vars));
+            }
+            if capacity == VARS_MAX {
+                return Ok(Some(vars));
+            }
+            // More may come meanwhile.
+            capacity = request.count.saturating_add(64).min(VARS_MAX);
+        }
     }
 
     fn remove_request(&self, request: &mut RemoveRequest) -> Result<(), RequestError> {

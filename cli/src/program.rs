@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use dprobes::rpn::object::layout::MAGIC;
-use dprobes::rpn::object::{self, Object, ObjectError, Point, Relocation};
+use dprobes::rpn::object::{self, ModType, Object, ObjectError, Point, Relocation};
 use dprobes::rpn::verify::{VerifyError, verify};
 use rpn_asm::{Assembled, Location, Options, Span, Style};
 use simulator::{LoadError, PlaceError, Simulation};
@@ -88,7 +88,10 @@ impl Program {
         Ok(object
             .points()
             .map(|point| match point.location() {
-                object::Location::Place(object::Place::Absolute(address)) => Some(address),
+                // 0 is where a module is that is not loaded.
+                object::Location::Place(object::Place::Absolute(address)) => {
+                    Some(address).filter(|address| *address != 0)
+                }
                 _ => None,
             })
             .collect())
@@ -232,9 +235,26 @@ impl Program {
         }
     }
 
-    /// The object with addresses in place of symbols; or what is wrong with each of them.
+    /// The object as it is to be inserted: with addresses in place of symbols, unless it follows its module: then the engine finds them, each time
+    /// that the module is loaded. Or what is wrong with each of them, as far as that is known.
+    pub fn insertable(&self, symbols: &Kallsyms) -> Result<Vec<u8>, Error> {
+        let object = self.parse()?;
+        if object.modtype() == ModType::Kmod && object.name().contains('-') {
+            return Err(Error::Refused(Box::new(hyphens(object.name()))));
+        }
+        let resolved = self.resolve(symbols)?;
+        Ok(if object.follows_module() {
+            self.bytes.clone()
+        } else {
+            resolved
+        })
+    }
+
+    /// The object with addresses in place of symbols; or what is wrong with each of them. Those of a module that is not loaded stay 0 if the
+    /// program follows it.
     pub fn resolve(&self, symbols: &Kallsyms) -> Result<Vec<u8>, Error> {
         let object = self.parse()?;
+        let waits = |error: &Unresolved<'_>| object.follows_module() && error.is_module_not_loaded();
         let mut bytes = self.bytes.clone();
         let failed = RefCell::new((Vec::new(), 0));
         let fail = |report: &dyn Fn() -> Report| {
@@ -255,12 +275,19 @@ impl Program {
                     object.point(index).and_then(|point| point.watch()),
                     symbols,
                 )
-                .unwrap_or_else(|error| fail(&|| error.explain(symbols).at(self.place_of_point(index))));
+                .unwrap_or_else(|error| match waits(&error) {
+                    true => 0,
+                    false => fail(&|| error.explain(symbols).at(self.place_of_point(index))),
+                });
                 Ok::<_, std::convert::Infallible>(object::Place::Absolute(address))
             },
             |word| {
-                Ok(resolve::value(&object, &word, symbols)
-                    .unwrap_or_else(|error| fail(&|| self.explain_symbol(&error, &word, symbols))))
+                Ok(
+                    resolve::value(&object, &word, symbols).unwrap_or_else(|error| match waits(&error) {
+                        true => 0,
+                        false => fail(&|| self.explain_symbol(&error, &word, symbols)),
+                    }),
+                )
             },
         );
         let (reports, more) = failed.into_inner();
@@ -363,6 +390,14 @@ impl Program {
             !object.points().all(place) || object.relocations().next().is_some()
         })
     }
+}
+
+/// No module has such a name.
+fn hyphens(module: &str) -> Report {
+    Report::new(format!("a kernel module cannot be called {module}")).help(format!(
+        "the kernel writes _ where the name of the file has -: `name = \"{}\"`",
+        module.replace('-', "_")
+    ))
 }
 
 /// The bytes of a line from a column, counted in characters from 1, on; as many as there are.

@@ -3,12 +3,13 @@
 use dprobes::host::{FileError, Prohibited};
 use dprobes::insn::Refusal;
 use dprobes::rpn::object::LocationError;
-use dprobes::wire::{Reason, Reply, WatchUnsupported};
+use dprobes::wire::{ProbeStatus, Reason, Reply, WatchUnsupported};
 
 use crate::device::RequestError;
 use crate::error::Error;
 use crate::kallsyms::Kallsyms;
 use crate::program::Program;
+use crate::render::escape::trim;
 use crate::report::Report;
 
 /// What was asked of the engine, as far as it helps to explain why it said no.
@@ -23,6 +24,8 @@ pub enum Request<'a> {
     Remove { major: u16, module: &'a str },
     /// Remove everything.
     RemoveAll,
+    /// Nothing: a probe with this label, of a program for this module, was refused when that was loaded.
+    Load { label: &'a str, module: &'a str },
 }
 
 /// The error of a request that failed.
@@ -31,6 +34,20 @@ pub fn error(error: RequestError, request: Request<'_>) -> Error {
         RequestError::Refused(reply) => Error::Refused(Box::new(explain(&reply, request))),
         RequestError::Device(error) => Error::Device(error),
     }
+}
+
+/// Why a probe was refused when its module was loaded, in one sentence; `None` if it was not.
+pub fn when_loaded(probe: &ProbeStatus) -> Option<String> {
+    let text = |padded: &[u8]| String::from_utf8_lossy(trim(padded)).into_owned();
+    let (label, module) = (&text(&probe.label), &text(&probe.module));
+    let reply = Reply {
+        reason: probe.reason,
+        detail: probe.detail,
+        address: probe.refused_at,
+        facts: probe.facts,
+        ..Reply::default()
+    };
+    (probe.reason != 0).then(|| explain(&reply, Request::Load { label, module }).message)
 }
 
 /// The message for a reply that is a refusal.
@@ -111,6 +128,19 @@ pub fn explain(reply: &Reply, request: Request<'_>) -> Report {
         Reason::WatchInUse => subject.watch_in_use(),
         Reason::WatchUnsupported => subject.watch_unsupported(),
         Reason::File => subject.file(),
+        Reason::MemoryBound => subject
+            .report("all programs together would take more memory than they may".to_owned())
+            .note(format!(
+                "they may take {} bytes; those that are inserted take {}",
+                reply.facts[0], reply.facts[1]
+            ))
+            .note("nothing was inserted")
+            .help("remove programs that are no longer needed, or write another bound to /sys/module/dprobes/parameters/memory_max"),
+        Reason::NoSymbol | Reason::AmbiguousSymbol => subject.symbol(reason),
+        Reason::OutsideSymbol => subject
+            .report(format!("{} is outside its function", subject.place()))
+            .note(format!("the function has {:#x} bytes", reply.facts[1]))
+            .help("the module is not the one the program was written for: look at the function, then correct `offset`"),
     }
 }
 
@@ -143,10 +173,13 @@ impl Subject<'_> {
 
     /// The point as its author wrote it.
     fn point(&self) -> String {
-        let name = self
-            .program()
-            .map(|program| program.name_of_point(self.reply.point))
-            .unwrap_or_default();
+        let name = match self.request {
+            Request::Load { label, .. } => label.to_owned(),
+            _ => self
+                .program()
+                .map(|program| program.name_of_point(self.reply.point))
+                .unwrap_or_default(),
+        };
         if name.is_empty() {
             "the program".to_owned()
         } else {
@@ -190,7 +223,38 @@ impl Subject<'_> {
             Request::Insert { program, .. } => program.identity(),
             Request::Remove { major, module } => (module.to_owned(), major),
             Request::RemoveAll => (String::new(), 0),
+            Request::Load { module, .. } => (module.to_owned(), 0),
         }
+    }
+
+    fn symbol(&self, reason: Reason) -> Report {
+        let (module, _) = self.identity();
+        let what = match (self.reply.detail, reason) {
+            (0, Reason::AmbiguousSymbol) => {
+                format!("module {module} has several symbols with the name of {}", self.point())
+            }
+            (0, _) => format!("module {module} has no symbol for {}", self.point()),
+            (_, Reason::AmbiguousSymbol) => {
+                format!("several symbols have a name that the handler of {} uses", self.point())
+            }
+            (..) => format!(
+                "neither module {module} nor the kernel has a symbol that the handler of {} uses",
+                self.point()
+            ),
+        };
+        let report = match (self.program(), self.reply.detail) {
+            (Some(program), 1..) => {
+                let word = u32::try_from(self.reply.facts[0]).unwrap_or(0);
+                Report::new(what).at(program.place_of_code(word.saturating_sub(1)))
+            }
+            _ => self.report(what),
+        };
+        report.help(match reason {
+            Reason::AmbiguousSymbol => {
+                "say which by its distance from another symbol, or by an offset in the module".to_owned()
+            }
+            _ => format!("`nm {module}.ko` lists the symbols that it has"),
+        })
     }
 
     fn verify(&self) -> Report {
@@ -236,6 +300,7 @@ impl Subject<'_> {
             Request::Insert { .. } => report
                 .note("nothing was inserted")
                 .help("remove programs that are no longer needed, or insert fewer probes at once"),
+            Request::Load { .. } => report,
             _ => report.note("nothing was removed").help("try again"),
         }
     }
@@ -635,7 +700,16 @@ minor   = 1
                         reply(reason, 0x7fff_ffff, [0b0001, 0b1110]),
                     ));
                 }
-                Reason::Object | Reason::Verify | Reason::NoSlot | Reason::Globals | Reason::Maps => {
+                Reason::NoSymbol | Reason::AmbiguousSymbol => {
+                    all.push((name.clone(), reply(reason, 0, [0; 2])));
+                    all.push((format!("{name} in the handler"), reply(reason, 1, [1, 0])));
+                }
+                Reason::Object
+                | Reason::Verify
+                | Reason::NoSlot
+                | Reason::Globals
+                | Reason::Maps
+                | Reason::MemoryBound => {
                     let about_all = Reply {
                         point: u32::MAX,
                         address: 0,

@@ -91,6 +91,17 @@ pub fn value<'a>(object: &Object<'a>, word: &Relocation<'a>, symbols: &Kallsyms)
 }
 
 impl Unresolved<'_> {
+    /// Is it only that the module is not loaded?
+    pub fn is_module_not_loaded(&self) -> bool {
+        matches!(
+            self,
+            Self::Symbol {
+                error: NotFound::NoModule,
+                ..
+            }
+        )
+    }
+
     /// What is wrong and what to do, without the place in the program.
     pub fn explain(&self, symbols: &Kallsyms) -> Report {
         match self {

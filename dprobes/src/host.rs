@@ -214,6 +214,15 @@ pub struct WriteTextError {
     pub index: usize,
 }
 
+/// Why a module's symbol has no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SymbolError {
+    /// There is none of this name, or no such module.
+    Unknown,
+    /// There are several.
+    Ambiguous,
+}
+
 /// Which watchpoints were hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hits {
@@ -390,6 +399,16 @@ pub trait Host: Sync + 'static {
 
     /// The address that offsets of a module's probes count from, or `None` when it is not loaded.
     fn module_base(&self, name: &[u8]) -> Option<u64>;
+
+    /// The address of a symbol of a module that is loaded, and where what it names ends; that is the address again where the host does not
+    /// know. The kernel's own symbols are those of module `kernel`.
+    ///
+    /// # Errors
+    /// [`SymbolError`].
+    fn symbol(&self, module: &[u8], name: &str) -> Result<Range<u64>, SymbolError> {
+        let _ = (module, name);
+        Err(SymbolError::Unknown)
+    }
 
     /// Writes text, through an alias that is writable and not executable. The patches are sorted by address, so that a
     /// host can map each page once. A patch of one byte is a single store.

@@ -41,10 +41,34 @@ pub(crate) fn boxed<T>(value: T) -> Result<Box<T>, OutOfMemory> {
     Ok(unsafe { Box::from_raw(Box::into_raw(slice).cast::<T>()) })
 }
 
+/// A copy of bytes.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<Box<[u8]>, OutOfMemory> {
+    let mut copy = vec(bytes.len())?;
+    copy.extend_from_slice(bytes);
+    Ok(copy.into_boxed_slice())
+}
+
 /// A copy of text.
 pub(crate) fn text(text: &str) -> Result<Box<str>, OutOfMemory> {
     let mut copy = String::new();
     copy.try_reserve_exact(text.len()).map_err(|_| OutOfMemory)?;
     copy.push_str(text);
     Ok(copy.into_boxed_str())
+}
+
+/// Texts behind each other, with a character between any two.
+pub(crate) fn joined<'t, T: Iterator<Item = &'t str>>(
+    texts: impl Fn() -> T,
+    between: char,
+) -> Result<Box<str>, OutOfMemory> {
+    let mut all = String::new();
+    let len = texts().map(|text| text.len() + between.len_utf8()).sum();
+    all.try_reserve_exact(len).map_err(|_| OutOfMemory)?;
+    for (nth, text) in texts().enumerate() {
+        if nth > 0 {
+            all.push(between);
+        }
+        all.push_str(text);
+    }
+    Ok(all.into_boxed_str())
 }

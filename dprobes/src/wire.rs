@@ -89,6 +89,16 @@ pub enum Reason {
     /// The file of a program for user space cannot be probed, or not at this place; `detail` is a [`FileError`](crate::host::FileError) as a
     /// number.
     File = 24,
+    /// The module has no such symbol. `detail` is 0 when it is the place of the point, and 1 when it is a symbol in its handler, whose word is at
+    /// offset `facts[0]` of the code.
+    NoSymbol = 25,
+    /// The module has several symbols of this name; `detail` and `facts[0]` as for [`NoSymbol`](Self::NoSymbol).
+    AmbiguousSymbol = 26,
+    /// The place is not inside the function that it is counted from; `facts[0]` is the distance, signed, `facts[1]` the size of the function.
+    OutsideSymbol = 27,
+    /// All programs together would take more memory than the host permits: `facts[0]` is how many bytes that is, `facts[1]` how many they take
+    /// without this one.
+    MemoryBound = 28,
 }
 
 /// Why a host cannot watch.
@@ -138,10 +148,12 @@ impl Reason {
             | Reason::Unresolved
             | Reason::NotBoundary
             | Reason::WatchLocation
-            | Reason::File => -EINVAL,
+            | Reason::File
+            | Reason::AmbiguousSymbol
+            | Reason::OutsideSymbol => -EINVAL,
             Reason::Exists => -EEXIST,
-            Reason::NotFound | Reason::NoModule => -ENOENT,
-            Reason::NoMemory => -ENOMEM,
+            Reason::NotFound | Reason::NoModule | Reason::NoSymbol => -ENOENT,
+            Reason::NoMemory | Reason::MemoryBound => -ENOMEM,
             Reason::NoSlot | Reason::Globals | Reason::Maps => -ENOSPC,
             Reason::Prohibited => -EACCES,
             Reason::Opcode | Reason::Undecodable => -EILSEQ,
@@ -181,6 +193,10 @@ impl Reason {
             22 => Self::WatchInUse,
             23 => Self::WatchUnsupported,
             24 => Self::File,
+            25 => Self::NoSymbol,
+            26 => Self::AmbiguousSymbol,
+            27 => Self::OutsideSymbol,
+            28 => Self::MemoryBound,
             _ => return None,
         })
     }
@@ -196,8 +212,20 @@ pub enum State {
     Exhausted = 2,
     /// Its own program removed it.
     RemovedItself = 3,
-    /// The module it was in has been unloaded.
+    /// The module it was in has been unloaded, and the probe does not come back: the program asks for an address.
     ModuleGone = 4,
+    /// Its module is not loaded. The probe goes in when it is, before the module's initialisation runs. If it was refused the last time
+    /// that the module was loaded, the status has the reason.
+    Waiting = 5,
+    /// It could not be put in when its module was loaded; the status has the reason. It is tried again when the module is loaded again.
+    Refused = 6,
+    /// Another probe of its program was refused when its module was loaded: a program's probes are all in, or none is.
+    Withheld = 7,
+    /// It was in the module's initialisation, which has run, and whose memory has been freed. It goes in again when the module is loaded
+    /// again.
+    CodeFreed = 8,
+    /// It was taken out by request, and its program is kept until it is removed, so that what it has counted can be read.
+    Disarmed = 9,
 }
 
 impl State {
@@ -209,6 +237,11 @@ impl State {
             2 => Self::Exhausted,
             3 => Self::RemovedItself,
             4 => Self::ModuleGone,
+            5 => Self::Waiting,
+            6 => Self::Refused,
+            7 => Self::Withheld,
+            8 => Self::CodeFreed,
+            9 => Self::Disarmed,
             _ => return None,
         })
     }
@@ -224,7 +257,8 @@ pub struct ProbeStatus {
     pub minor: u16,
     /// A [`State`] as a number.
     pub state: u32,
-    /// Where the breakpoint is; for a program in user space, where in its file. It may be after the address asked for, past an `endbr64` and the function tracer's NOP. Or what a watchpoint
+    /// Where the breakpoint is; for a program in user space, where in its file; 0 if it is nowhere, because its module is not loaded. It may be
+    /// after the address asked for, past an `endbr64` and the function tracer's NOP. Or what a watchpoint
     /// watches: an address, or a port.
     pub address: u64,
     /// What a watchpoint watches for: 1 execute, 2 write, 3 I/O, 4 read or write. 0 for a breakpoint.
@@ -260,6 +294,15 @@ pub struct ProbeStatus {
     pub unavailable: u64,
     /// Records lost because the ring of their CPU was full.
     pub lost: u64,
+    /// Why the probe was refused when its module was loaded: a [`Reason`] as a number, 0 if it was not. This and what follows are as in
+    /// [`Reply`].
+    pub reason: u32,
+    /// More about the reason.
+    pub detail: u32,
+    /// The address the reason is about, or 0.
+    pub refused_at: u64,
+    /// More about the reason.
+    pub facts: [u64; 2],
     /// What the point was called in the program, such as `do_sys_openat2+0x1f`; zero-padded UTF-8, cut if longer.
     pub label: [u8; 64],
     /// The module; zero-padded UTF-8.
@@ -312,7 +355,7 @@ macro_rules! zero_by_default {
         }
     )*};
 }
-zero_by_default! { ProbeStatus MapStatus RemoveRequest }
+zero_by_default! { ProbeStatus MapStatus RemoveRequest VarStatus VarsRequest }
 
 impl MapStatus {
     /// What a map says of itself. What its program and its place there would say is zero.
@@ -349,7 +392,7 @@ pub fn label(text: &[u8]) -> [u8; 64] {
 }
 
 const _: () = assert!(size_of::<Reply>() == 40);
-const _: () = assert!(size_of::<ProbeStatus>() == 256);
+const _: () = assert!(size_of::<ProbeStatus>() == 288);
 const _: () = assert!(size_of::<MapStatus>() == 200);
 
 /// `ioctl` argument: insert a program.
@@ -387,7 +430,8 @@ impl Default for InsertRequest {
 pub struct RemoveRequest {
     /// Major code of the program.
     pub major: u16,
-    /// 1: remove everything, whatever the other fields say.
+    /// [`REMOVE_ALL`]: remove everything, whatever the other fields say. [`REMOVE_ALL_NOW`]: halt everything before that, at once, even while
+    /// another request is being carried out.
     pub all: u16,
     /// How many fit into `last`.
     pub capacity: u32,
@@ -398,11 +442,18 @@ pub struct RemoveRequest {
     pub last: u64,
     /// Written by the kernel: how many probes the program had, which may be more than fit.
     pub count: u32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// 1: only take the probes of the program out, for good, and keep it, so that what its maps and variables have in the end can be read
+    /// before it is removed. `last` and `count` are not written then.
+    pub keep: u32,
     /// Written by the kernel, also when the call fails.
     pub reply: Reply,
 }
+
+/// For [`RemoveRequest::all`].
+pub const REMOVE_ALL: u16 = 1;
+
+/// For [`RemoveRequest::all`].
+pub const REMOVE_ALL_NOW: u16 = 2;
 
 /// `ioctl` argument: the state of all probes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -536,6 +587,58 @@ pub struct CheckRequest {
 /// How many addresses a [`CheckRequest`] may ask about.
 pub const CHECKS_MAX: u32 = 65536;
 
+/// A variable of a program, or a global one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromZeros)]
+#[repr(C)]
+pub struct VarStatus {
+    /// Its value. When it is being reset: the one that it had before.
+    pub value: u64,
+    /// Its place among the local variables of its program, or among the global ones, from 0.
+    pub index: u32,
+    /// Major code of its program; 0 for a global one.
+    pub major: u16,
+    /// [`VARS_LOCAL`] or [`VARS_GLOBAL`].
+    pub scope: u16,
+    /// What it is called; zero-padded UTF-8, cut if longer. A local variable need not have a name.
+    pub name: [u8; 64],
+    /// The module of its program; zero-padded UTF-8. Empty for a global one.
+    pub module: [u8; 64],
+}
+
+/// For [`VarsRequest::scope`]: the local variables of all programs, and the global ones.
+pub const VARS_ALL: u16 = 0;
+/// For [`VarsRequest::scope`]: the local variables of one program.
+pub const VARS_LOCAL: u16 = 1;
+/// For [`VarsRequest::scope`]: the global variables.
+pub const VARS_GLOBAL: u16 = 2;
+
+/// `ioctl` argument: the values of variables, which probes may be changing meanwhile. Each is read, or exchanged for 0, at one moment.
+#[derive(Debug, Clone, Copy, FromZeros)]
+#[repr(C)]
+pub struct VarsRequest {
+    /// Address of an array of [`VarStatus`] in the caller's memory.
+    pub buffer: u64,
+    /// How many fit; no more than 65,536 are written.
+    pub capacity: u32,
+    /// Written by the kernel: how many there are, which may be more than fit.
+    pub count: u32,
+    /// Which: [`VARS_ALL`], [`VARS_LOCAL`] or [`VARS_GLOBAL`].
+    pub scope: u16,
+    /// For local variables: major code of the program.
+    pub major: u16,
+    /// 1: set them to 0. All that are chosen must fit; if they do not, nothing is changed, and the call fails with `ENOSPC`. Not with
+    /// [`VARS_ALL`].
+    pub reset: u32,
+    /// Only those from this place on
+    pub first: u32,
+    /// and so many; 0 for all of them.
+    pub number: u32,
+    /// For local variables: the module of the program, zero-padded.
+    pub module: [u8; 64],
+}
+
+const _: () = assert!(size_of::<VarStatus>() == 144);
+const _: () = assert!(size_of::<VarsRequest>() == 96);
 const _: () = assert!(size_of::<PointCheck>() == 24);
 const _: () = assert!(size_of::<CheckRequest>() == 16);
 const _: () = assert!(size_of::<MapsRequest>() == 16);
@@ -558,3 +661,5 @@ pub const IOCTL_MAPS: u32 = iowr(4, size_of::<MapsRequest>());
 pub const IOCTL_READ_MAP: u32 = iowr(5, size_of::<ReadMapRequest>());
 /// `ioctl` on `/dev/dprobes` with a [`CheckRequest`].
 pub const IOCTL_CHECK: u32 = iowr(6, size_of::<CheckRequest>());
+/// `ioctl` on `/dev/dprobes` with a [`VarsRequest`].
+pub const IOCTL_VARS: u32 = iowr(7, size_of::<VarsRequest>());

@@ -6,7 +6,9 @@ use std::ops::Range;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dprobes::host::{BadAddress, ExitTo, Function, Host, Patch, Prohibited, Task, TrapFrame, WriteTextError};
+use dprobes::host::{
+    BadAddress, ExitTo, Function, Host, Patch, Prohibited, SymbolError, Task, TrapFrame, WriteTextError,
+};
 
 use crate::code::{CodeBuffer, CodeError};
 use crate::image::{Image, ImageError};
@@ -67,6 +69,8 @@ struct Region {
     name: String,
     /// Its functions, by address.
     functions: Vec<Range<u64>>,
+    /// What some of them are called.
+    symbols: Vec<(String, Range<u64>)>,
 }
 
 impl Region {
@@ -153,7 +157,16 @@ impl Process {
         regions.push(Region {
             name: name.to_owned(),
             functions,
+            symbols: Vec::new(),
         });
+    }
+
+    /// Gives code that was [registered](Self::register_code) a symbol. There may be several of one name.
+    pub fn register_symbol(&self, name: &str, symbol: &str, range: Range<u64>) {
+        let mut regions = self.regions.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for region in regions.iter_mut().filter(|region| region.name == name) {
+            region.symbols.push((symbol.to_owned(), range.clone()));
+        }
     }
 
     /// Ends what [`register_code`](Self::register_code) or [`register_functions`](Self::register_functions) began. There must be no probes in it any more.
@@ -271,6 +284,26 @@ impl Host for Process {
     fn module_base(&self, name: &[u8]) -> Option<u64> {
         let start = |region: &Region| region.functions.first().map(|function| function.start);
         self.region(|region| (region.name.as_bytes() == name).then(|| start(region)).flatten())
+    }
+
+    fn symbol(&self, module: &[u8], name: &str) -> Result<Range<u64>, SymbolError> {
+        if module == b"kernel" {
+            return self
+                .image
+                .symbol(name)
+                .map(|start| start..start)
+                .ok_or(SymbolError::Unknown);
+        }
+        let regions = self.regions.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let of_module = regions.iter().filter(|region| region.name.as_bytes() == module);
+        let mut found = of_module
+            .flat_map(|region| &region.symbols)
+            .filter(|(symbol, _)| symbol == name);
+        match (found.next(), found.next()) {
+            (None, _) => Err(SymbolError::Unknown),
+            (Some((_, range)), None) => Ok(range.clone()),
+            (Some(_), Some(_)) => Err(SymbolError::Ambiguous),
+        }
     }
 
     fn write_text(&self, patches: &[Patch]) -> Result<(), WriteTextError> {

@@ -5,6 +5,7 @@
  *
  *   echo 1000000 > /dev/dprobes_target	runs a million rounds in the writer's context
  *   insmod dprobes_target.ko threads=2	runs rounds in two kernel threads until the module is unloaded
+ *   insmod dprobes_target.ko delay=500	takes half a second in its init; threads=17 has that fail, after the delay and 1000 rounds
  *
  * /sys/module/dprobes_target/parameters/ has `rounds`, how many were run, and `middle`, the address of the
  * instruction that is executed once a round.
@@ -27,6 +28,10 @@
 static int threads;
 module_param(threads, int, 0444);
 MODULE_PARM_DESC(threads, "kernel threads that run rounds all the time (0 to 16)");
+
+static int delay;
+module_param(delay, int, 0444);
+MODULE_PARM_DESC(delay, "milliseconds that loading takes");
 
 static struct task_struct *runners[MAX_THREADS];
 static atomic64_t rounds_run;
@@ -128,6 +133,8 @@ static int __init target_init(void)
 {
 	int i, err;
 
+	msleep(delay);
+	dprobes_target_work(1000);
 	if (threads < 0 || threads > MAX_THREADS)
 		return -EINVAL;
 	err = misc_register(&target_device);

@@ -27,7 +27,7 @@ pub fn run(args: &Insert, global: &Global) -> Result<(), Error> {
     };
     let resolved = match (&file, &symbols) {
         (Some(file), _) => program.resolve_in(file)?,
-        (None, Some(symbols)) => program.resolve(symbols)?,
+        (None, Some(symbols)) => program.insertable(symbols)?,
         (None, None) => program.bytes().to_vec(),
     };
     let file = file.as_ref().map(|user| &user.file);

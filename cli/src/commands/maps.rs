@@ -1,5 +1,6 @@
 //! `dprobes maps`.
 
+use dprobes::wire::MapStatus;
 use rustix::termios::tcgetwinsize;
 
 use crate::args::{Global, Maps};
@@ -20,7 +21,7 @@ pub fn run(args: &Maps, global: &Global) -> Result<(), Error> {
     let device = Device::open(&global.device)?;
     let mut all = device.maps()?;
     all.sort_by_key(|map| (map.module, map.major, map.index));
-    let wanted = |map: &dprobes::wire::MapStatus| {
+    let wanted = |map: &MapStatus| {
         args.module
             .as_deref()
             .is_none_or(|module| is_cut_from(&map.module, module))
@@ -34,37 +35,63 @@ pub fn run(args: &Maps, global: &Global) -> Result<(), Error> {
     if chosen.is_empty() && !args.json {
         output::tell("no maps are inserted");
     }
-    let addresses = Addresses::choose(args.kallsyms.as_ref(), true)?;
-    for (nth, status) in chosen.into_iter().enumerate() {
+    let maps = read(&device, chosen)?;
+    let style = Style {
+        json: args.json,
+        names: args.names,
+        addresses: &Addresses::choose(args.kallsyms.as_ref(), true)?,
+    };
+    show(&maps, style)
+}
+
+/// The entries of maps, without those whose program has been removed meanwhile.
+pub fn read<'m>(device: &Device, chosen: impl IntoIterator<Item = &'m MapStatus>) -> Result<Vec<Map>, Error> {
+    let mut maps = Vec::new();
+    for status in chosen {
         let spec = map::spec(status).map_err(|_| unknown(status.kind))?;
-        // Its program may have been removed since the list was made.
-        let Some((bytes, dropped)) = device.read_map(status)? else {
-            continue;
-        };
-        let map = Map {
-            status: *status,
-            spec,
-            entries: map::entries(&spec, &bytes),
-            dropped,
-        };
-        if args.json {
-            output::print(&maps::line(&map, &addresses))?;
+        if let Some((bytes, dropped)) = device.read_map(status)? {
+            maps.push(Map {
+                status: *status,
+                spec,
+                entries: map::entries(&spec, &bytes),
+                dropped,
+            });
+        }
+    }
+    Ok(maps)
+}
+
+/// How maps are to be shown.
+#[derive(Clone, Copy)]
+pub struct Style<'a> {
+    /// As JSON, one line for each?
+    pub json: bool,
+    /// Are the last two keys the name of a process?
+    pub names: bool,
+    pub addresses: &'a Addresses,
+}
+
+/// Prints maps.
+pub fn show(maps: &[Map], style: Style<'_>) -> Result<(), Error> {
+    for (nth, map) in maps.iter().enumerate() {
+        if style.json {
+            output::print(&maps::line(map, style.addresses))?;
             continue;
         }
         let canvas = Canvas {
             width: width(),
             charset: Charset::from_env(),
-            addresses: &addresses,
-            names: args.names,
+            addresses: style.addresses,
+            names: style.names,
         };
         let between = if nth > 0 { "\n" } else { "" };
-        output::print(&format!("{between}{}", maps::text(&map, canvas)))?;
+        output::print(&format!("{between}{}", maps::text(map, canvas)))?;
     }
     Ok(())
 }
 
 /// Is the zero-padded name this one? It is cut when it is longer than its place.
-fn is_cut_from(padded: &[u8], name: &str) -> bool {
+pub fn is_cut_from(padded: &[u8], name: &str) -> bool {
     let place = trim(padded);
     place == name.as_bytes() || place.len() == padded.len() && name.as_bytes().starts_with(place)
 }
@@ -79,7 +106,7 @@ fn width() -> usize {
     asked.or_else(terminal).unwrap_or(WIDTH)
 }
 
-fn none(args: &Maps, all: &[dprobes::wire::MapStatus]) -> Error {
+fn none(args: &Maps, all: &[MapStatus]) -> Error {
     let mut wanted = match &args.name {
         Some(name) => format!("no map {name} is inserted"),
         None => "no map is inserted".to_owned(),

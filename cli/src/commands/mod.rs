@@ -8,6 +8,8 @@ mod object;
 mod query;
 mod remove;
 pub mod run;
+mod top;
+mod vars;
 
 use crate::args::{Command, Global};
 use crate::error::Error;
@@ -20,6 +22,8 @@ pub fn run(command: &Command, global: &Global) -> Result<(), Error> {
         Command::Query(args) => query::run(args, global),
         Command::Log(args) => log::run(args, global),
         Command::Maps(args) => maps::run(args, global),
+        Command::Vars(args) => vars::run(args, global),
+        Command::Top(args) => top::run(args, global),
         Command::Asm(args) => object::asm(args),
         Command::Check(args) => object::check(args),
         Command::Fmt(args) => fmt::run(args),

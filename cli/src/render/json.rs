@@ -16,6 +16,7 @@ use super::address::{Addresses, Role};
 use super::escape::trim;
 use super::status::{self, When};
 use super::text::damage;
+use crate::refusal;
 use crate::stream::Entry;
 use crate::user::identity::at_path;
 
@@ -129,6 +130,9 @@ struct Status<'a> {
     label: std::borrow::Cow<'a, str>,
     address: String,
     state: String,
+    /// Why it was refused when its module was loaded, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     watch: Option<String>,
     file: Option<ProbedFile>,
     resume: Option<String>,
@@ -221,6 +225,7 @@ pub fn probe(probe: &ProbeStatus, when: When) -> String {
         label: String::from_utf8_lossy(trim(&probe.label)),
         address: format!("{:#x}", probe.address),
         state: status::state(probe.state, when),
+        refused: refusal::when_loaded(probe),
         watch: status::watch(probe),
         file: at_path(probe).map(|now| ProbedFile {
             device: probe.device,

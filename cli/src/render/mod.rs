@@ -10,4 +10,5 @@ mod samples;
 pub mod status;
 pub mod text;
 mod trace;
+pub mod vars;
 pub mod words;

@@ -5,6 +5,8 @@ use dprobes::rpn::object::WatchKind;
 use dprobes::wire::{ProbeStatus, State};
 
 use super::escape::{Charset, name, trim};
+use super::text::plain;
+use crate::refusal;
 use crate::user::identity::{AtPath, at_path};
 
 /// When the state of a probe was taken.
@@ -19,22 +21,48 @@ pub enum When {
 /// The state in a word or two.
 pub fn state(code: u32, when: When) -> String {
     match State::from_code(code) {
-        Some(State::Armed) if when == When::AtRemoval => "removed".to_owned(),
+        Some(State::Armed | State::Waiting | State::Refused | State::Withheld | State::CodeFreed | State::Disarmed)
+            if when == When::AtRemoval =>
+        {
+            "removed".to_owned()
+        }
         Some(State::Armed) => "armed".to_owned(),
         Some(State::Exhausted) => "exhausted".to_owned(),
         Some(State::RemovedItself) => "removed itself".to_owned(),
         Some(State::ModuleGone) => "module gone".to_owned(),
+        Some(State::Waiting) => "waiting".to_owned(),
+        Some(State::Refused) => "refused".to_owned(),
+        Some(State::Withheld) => "withheld".to_owned(),
+        Some(State::CodeFreed) => "code freed".to_owned(),
+        Some(State::Disarmed) => "disarmed".to_owned(),
         None => format!("state {code}"),
     }
 }
 
-/// The state of a probe in a few words, and what has become of its file.
-fn state_of(probe: &ProbeStatus, when: When) -> String {
+/// The state of a probe, with what a person needs to understand why it is not active, and what has become of its file.
+fn described(probe: &ProbeStatus, when: When, charset: Charset) -> String {
     let state = state(probe.state, when);
     match at_path(probe) {
-        Some(AtPath::Another) => format!("{state}, file replaced"),
-        Some(AtPath::Nothing) => format!("{state}, file removed"),
-        Some(AtPath::Same | AtPath::Unknown) | None => state,
+        Some(AtPath::Another) => return format!("{state}, file replaced"),
+        Some(AtPath::Nothing) => return format!("{state}, file removed"),
+        Some(AtPath::Same | AtPath::Unknown) | None => {}
+    }
+    if when == When::AtRemoval {
+        return state;
+    }
+    let reason = refusal::when_loaded(probe).map(|reason| plain(&reason, charset));
+    match State::from_code(probe.state) {
+        Some(State::Waiting) => {
+            let waiting = format!("waiting for module {}", name(&probe.module, charset));
+            match reason {
+                Some(reason) => format!("{waiting} (at the last load it was refused: {reason})"),
+                None => waiting,
+            }
+        }
+        Some(State::Refused) => format!("refused: {}", reason.unwrap_or_default()),
+        Some(State::Withheld) => "withheld: another probe of the program was refused".to_owned(),
+        Some(State::CodeFreed) => "over: the module's init has run".to_owned(),
+        _ => state,
     }
 }
 
@@ -108,9 +136,13 @@ pub fn inserted(probes: &[ProbeStatus], charset: Charset) -> String {
             } else {
                 format!(" on {label}")
             };
-            let (codes, address) = (format!("{}.{}", probe.major, probe.minor), probe.address);
-            let at = if probe.inode == 0 { "at" } else { "at offset" };
-            format!("probe {codes}{on} {at} {address:#x}: {}", state_of(probe, When::Now))
+            let codes = format!("{}.{}", probe.major, probe.minor);
+            let at = match probe.address {
+                0 if probe.watch == 0 && probe.inode == 0 => String::new(),
+                address if probe.inode == 0 => format!(" at {address:#x}"),
+                offset => format!(" at offset {offset:#x}"),
+            };
+            format!("probe {codes}{on}{at}: {}", described(probe, When::Now, charset))
         })
         .collect();
     lines.join("\n")
@@ -126,7 +158,7 @@ pub fn table(probes: &[ProbeStatus], when: When, charset: Charset) -> String {
             format!("{}.{}", probe.major, probe.minor),
             labelled(probe, charset),
             format!("{:#018x}", probe.address),
-            state_of(probe, when),
+            described(probe, when, charset),
             resume(probe.resume),
             probe.hits.to_string(),
             probe.skipped.to_string(),
@@ -185,6 +217,10 @@ mod tests {
             overflows: 8,
             unavailable: 9,
             lost: 10,
+            reason: 0,
+            detail: 0,
+            refused_at: 0,
+            facts: [0; 2],
             label: label(b"do_sys_openat2"),
             module: label(b"kernel"),
         };

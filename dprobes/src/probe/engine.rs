@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 use spin::{Mutex, MutexGuard};
 
 use super::cpu::Cpu;
@@ -34,6 +34,8 @@ pub struct Engine<H: Host> {
     pub(crate) globals: Globals,
     pub(crate) watches: Watches,
     pub(crate) user_sites: UserSites,
+    /// Does every hit do nothing but carry its instruction out?
+    halted: AtomicBool,
     control: Mutex<Control>,
 }
 
@@ -85,6 +87,7 @@ impl<H: Host> Engine<H> {
             globals: Globals::new()?,
             watches: Watches::default(),
             user_sites: UserSites::new()?,
+            halted: AtomicBool::new(false),
             control,
         })
     }
@@ -115,6 +118,23 @@ impl<H: Host> Engine<H> {
     #[inline]
     pub(crate) fn this_cpu(&self) -> Option<&Cpu> {
         self.cpus.get(self.host.cpu())
+    }
+
+    /// Has all hits do nothing from now on but carry their instruction out: they are counted as suspended. That ends when everything has been
+    /// [removed](Self::remove_all). For emergencies: it may be called in any context, and needs nobody.
+    pub fn halt(&self) {
+        self.halted.store(true, Ordering::SeqCst);
+    }
+
+    /// Is everything halted?
+    #[inline]
+    pub(crate) fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Relaxed)
+    }
+
+    /// There is nothing left to be halted. Control lock held.
+    pub(super) fn go_on(&self) {
+        self.halted.store(false, Ordering::SeqCst);
     }
 
     /// How many slots there are: one for each probed address.
@@ -203,6 +223,10 @@ pub(super) fn status(loaded: &Loaded, probe: &Probe) -> ProbeStatus {
         overflows: counts.overflows.load(Ordering::Relaxed),
         unavailable: counts.unavailable.load(Ordering::Relaxed),
         lost: counts.lost.load(Ordering::Relaxed),
+        reason: probe.refusal.reason,
+        detail: probe.refusal.detail,
+        refused_at: probe.refusal.address,
+        facts: probe.refusal.facts,
         label: probe.label,
         module: loaded.module,
     }

@@ -1,7 +1,7 @@
 //! Why an insert or a remove was refused, with the facts.
 
 use crate::aggregate::SpecError;
-use crate::host::{FileError, LocationError, Prohibited, WatchError};
+use crate::host::{FileError, LocationError, Prohibited, SymbolError, WatchError};
 use crate::insn::Refusal;
 use crate::mem::OutOfMemory;
 use crate::rpn::object::ObjectError;
@@ -54,6 +54,22 @@ pub enum InsertError {
 pub enum PointError {
     /// Its symbol was not resolved.
     Unresolved,
+    /// The module does not have its symbol.
+    Symbol(SymbolError),
+    /// The module does not have a symbol that its handler uses.
+    HandlerSymbol {
+        /// Where its word is in the code.
+        offset: u32,
+        /// Why.
+        error: SymbolError,
+    },
+    /// It is not inside the function that it is counted from.
+    OutsideSymbol {
+        /// How far it is from the function's beginning.
+        distance: i64,
+        /// Bytes of the function.
+        size: u64,
+    },
     /// The host does not allow a probe here.
     Prohibited(Prohibited),
     /// Not where an instruction begins.
@@ -168,6 +184,11 @@ impl PointError {
         };
         match self {
             PointError::Unresolved => refuse(Reason::Unresolved, 0),
+            PointError::Symbol(error) => refuse(no_symbol(error), 0),
+            PointError::HandlerSymbol { offset, error } => detailed(no_symbol(error), 1, [offset.into(), 0]),
+            PointError::OutsideSymbol { distance, size } => {
+                detailed(Reason::OutsideSymbol, 0, [distance.cast_unsigned(), size])
+            }
             PointError::Prohibited(why) => detailed(Reason::Prohibited, why as u32, [0; 2]),
             PointError::NotBoundary { instruction, next } => detailed(Reason::NotBoundary, 0, [instruction, next]),
             PointError::Opcode { len, expected, found } => detailed(Reason::Opcode, len as u32, [expected, found]),
@@ -192,6 +213,13 @@ impl PointError {
                 }
             },
         }
+    }
+}
+
+fn no_symbol(error: SymbolError) -> Reason {
+    match error {
+        SymbolError::Unknown => Reason::NoSymbol,
+        SymbolError::Ambiguous => Reason::AmbiguousSymbol,
     }
 }
 

@@ -38,6 +38,10 @@ impl Names {
         self.0.len()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|name| &**name)
+    }
+
     /// The index of each variable; those that are new are added.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use super::find::Request;
 use super::place::{Spot, StageError};
 use super::program::{Loaded, Probe};
 use super::site::Site;
+use super::user::UserFile;
 use crate::host::{FileId, Host, Patch, Prohibited, Watchpoint};
 use crate::mem;
 use crate::rpn::Program;
@@ -22,7 +23,7 @@ use crate::rpn::verify::verify;
 use crate::sort;
 use crate::text::slot::Area;
 use crate::text::transaction::CommitError;
-use crate::wire::label;
+use crate::wire::{State, label};
 
 /// What an insert has prepared and nobody else can see yet.
 struct Staged {
@@ -34,7 +35,8 @@ struct Staged {
 }
 
 impl<H: Host> Engine<H> {
-    /// Inserts the program in `object`: untrusted bytes. All its probes are armed when this returns, or none is.
+    /// Inserts the program in `object`: untrusted bytes. All its probes are armed when this returns, or none is. Those of a module that is
+    /// not loaded are armed [when it is](Self::module_coming).
     ///
     /// # Errors
     /// [`InsertError`] says which point was refused and why. Nothing has changed then.
@@ -47,11 +49,12 @@ impl<H: Host> Engine<H> {
     /// # Errors
     /// As [`insert`](Self::insert).
     pub fn insert_for(&self, object: &[u8], file: Option<u64>) -> Result<(), InsertError> {
-        let object = Object::parse(object)?;
-        if let Some(relocation) = object.relocations().next() {
-            let handler = |point: Point<'_>| point.code().contains(&relocation.offset);
+        let bytes = object;
+        let object = Object::parse(bytes)?;
+        let follows = object.follows_module();
+        if let Some(relocation) = object.relocations().next().filter(|_| !follows) {
             return Err(InsertError::Point {
-                point: object.points().position(handler).unwrap_or(0),
+                point: point_with(&object, relocation.offset),
                 address: 0,
                 error: PointError::Unresolved,
             });
@@ -71,36 +74,83 @@ impl<H: Host> Engine<H> {
             ModType::User => Some(self.user_file(file)?),
             ModType::Kernel | ModType::Kmod => None,
         };
-        let places = match &file {
-            Some(file) => self.find_user_places(&object, file)?,
-            None => self.find_places(&object)?,
+        let names = control.globals.len();
+        let inserted = self.load(&mut control, &object, program).and_then(|mut loaded| {
+            if follows {
+                loaded.object = Some(mem::bytes(bytes)?);
+                if self.host().module_base(object.name().as_bytes()).is_none() {
+                    return Ok(loaded);
+                }
+            }
+            if let Err(error) = self.arm(&mut control, &mut loaded, &object, bytes, file.as_ref()) {
+                // Some may have fired before they were taken out again.
+                self.globals.pool.free_all(loaded.owner);
+                return Err(error);
+            }
+            Ok(loaded)
+        });
+        match inserted {
+            Ok(loaded) => control.programs.push(loaded),
+            Err(error) => {
+                self.truncate_globals(&mut control.globals, names);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has all probes of a program, which are nowhere, go where the object, which has these bytes, says: all of them, or none.
+    ///
+    /// # Errors
+    /// [`InsertError`]. The probes are nowhere then.
+    pub(super) fn arm(
+        &self,
+        control: &mut Control,
+        loaded: &mut Box<Loaded>,
+        object: &Object<'_>,
+        bytes: &[u8],
+        file: Option<&UserFile>,
+    ) -> Result<(), InsertError> {
+        loaded.base = match object.modtype() {
+            ModType::Kmod => self.host().module_base(object.name().as_bytes()),
+            ModType::Kernel | ModType::User => None,
+        };
+        let words = object.relocations().next().is_some();
+        let resolved = self.resolve(object, bytes)?;
+        let object = &match &resolved {
+            Some(bytes) => Object::parse(bytes)?,
+            None => *object,
+        };
+        if words {
+            loaded.program = verify(object).map_err(InsertError::Verify)?;
+        }
+        let places = match file {
+            Some(file) => self.find_user_places(object, file)?,
+            None => self.find_places(object)?,
         };
         check_distinct(&places)?;
-        let names = control.globals.len();
         let mut staged = Staged {
             sites: mem::vec(places.len())?,
             places,
         };
-        let prepared = self
-            .stage_sites(&mut control, &mut staged)
-            .and_then(|()| self.load(&mut control, &object, program, &staged))
-            .and_then(|mut loaded| {
-                self.set_watchpoints(&mut control, &loaded)?;
-                if let Some(file) = &file {
-                    loaded.file = file.id;
-                    self.attach_user_sites(&mut control, &loaded, &staged.places, file)?;
-                }
-                Ok((loaded, self.table.reserve(staged.sites.len())?))
-            });
-        let (loaded, old_table) = match prepared {
+        let prepared = self.stage_sites(control, &mut staged).and_then(|()| {
+            self.place_probes(loaded, &staged);
+            self.set_watchpoints(control, loaded)?;
+            if let Some(file) = file {
+                loaded.file = file.id;
+                self.attach_user_sites(control, loaded, &staged.places, file)?;
+            }
+            Ok(self.table.reserve(staged.sites.len())?)
+        });
+        let old_table = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 for site in staged.sites {
                     control.free_slots.push(site.slot);
                 }
-                self.release_watchpoints(&mut control, |_| false);
-                self.release_user_sites(&mut control, |_| false);
-                self.truncate_globals(&mut control.globals, names);
+                self.release_watchpoints(control, |_| false);
+                self.release_user_sites(control, |_| false);
+                loaded.probes.iter_mut().for_each(Probe::leave);
                 return Err(error);
             }
         };
@@ -112,6 +162,7 @@ impl<H: Host> Engine<H> {
             self.table.insert(address, site);
         }
         for probe in &loaded.probes {
+            probe.stay_or_come(State::Armed);
             if probe.is_in_text()
                 && let Some(site) = self.site(probe.address)
             {
@@ -119,7 +170,7 @@ impl<H: Host> Engine<H> {
                 site.link(probe);
             }
         }
-        let armed = self.rearm([&loaded], Site::is_wanted);
+        let armed = self.rearm([&*loaded], Site::is_wanted);
         if !old_table.is_empty() {
             // A trap that may be reading the old table has ended after this.
             self.host().sync_cores();
@@ -127,17 +178,20 @@ impl<H: Host> Engine<H> {
         drop(old_table);
         match armed {
             Ok(()) => {
-                self.link_watchpoints(&loaded);
-                self.link_user_sites(&loaded);
-                control.programs.push(loaded);
+                self.link_watchpoints(loaded);
+                self.link_user_sites(loaded);
                 Ok(())
             }
             Err(error) => {
-                self.release_watchpoints(&mut control, |_| false);
-                self.release_user_sites(&mut control, |_| false);
-                self.forget(&mut control, core::slice::from_ref(&loaded));
-                self.truncate_globals(&mut control.globals, names);
-                Err(refused(&loaded, error))
+                let error = refused(loaded, error);
+                for probe in &loaded.probes {
+                    probe.retire(State::Waiting);
+                }
+                self.release_watchpoints(control, |_| false);
+                self.release_user_sites(control, |_| false);
+                self.unlink(control, core::iter::once(&**loaded));
+                loaded.probes.iter_mut().for_each(Probe::leave);
+                Err(error)
             }
         }
     }
@@ -252,62 +306,30 @@ impl<H: Host> Engine<H> {
         })
     }
 
-    /// Makes the program with its probes, which nobody sees yet.
-    fn load(
-        &self,
-        control: &mut Control,
-        object: &Object<'_>,
-        program: Program,
-        staged: &Staged,
-    ) -> Result<Box<Loaded>, InsertError> {
+    /// Makes the program with its probes, which are nowhere, and nobody sees yet.
+    fn load(&self, control: &mut Control, object: &Object<'_>, program: Program) -> Result<Box<Loaded>, InsertError> {
         let locals = mem::boxed_slice(object.locals().len(), |_| AtomicU64::new(0))?;
         let global_slots = control.globals.indices(object.globals())?;
-        let variables = Variables {
-            locals: &locals,
-            globals: &self.globals.values,
-            global_slots: &global_slots,
-            ..Variables::default()
-        };
-        let mut probes = mem::vec(staged.places.len())?;
-        let mut new_sites = staged.sites.iter();
-        for (index, (point, spot)) in object.points().zip(&staged.places).enumerate() {
-            let resume = match spot.text().map(|place| self.site(place.address)) {
-                // The engine resumes nothing.
-                None => 0,
-                Some(Some(site)) => site.resume_code(),
-                // New sites were staged in the order of the places.
-                Some(None) => new_sites.next().map_or(0, |site| site.resume_code()),
-            };
+        let mut probes = mem::vec(object.points().len())?;
+        probes.extend(object.points().enumerate().map(|(index, point)| {
             let group = program.group_of(index).unwrap_or(0);
-            let mut probe = Probe::new(index, group, &point, spot.address(), resume);
-            if let Spot::Watch(what) = spot {
-                probe.watchpoint = Some(*what);
-            }
-            probe.in_file = matches!(spot, Spot::User(_));
-            let addition = program
-                .counting(index)
-                .and_then(|counting| counting.addition(&variables));
-            // SAFETY: local variables live as long as the probe's program, which owns it, and global ones as long as the engine;
-            // both are in boxes of their own that nobody replaces.
-            probe.tally = addition.map(|addition| unsafe { Tally::new(addition) });
-            probes.push(probe);
-        }
+            Probe::new(index, group, &point)
+        }));
         let maps = self.new_maps(object)?;
         let suspended = program.groups().iter().map(|group| group.suspended);
         let groups = if program.suspends() { suspended.len() } else { 0 };
         let mut flags = mem::vec(groups)?;
         flags.extend(suspended.take(groups).map(AtomicBool::new));
         let pool = || Pool::new_box_zeroed().map_err(|_| InsertError::NoMemory);
-        let loaded = mem::boxed(Loaded {
+        Ok(mem::boxed(Loaded {
             program_id: object.id(),
             major: object.major(),
             module: label(object.name().as_bytes()),
-            base: match object.modtype() {
-                ModType::Kmod => self.host().module_base(object.name().as_bytes()),
-                ModType::Kernel | ModType::User => None,
-            },
+            base: None,
             file: FileId::default(),
+            object: None,
             locals,
+            names: mem::joined(|| object.locals(), '\0')?,
             global_slots,
             local_pool: program.allocates_locals().then(pool).transpose()?,
             owner: unused_owner(control),
@@ -315,14 +337,50 @@ impl<H: Host> Engine<H> {
             maps,
             program,
             probes: probes.into_boxed_slice(),
-        })?;
-        for probe in &loaded.probes {
-            probe
-                .loaded
-                .store(ptr::from_ref(&*loaded).cast_mut(), Ordering::Release);
-        }
-        Ok(loaded)
+        })?)
     }
+
+    /// Says in the probes of a program, which nobody sees, where they go.
+    fn place_probes(&self, loaded: &mut Loaded, staged: &Staged) {
+        let mut new_sites = staged.sites.iter();
+        let owner: *mut Loaded = loaded;
+        let variables = Variables {
+            locals: &loaded.locals,
+            globals: &self.globals.values,
+            global_slots: &loaded.global_slots,
+            ..Variables::default()
+        };
+        for (probe, spot) in loaded.probes.iter_mut().zip(&staged.places) {
+            probe.resume_code = match spot.text().map(|place| self.site(place.address)) {
+                // The engine resumes nothing.
+                None => 0,
+                Some(Some(site)) => site.resume_code(),
+                // New sites were staged in the order of the places.
+                Some(None) => new_sites.next().map_or(0, |site| site.resume_code()),
+            };
+            probe.address = spot.address();
+            probe.watchpoint = match spot {
+                Spot::Watch(what) => Some(*what),
+                Spot::Text(_) | Spot::User(_) => None,
+            };
+            probe.in_file = matches!(spot, Spot::User(_));
+            let addition = loaded
+                .program
+                .counting(probe.point)
+                .and_then(|counting| counting.addition(&variables));
+            // SAFETY: local variables live as long as the probe's program, which owns it, and global ones as long as the engine;
+            // both are in boxes of their own that nobody replaces.
+            probe.tally = addition.map(|addition| unsafe { Tally::new(addition) });
+            probe.begin_anew();
+            *probe.loaded.get_mut() = owner;
+        }
+    }
+}
+
+/// The point whose handler has the byte of the code at `offset`.
+pub(super) fn point_with(object: &Object<'_>, offset: u32) -> usize {
+    let handler = |point: Point<'_>| point.code().contains(&offset);
+    object.points().position(handler).unwrap_or(0)
 }
 
 /// Are no two points of a program at the same place?

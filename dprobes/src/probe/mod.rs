@@ -11,12 +11,14 @@ mod find;
 mod globals;
 mod insert;
 mod maps;
+mod module;
 mod place;
 mod program;
 mod remove;
 mod site;
 mod table;
 mod user;
+mod vars;
 mod watch;
 
 // Not in table.rs, which tests/loom.rs compiles as well.
@@ -27,6 +29,7 @@ mod table_tests;
 pub use engine::Engine;
 pub use error::{InsertError, PointError, RemoveError};
 pub use maps::{MapError, MapReading};
+pub use vars::{VarError, VarRange, VarScope};
 
 pub(crate) use attempt::{Outcome, Outcomes, Who};
 pub(crate) use cpu::{Collecting, Cpu, Hit, Step};

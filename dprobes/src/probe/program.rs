@@ -1,6 +1,7 @@
 //! An inserted program and its probes: limits and counts.
 
 use alloc::boxed::Box;
+use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::attempt::{Outcome, Outcomes};
@@ -14,7 +15,7 @@ use crate::host::{FileId, Watchpoint};
 use crate::rpn::Program;
 use crate::rpn::object::Point;
 use crate::rpn::variables::Pool;
-use crate::wire::{State, label};
+use crate::wire::{Reply, State, label};
 
 /// A program that has been inserted. Its probes refer back to it; it is boxed and does not move.
 #[derive(Debug)]
@@ -28,7 +29,11 @@ pub(crate) struct Loaded {
     pub(crate) base: Option<u64>,
     /// Which file it is for; zero if it is not for one.
     pub(crate) file: FileId,
+    /// The object, if the program [goes in and out](super::module) with its module.
+    pub(crate) object: Option<Box<[u8]>>,
     pub(crate) locals: Box<[AtomicU64]>,
+    /// What they are called, separated by NUL.
+    pub(crate) names: Box<str>,
     /// Where each of its global variables is in the system's.
     pub(crate) global_slots: Box<[u16]>,
     /// What `alloc lv` takes variables from, if the program uses it.
@@ -75,6 +80,8 @@ pub(crate) struct Probe {
     pub(crate) max_hits: u64,
     /// What its handler adds to, if that is all it does.
     pub(crate) tally: Option<Tally>,
+    /// Why it was refused the last time that its module was loaded, if it was.
+    pub(crate) refusal: Reply,
     state: AtomicU32,
     pub(crate) counts: Counts,
 }
@@ -147,8 +154,8 @@ impl Linked for Probe {
 }
 
 impl Probe {
-    /// A probe for a point of a program, armed as far as it is concerned.
-    pub(crate) fn new(index: usize, group: u16, point: &Point<'_>, address: u64, resume_code: u32) -> Self {
+    /// A probe for a point of a program, which is nowhere yet.
+    pub(crate) fn new(index: usize, group: u16, point: &Point<'_>) -> Self {
         Probe {
             next: AtomicPtr::default(),
             loaded: AtomicPtr::default(),
@@ -157,17 +164,18 @@ impl Probe {
             group,
             minor: point.minor(),
             label: label(point.display().as_bytes()),
-            address,
+            address: 0,
             watchpoint: None,
             watch: WatchNumber::default(),
             user: UserNumber::default(),
             in_file: false,
-            resume_code,
+            resume_code: 0,
             log_on_fault: point.log_on_fault(),
             pass_count: point.pass_count(),
             max_hits: point.max_hits(),
             tally: None,
-            state: AtomicU32::new(State::Armed as u32),
+            refusal: Reply::default(),
+            state: AtomicU32::new(State::Waiting as u32),
             counts: Counts::default(),
         }
     }
@@ -207,6 +215,41 @@ impl Probe {
         self.state
             .compare_exchange(armed, state as u32, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
+    }
+
+    /// It is nowhere any more, and no trap knows it.
+    pub(crate) fn leave(&mut self) {
+        self.address = 0;
+        self.resume_code = 0;
+    }
+
+    /// It is about to be linked, perhaps not for the first time: forgets what was behind it before. No trap knows it.
+    pub(crate) fn begin_anew(&mut self) {
+        *self.next.get_mut() = ptr::null_mut();
+        self.watch = WatchNumber::default();
+        self.user = UserNumber::default();
+        self.refusal = Reply::default();
+    }
+
+    /// It has been taken out, and does not come back.
+    pub(crate) fn disarm(&self) {
+        let (exhausted, removed) = (State::Exhausted as u32, State::RemovedItself as u32);
+        if ![exhausted, removed, State::ModuleGone as u32].contains(&self.state_code()) {
+            self.state.store(State::Disarmed as u32, Ordering::Release);
+        }
+    }
+
+    /// Is it on no place because its module is not there, or does not have one for it?
+    pub(crate) fn is_nowhere(&self) -> bool {
+        let nowhere = [State::Waiting, State::Refused, State::Withheld, State::CodeFreed];
+        nowhere.iter().any(|state| *state as u32 == self.state_code())
+    }
+
+    /// Moves to another state if it [is nowhere](Self::is_nowhere). Nobody else changes its state then.
+    pub(crate) fn stay_or_come(&self, state: State) {
+        if self.is_nowhere() {
+            self.state.store(state as u32, Ordering::Release);
+        }
     }
 
     /// Its own program removes it. False when it has done so before; true as well when the probe is exhausted or its module gone, for

@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::ops::Range;
 use core::ptr;
 use core::sync::atomic::Ordering;
 
@@ -14,7 +13,7 @@ use crate::host::Host;
 use crate::mem;
 use crate::sort;
 use crate::text::transaction::{CommitError, INT3, Transaction};
-use crate::wire::{ProbeStatus, State};
+use crate::wire::ProbeStatus;
 
 /// Slots that wait for a grace period before one is forced: waiting takes long on some hosts, slots are plenty.
 const LIMBO_MAX: usize = 1024;
@@ -27,22 +26,8 @@ impl<H: Host> Engine<H> {
     /// [`RemoveError`]. Nothing has changed then.
     pub fn remove(&self, module: &[u8], major: u16, last: &mut dyn FnMut(&ProbeStatus)) -> Result<(), RemoveError> {
         let mut control = self.lock();
-        let found = control.programs.iter().position(|loaded| loaded.is(module, major));
-        let index = found.ok_or(RemoveError::NotFound)?;
-        let wanted_by_others = |site: &Site| {
-            let going = control
-                .programs
-                .get(index)
-                .map_or(ptr::null(), |loaded| ptr::from_ref(&**loaded));
-            site.probes()
-                .any(|probe| probe.is_active() && !probe.loaded().is_some_and(|loaded| ptr::eq(loaded, going)))
-        };
-        self.rearm(control.programs.get(index), wanted_by_others)
-            .map_err(RemoveError::from)?;
+        let index = self.disarm_program(&mut control, module, major)?;
         let loaded = control.programs.remove(index);
-        let going = |probe: &Probe| probe.loaded().is_some_and(|of| ptr::eq(of, &raw const *loaded));
-        self.release_watchpoints(&mut control, going);
-        self.release_user_sites(&mut control, going);
         self.forget(&mut control, core::slice::from_ref(&loaded));
         loaded.probes.iter().for_each(|probe| last(&status(&loaded, probe)));
         Ok(())
@@ -67,7 +52,42 @@ impl<H: Host> Engine<H> {
             self.host().sync_cores();
         }
         drop(table);
+        self.go_on();
         Ok(())
+    }
+
+    /// Takes all probes of a program out, for good, and keeps the program until it is removed: what it has counted does not change any more and
+    /// can be read. When this returns, its probes do not fire any more.
+    ///
+    /// # Errors
+    /// [`RemoveError`]. Nothing has changed then.
+    pub fn disarm(&self, module: &[u8], major: u16) -> Result<(), RemoveError> {
+        let mut control = self.lock();
+        let index = self.disarm_program(&mut control, module, major)?;
+        let programs = core::mem::take(&mut control.programs);
+        if let Some(loaded) = programs.get(index) {
+            self.unlink(&mut control, core::iter::once(&**loaded));
+            loaded.probes.iter().for_each(Probe::disarm);
+        }
+        control.programs = programs;
+        Ok(())
+    }
+
+    /// Takes the breakpoints and watchpoints of a program away, and says which program that is. Its probes are linked still.
+    fn disarm_program(&self, control: &mut Control, module: &[u8], major: u16) -> Result<usize, RemoveError> {
+        let found = control.programs.iter().position(|loaded| loaded.is(module, major));
+        let index = found.ok_or(RemoveError::NotFound)?;
+        let going = control
+            .programs
+            .get(index)
+            .map_or(ptr::null(), |loaded| ptr::from_ref(&**loaded));
+        let is_going = |probe: &Probe| probe.loaded().is_some_and(|loaded| ptr::eq(loaded, going));
+        let wanted_by_others = |site: &Site| site.probes().any(|probe| probe.is_active() && !is_going(probe));
+        self.rearm(control.programs.get(index), wanted_by_others)
+            .map_err(RemoveError::from)?;
+        self.release_watchpoints(control, is_going);
+        self.release_user_sites(control, is_going);
+        Ok(index)
     }
 
     /// Disarms probes that are exhausted or that removed themselves. To be called after
@@ -105,48 +125,6 @@ impl<H: Host> Engine<H> {
         if unwanted().any(|site| !is_over(site)) {
             self.host().request_reap();
         }
-    }
-
-    /// The module whose text is in `range` is being unloaded: takes its probes out, and waits until nothing of them runs. What a program for
-    /// this module watches goes too, wherever it is.
-    pub fn module_going(&self, range: Range<u64>) {
-        let mut control = self.lock();
-        let of_module = |probe: &&Probe| {
-            let module = probe.loaded().and_then(|loaded| loaded.base);
-            probe.watchpoint.is_some() && module.is_some_and(|base| range.contains(&base))
-        };
-        for probe in control
-            .programs
-            .iter()
-            .flat_map(|loaded| &loaded.probes)
-            .filter(of_module)
-        {
-            probe.retire(State::ModuleGone);
-        }
-        self.release_watchpoints(&mut control, |_| false);
-        for probe in control
-            .programs
-            .iter()
-            .flat_map(|loaded| &loaded.probes)
-            .filter(of_module)
-        {
-            self.leave_watchpoint(probe);
-        }
-        let Control { programs, limbo, .. } = &mut *control;
-        let inside = |probe: &&Probe| probe.site().is_some() && range.contains(&probe.address);
-        let found = || programs.iter().flat_map(|loaded| &loaded.probes).filter(inside);
-        if found().next().is_none() {
-            return;
-        }
-        for probe in found() {
-            probe.retire(State::ModuleGone);
-        }
-        // The text goes away in any case: a failure to write it changes nothing for anybody.
-        let _ = self.rearm(programs.iter(), Site::is_wanted);
-        for probe in found() {
-            limbo.extend(self.detach(probe));
-        }
-        self.reclaim(&mut control);
     }
 
     /// Makes the text at the sites of these programs agree with what is wanted there: one transaction.
@@ -194,13 +172,7 @@ impl<H: Host> Engine<H> {
 
     /// Unlinks disarmed programs from everything a trap can find. They can be freed after that.
     pub(super) fn forget(&self, control: &mut Control, programs: &[Box<Loaded>]) {
-        for probe in programs.iter().flat_map(|loaded| &loaded.probes) {
-            self.leave_watchpoint(probe);
-            self.leave_user_site(probe);
-            control.limbo.extend(self.detach(probe));
-        }
-        // A trap that found a probe before it was unlinked has ended after this.
-        self.host().sync_cores();
+        self.unlink(control, programs.iter().map(|loaded| &**loaded));
         for loaded in programs {
             self.globals.pool.free_all(loaded.owner);
         }
@@ -209,8 +181,18 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    /// Unlinks disarmed programs from everything a trap can find, and waits until none has found them before that.
+    pub(super) fn unlink<'p>(&self, control: &mut Control, programs: impl Iterator<Item = &'p Loaded>) {
+        for probe in programs.flat_map(|loaded| &loaded.probes) {
+            self.leave_watchpoint(probe);
+            self.leave_user_site(probe);
+            control.limbo.extend(self.detach(probe));
+        }
+        self.host().sync_cores();
+    }
+
     /// Unlinks a probe from its site, and the site from the table when that was its last probe; gives the site then.
-    fn detach(&self, probe: &Probe) -> Option<*mut Site> {
+    pub(super) fn detach(&self, probe: &Probe) -> Option<*mut Site> {
         let site = probe.site()?;
         let pointer = probe.site.swap(ptr::null_mut(), Ordering::AcqRel);
         site.unlink(probe);

@@ -58,7 +58,7 @@ impl<H: Host> Engine<H> {
         let Some((probe, tally)) = site.express() else {
             return self.hit(site, cpu, frame);
         };
-        if cpu.is_busy() {
+        if cpu.is_busy() || self.is_halted() {
             return self.hit(site, cpu, frame);
         }
         probe.take_unlimited_turn();
@@ -173,7 +173,7 @@ impl<H: Host> Engine<H> {
             hit.note(Outcome::Late, site, probe);
             return;
         }
-        if loaded.is_suspended(probe.group) {
+        if loaded.is_suspended(probe.group) || self.is_halted() {
             count(&probe.counts.suspended);
             hit.note(Outcome::Suspended, site, probe);
             return;

@@ -72,7 +72,7 @@ impl<H: Host> Engine<H> {
             count(&probe.counts.late);
             return;
         }
-        if loaded.is_suspended(probe.group) {
+        if loaded.is_suspended(probe.group) || self.is_halted() {
             count(&probe.counts.suspended);
             return;
         }

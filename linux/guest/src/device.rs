@@ -6,8 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use dprobes::record::header::Header;
 use dprobes::wire::{
-    IOCTL_INSERT, IOCTL_QUERY, IOCTL_REMOVE, InsertRequest, ProbeStatus, QueryRequest, Reason, RemoveRequest, Reply,
-    label,
+    IOCTL_INSERT, IOCTL_QUERY, IOCTL_REMOVE, IOCTL_VARS, InsertRequest, ProbeStatus, QueryRequest, REMOVE_ALL,
+    REMOVE_ALL_NOW, Reason, RemoveRequest, Reply, VarStatus, VarsRequest, label,
 };
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -117,8 +117,42 @@ impl Device {
 
     /// Removes everything.
     pub fn remove_all(&self) -> Result<(), Refused> {
+        self.remove_everything(REMOVE_ALL)
+    }
+
+    /// Halts everything at once, and removes it.
+    pub fn remove_all_now(&self) -> Result<(), Refused> {
+        self.remove_everything(REMOVE_ALL_NOW)
+    }
+
+    /// Takes the probes of a program out, and keeps the program.
+    pub fn disarm(&self, module: &str, major: u16) -> Result<(), Refused> {
         let mut request = RemoveRequest {
-            all: 1,
+            keep: 1,
+            ..remove_request(module, major)
+        };
+        // SAFETY: the kernel writes the request.
+        let result = unsafe { self.request::<IOCTL_REMOVE, _>(&mut request) };
+        result.map_err(|errno| Refused {
+            errno,
+            reply: request.reply,
+        })
+    }
+
+    /// The variables that a request chooses, as many as there is room for, and how many there are.
+    pub fn vars(&self, mut request: VarsRequest, capacity: usize) -> Result<(Vec<VarStatus>, usize), Errno> {
+        let mut vars = vec![VarStatus::default(); capacity];
+        request.buffer = vars.as_mut_ptr().expose_provenance() as u64;
+        request.capacity = capacity as u32;
+        // SAFETY: the kernel writes the request and at most `capacity` entries at `buffer`.
+        unsafe { self.request::<IOCTL_VARS, _>(&mut request) }?;
+        vars.truncate(request.count as usize);
+        Ok((vars, request.count as usize))
+    }
+
+    fn remove_everything(&self, all: u16) -> Result<(), Refused> {
+        let mut request = RemoveRequest {
+            all,
             ..remove_request("", 0)
         };
         // SAFETY: the kernel writes the request.

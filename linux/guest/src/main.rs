@@ -12,15 +12,18 @@ mod batch;
 mod conformance;
 mod counts;
 mod device;
+mod emergency;
 mod faults;
 mod inserting;
 mod live;
 mod machine;
 mod maps;
+mod modules;
 mod program;
 mod records;
 mod refusals;
 mod requests;
+mod safety;
 mod soak;
 mod sweep;
 mod unloading;
@@ -68,7 +71,10 @@ fn main() -> ExitCode {
         ("maps", maps::TESTS),
         ("watch", watch::TESTS),
         ("conformance", conformance::TESTS),
+        ("modules", modules::TESTS),
         ("unloading", unloading::TESTS),
+        ("emergency", emergency::TESTS),
+        ("safety", safety::TESTS),
         ("faults", faults::TESTS),
         ("sweep", sweep::TESTS),
         ("batch", batch::TESTS),

@@ -217,8 +217,9 @@ fn a_major_code_twice() -> Outcome {
 fn a_module_that_is_not_loaded() -> Outcome {
     let _module = Module::dprobes()?;
     let device = Device::open()?;
+    // An address is one of a single load; a program without any waits.
     let object = program::assemble(
-        "name = \"dprobes_target\"\nmodtype = kmod\nmajor = 1\nvars = 1\noffset = 0x40\nminor = 1\ninc lv, 0\nabort\n",
+        "name = \"dprobes_target\"\nmodtype = kmod\nmajor = 1\nvars = 1\naddress = 0xffffffffc0000000\nminor = 1\ninc lv, 0\nabort\n",
     );
     let refused = device.insert(&object).expect_err("the module is not loaded");
     ensure!(

@@ -6,7 +6,6 @@ use std::process::{Command, ExitCode};
 
 use dprobes::wire::{
     INTERFACE_VERSION, IOCTL_INSERT, IOCTL_QUERY, IOCTL_REMOVE, InsertRequest, QueryRequest, Reason, RemoveRequest,
-    Reply,
 };
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -154,14 +153,22 @@ fn sizes_and_pointers_are_checked() -> Outcome {
     let removals = [
         (
             RemoveRequest {
-                all: 2,
+                all: 3,
                 ..remove_request("kernel", 1)
             },
             Errno::INVAL,
         ),
         (
             RemoveRequest {
-                reserved: 1,
+                keep: 2,
+                ..remove_request("kernel", 1)
+            },
+            Errno::INVAL,
+        ),
+        (
+            RemoveRequest {
+                all: 1,
+                keep: 1,
                 ..remove_request("kernel", 1)
             },
             Errno::INVAL,

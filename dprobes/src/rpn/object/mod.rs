@@ -222,6 +222,21 @@ impl<'a> Object<'a> {
         self.maps.iter().map(move |raw| raw.map(&object))
     }
 
+    /// Does the program go in and out with its module, a kernel module? Not if a breakpoint of it asks for an address: that is one of a single
+    /// load. What is watched may be a port, or something of the kernel's.
+    pub fn follows_module(&self) -> bool {
+        let absolute = |point: Point<'_>| matches!(point.location(), Location::Place(Place::Absolute(_)));
+        self.modtype() == ModType::Kmod && self.points().all(|point| !absolute(point) || point.watch().is_some())
+    }
+
+    /// The symbol that a point is counted from, if that is not resolved.
+    pub(crate) fn symbol_of(&self, index: u32) -> Option<&'a str> {
+        match self.point(index)?.location() {
+            Location::Symbol { name, .. } => Some(name),
+            Location::Place(_) | Location::Source { .. } => None,
+        }
+    }
+
     /// The words of the code that depend on symbols and have no value yet.
     pub fn relocations(&self) -> impl Iterator<Item = Relocation<'a>> + use<'a> {
         let object = *self;
