@@ -146,7 +146,7 @@ fn the_command_may_be_killed_at_any_point() -> Outcome {
     let mut finished = 0;
     let started = Instant::now();
     let full = ["insert /tmp/killed.rpn", "query", "remove 1", "remove --all --now"];
-    for command in full.iter().cycle().take(100) {
+    for command in full.iter().cycle().take(60) {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let mut child = Command::new("dprobes")
             .args(command.split(' '))
@@ -161,7 +161,7 @@ fn the_command_may_be_killed_at_any_point() -> Outcome {
         ensure!(probes.is_empty() || whole, "half of it: {probes:?}");
         ensure!(started.elapsed() < Duration::from_secs(200), "it takes too long");
     }
-    ensure!((1..100).contains(&finished), "{finished} of 100 were not killed");
+    ensure!((1..60).contains(&finished), "{finished} of 60 were not killed");
     device.remove_all()?;
     ensure!(memory_used()? == 0, "{} bytes are lost", memory_used()?);
     let rounds = target.rounds();
@@ -178,7 +178,7 @@ fn online(cpu: usize, on: bool) -> std::io::Result<()> {
 }
 
 fn cpus_go_and_come() -> Outcome {
-    const ROUNDS: u64 = 2_000_000;
+    const ROUNDS: u64 = 300_000;
     let _module = Module::dprobes()?;
     let device = Device::open()?;
     let target = Arc::new(Target::load(0)?);
