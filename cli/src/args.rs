@@ -155,7 +155,7 @@ pub struct Remove {
     pub all: bool,
 
     /// Halt all probes at once, then remove them.
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "major")]
     pub now: bool,
 
     /// Print the final counts as JSON, one object a line for each probe, then for each map.

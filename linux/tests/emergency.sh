@@ -22,7 +22,7 @@ END
 done
 check "all are removed at once" dprobes remove --all --now
 check "nothing is left" equal "$(dprobes query --json)" ""
-check "--now is for all" refused "--all" dprobes remove 1 --now
+check "--now is for all" refused "cannot be used with" dprobes remove 1 --now
 check "one goes in again" dprobes insert /tmp/p.rpn
 check "the key is in the help" sh -c "echo h >/proc/sysrq-trigger; dmesg | grep -q 'remove-all-probes(y)'"
 echo y >/proc/sysrq-trigger

@@ -19,7 +19,7 @@ pub const TESTS: &crate::Tests = &[
     ("without_any_probe", without_any_probe),
 ];
 
-const TIMES: usize = 10;
+const TIMES: usize = 3;
 
 /// What runs all the time, on the way of the key too.
 const HOT: [&str; 8] = [
