@@ -57,6 +57,8 @@ pub struct Tally {
     pub lost_steps: u64,
     /// Differences that are none, because the block reads where breakpoints are.
     pub reads_code: u64,
+    /// Differences that are none, because the block went on into another one of its batch.
+    pub strays: u64,
 }
 
 impl Tally {
@@ -124,6 +126,8 @@ impl Bench {
                 }
                 if self.reads_code(&case.block, start) {
                     self.tally.reads_code += 1;
+                } else if self.strays(cases, &case.block, start) && self.is_same_alone(&case.block, start) {
+                    self.tally.strays += 1;
                 } else {
                     differences.push(Difference {
                         block: case.block.clone(),
@@ -365,6 +369,24 @@ impl Bench {
             })
             .unwrap();
         self.engine.host().unregister_code("blocks");
+    }
+
+    /// Does the block, with the others of its batch in place, go on into one of them? It may get there inside an instruction, and
+    /// executes the breakpoints of those behind as bytes of others.
+    fn strays(&mut self, cases: &[Case], block: &Block, start: &Start) -> bool {
+        self.place(cases.iter().map(|case| &case.block));
+        self.arena.set_memory(start.memory);
+        let code = self.arena.address(CODE.start)..self.arena.address(CODE.end);
+        let begin = self.arena.address(block.at);
+        let own = begin..begin + (block.len() + LEAVING) as u64;
+        let steps = run::trace(start, begin);
+        steps.iter().any(|(rip, _)| code.contains(rip) && !own.contains(rip))
+    }
+
+    /// Is it the same with nothing but the block in place?
+    fn is_same_alone(&mut self, block: &Block, start: &Start) -> bool {
+        let [bare, probed] = self.compare_one(block, start, &|_| true);
+        bare == probed
     }
 
     /// Does the block read or write where breakpoints are?
