@@ -201,6 +201,14 @@ fn what_a_hit_itself_runs() {
             places.extend(boundaries(function));
         }
     }
+    // The kernel's own copies, though not those that are made for an emulation.
+    for name in ["fault_copy", "fault_or_zero", "fault_rdmsr"] {
+        places.extend(boundaries(symbols::function_named(name).expect("a routine")));
+    }
+    let reading = symbols::functions()
+        .iter()
+        .filter(|function| function.name.contains("5fault10probe_read") && !is_excluded(function.code.start));
+    places.extend(reading.flat_map(boundaries));
     places.sort_unstable();
     places.dedup();
     // Its hits read memory, which is there or not, and the clock: at the clock itself.

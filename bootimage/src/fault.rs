@@ -15,6 +15,7 @@ struct FixUp {
 
 unsafe extern "C" {
     fn fault_copy(to: *mut u8, from: *const u8, len: usize) -> usize;
+    fn fault_copy_in_a_hit(to: *mut u8, from: *const u8, len: usize) -> usize;
     fn fault_or_zero(byte: *mut u8) -> bool;
     fn fault_rdmsr(number: u32, value: *mut u64) -> bool;
     static __ex_table_start: FixUp;
@@ -54,16 +55,22 @@ pub(crate) fn fix_up(vector: u8, frame: &mut TrapFrame) -> bool {
     }
 }
 
-/// Copies `len` bytes; `base` is the end of the copy that may fault. Leaves CR2 as it was.
+/// Copies `len` bytes by a routine of asm/copy.s; `base` is the end of the copy that may fault. Leaves CR2 as it was.
 ///
 /// # Safety
 ///
 /// The other end must be valid for the whole length, and what a write changes must be nobody else's.
-#[unsafe(link_section = ".noinstr.text")]
-unsafe fn copy(to: *mut u8, from: *const u8, len: usize, base: u64) -> Result<(), Fault> {
+#[inline(always)]
+unsafe fn copy(
+    routine: unsafe extern "C" fn(*mut u8, *const u8, usize) -> usize,
+    to: *mut u8,
+    from: *const u8,
+    len: usize,
+    base: u64,
+) -> Result<(), Fault> {
     let cr2 = Cr2::read_raw();
     // SAFETY: a fault at either end continues at the fix-up; the rest is the caller's promise.
-    let left = unsafe { fault_copy(to, from, len) };
+    let left = unsafe { routine(to, from, len) };
     if left == 0 {
         return Ok(());
     }
@@ -77,14 +84,15 @@ unsafe fn copy(to: *mut u8, from: *const u8, len: usize, base: u64) -> Result<()
 /// Reads memory at any address whatsoever: `into.len()` bytes from `from`. Works in a trap. CR2 is left as it was.
 ///
 /// On a fault the bytes before it have been read. Reading a device register may have an effect on the device.
-#[unsafe(link_section = ".noinstr.text")]
 pub fn probe_read(from: u64, into: &mut [u8]) -> Result<(), Fault> {
+    let (to, len) = (into.as_mut_ptr(), into.len());
     // SAFETY: `into` is valid; reading through a wild address is survived, and the compiler assumes nothing about what is read.
     unsafe {
         copy(
-            into.as_mut_ptr(),
+            fault_copy,
+            to,
             core::ptr::with_exposed_provenance(from as usize),
-            into.len(),
+            len,
             from,
         )
     }
@@ -95,14 +103,51 @@ pub fn probe_read(from: u64, into: &mut [u8]) -> Result<(), Fault> {
 /// # Safety
 ///
 /// If there is writable memory at `to`, changing it must not break the promises of whoever owns it.
-#[unsafe(link_section = ".noinstr.text")]
 pub unsafe fn probe_write(to: u64, bytes: &[u8]) -> Result<(), Fault> {
+    let (from, len) = (bytes.as_ptr(), bytes.len());
     // SAFETY: `bytes` is valid; the destination is the caller's promise where it exists, and survived where not.
     unsafe {
         copy(
+            fault_copy,
             core::ptr::with_exposed_provenance_mut(to as usize),
-            bytes.as_ptr(),
-            bytes.len(),
+            from,
+            len,
+            to,
+        )
+    }
+}
+
+/// As [`probe_read`], for the engine: nothing that runs here can be probed.
+#[unsafe(link_section = ".noinstr.text")]
+pub fn probe_read_in_a_hit(from: u64, into: &mut [u8]) -> Result<(), Fault> {
+    let (to, len) = (into.as_mut_ptr(), into.len());
+    // SAFETY: as in `probe_read`.
+    unsafe {
+        copy(
+            fault_copy_in_a_hit,
+            to,
+            core::ptr::with_exposed_provenance(from as usize),
+            len,
+            from,
+        )
+    }
+}
+
+/// As [`probe_write`], for the engine: nothing that runs here can be probed.
+///
+/// # Safety
+///
+/// As `probe_write`.
+#[unsafe(link_section = ".noinstr.text")]
+pub unsafe fn probe_write_in_a_hit(to: u64, bytes: &[u8]) -> Result<(), Fault> {
+    let (from, len) = (bytes.as_ptr(), bytes.len());
+    // SAFETY: as in `probe_write`.
+    unsafe {
+        copy(
+            fault_copy_in_a_hit,
+            core::ptr::with_exposed_provenance_mut(to as usize),
+            from,
+            len,
             to,
         )
     }

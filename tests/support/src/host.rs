@@ -130,12 +130,12 @@ impl Host for Kernel {
     }
 
     fn read(&self, address: u64, buf: &mut [u8]) -> Result<(), BadAddress> {
-        fault::probe_read(address, buf).map_err(|fault| BadAddress { addr: fault.address })
+        fault::probe_read_in_a_hit(address, buf).map_err(|fault| BadAddress { addr: fault.address })
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), BadAddress> {
         // SAFETY: what a probe program or an emulated instruction writes to is what its author asked for.
-        unsafe { fault::probe_write(address, bytes) }.map_err(|fault| BadAddress { addr: fault.address })
+        unsafe { fault::probe_write_in_a_hit(address, bytes) }.map_err(|fault| BadAddress { addr: fault.address })
     }
 
     fn now(&self) -> u64 {
