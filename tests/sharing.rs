@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64};
 
 use bootimage::smp;
 use engine::record::header::RecordState;
+use engine::trap::{TrapFrame, Verdict};
 use engine::wire::State;
 use spin::Once;
 use test_support::{engine, insert, instructions, records, remove, status};
@@ -25,6 +26,7 @@ bootimage::test_main! {
         one_that_ends_with_remove_leaves_the_others_armed,
         a_suspended_one_is_passed_over,
         limits_that_are_reached_in_the_same_hit,
+        a_fault_is_counted_by_those_that_were_hit,
         all_of_it_on_four_cpus,
         they_come_and_go_under_four_cpus,
     ],
@@ -47,6 +49,11 @@ global_asm!(
     "    nop",
     "    ret",
     ".size target_switch, . - target_switch",
+    ".type target_load, @function",
+    "target_load:",
+    "    mov rax, [rdi]",
+    "    ret",
+    ".size target_load, . - target_load",
 );
 
 unsafe extern "C" {
@@ -210,6 +217,47 @@ fn limits_that_are_reached_in_the_same_hit() {
 }
 
 const CPUS: u64 = 4;
+
+/// A task is held up in the slot: of the probes that come to the place meanwhile none knows of the attempt, and those that have gone are no
+/// concern of the others.
+fn a_fault_is_counted_by_those_that_were_hit() {
+    const SHARE: [(&str, u16); 3] = [("entry", 2), ("log", 3), ("every1", 100)];
+    let place = instructions("target_load")[0];
+    // The express way, and the long one.
+    for order in [[0, 1, 2], [1, 0, 2], [2, 1, 0]] {
+        let put = |which: usize| insert(SHARE[which].0, &[place]).unwrap();
+        let faulted = |which: usize| {
+            let last = remove(SHARE[which].1)[0];
+            (last.hits, last.faulted, last.missed)
+        };
+        let mut task = TrapFrame {
+            rip: place + 1,
+            cs: 8,
+            rsp: 0xffff_8000_1234_5678,
+            rflags: 2,
+            ..TrapFrame::default()
+        };
+        put(order[0]);
+        assert_eq!(engine().on_breakpoint(&mut task), Verdict::Handled);
+        assert_ne!(task.rip, place);
+        put(order[1]);
+        put(order[2]);
+        assert!(engine().on_fault(&mut task));
+        assert_eq!(task.rip, place);
+        assert_eq!(faulted(order[1]), (0, 0, 0), "it came later");
+        // Once more, with both.
+        task.rip = place + 1;
+        assert_eq!(engine().on_breakpoint(&mut task), Verdict::Handled);
+        assert!(engine().on_fault(&mut task));
+        assert_eq!(faulted(order[0]), (0, 2, 0));
+        assert_eq!(faulted(order[2]), (0, 1, 0));
+        assert!(logged_by(SHARE[1].1) == 0, "records of attempts that were taken back");
+    }
+}
+
+fn logged_by(major: u16) -> usize {
+    records().iter().filter(|record| record.header.major == major).count()
+}
 
 fn all_of_it_on_four_cpus() {
     const PASSES: u64 = 200;

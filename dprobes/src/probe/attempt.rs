@@ -71,11 +71,24 @@ pub(crate) struct Who {
     pub(crate) task: u64,
 }
 
+/// What a hit has left.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Left<'h> {
+    /// The rank of the newest probe that was hit: those that have come to the site since know nothing of the attempt.
+    pub(crate) newest: u64,
+    /// Its records are in its CPU's ring, between these marks.
+    pub(crate) records: (u64, u64),
+    /// If it did not go as usual for all probes.
+    pub(crate) outcomes: Option<&'h Outcomes>,
+}
+
 /// An attempt that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
     /// Later attempts at the same site have higher numbers.
     pub(crate) number: u64,
+    /// See [`Left::newest`].
+    pub(crate) newest: u64,
     /// Its records are in its CPU's ring from here
     pub(crate) from: u64,
     /// to here.
@@ -94,6 +107,7 @@ struct Place {
     /// Zero while the place is being written.
     number: AtomicU64,
     site: AtomicPtr<Site>,
+    newest: AtomicU64,
     rsp: AtomicU64,
     task: AtomicU64,
     from: AtomicU64,
@@ -117,16 +131,16 @@ impl Attempts {
 
     /// Remembers an attempt at a site. Never inside of itself.
     #[inline]
-    pub(crate) fn note(&self, site: &Site, who: Who, records: (u64, u64), outcomes: Option<&Outcomes>) {
+    pub(crate) fn note(&self, site: &Site, who: Who, left: Left<'_>) {
         if let Some(place) = self.0.get(self.place(who.rsp)) {
-            place.note(site, who, records, outcomes);
+            place.note(site, who, left);
         }
     }
 
     /// Remembers one at an instruction that is carried out in the shadow of the one before, beside that one's.
-    pub(crate) fn note_shaded(&self, site: &Site, who: Who, records: (u64, u64), outcomes: Option<&Outcomes>) {
+    pub(crate) fn note_shaded(&self, site: &Site, who: Who, left: Left<'_>) {
         if let Some(place) = self.0.get(self.place(who.rsp) ^ 1) {
-            place.note(site, who, records, outcomes);
+            place.note(site, who, left);
         }
     }
 
@@ -140,17 +154,19 @@ impl Attempts {
 
 impl Place {
     #[inline]
-    fn note(&self, site: &Site, who: Who, records: (u64, u64), outcomes: Option<&Outcomes>) {
+    fn note(&self, site: &Site, who: Who, left: Left<'_>) {
         let number = site.next_attempt();
         self.number.store(0, Ordering::Relaxed);
         fence(Ordering::Release);
         self.site.store(ptr::from_ref(site).cast_mut(), Ordering::Relaxed);
         self.rsp.store(who.rsp, Ordering::Relaxed);
         self.task.store(who.task, Ordering::Relaxed);
-        self.from.store(records.0, Ordering::Relaxed);
-        self.to.store(records.1, Ordering::Relaxed);
-        self.unusual.store(u64::from(outcomes.is_some()), Ordering::Relaxed);
-        if let Some(outcomes) = outcomes {
+        self.newest.store(left.newest, Ordering::Relaxed);
+        self.from.store(left.records.0, Ordering::Relaxed);
+        self.to.store(left.records.1, Ordering::Relaxed);
+        self.unusual
+            .store(u64::from(left.outcomes.is_some()), Ordering::Relaxed);
+        if let Some(outcomes) = left.outcomes {
             for (to, bits) in self.outcomes.iter().zip(outcomes.0) {
                 to.store(bits, Ordering::Relaxed);
             }
@@ -162,6 +178,7 @@ impl Place {
         let number = self.number.load(Ordering::Acquire);
         let mut found = Found {
             number,
+            newest: self.newest.load(Ordering::Relaxed),
             from: self.from.load(Ordering::Relaxed),
             to: self.to.load(Ordering::Relaxed),
             outcomes: Outcomes::default(),

@@ -6,7 +6,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use zerocopy::FromZeros;
 
-use super::attempt::{Attempts, Outcome, Outcomes, Who};
+use super::attempt::{Attempts, Left, Outcome, Outcomes, Who};
 use super::program::Probe;
 use super::site::Site;
 use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
@@ -50,6 +50,8 @@ unsafe impl Sync for Cpu {}
 /// The right to use a CPU's workspace. Dropping it ends the hit.
 pub(crate) struct Hit<'c> {
     cpu: &'c Cpu,
+    /// The rank of the last probe that was hit.
+    newest: u64,
     /// How it went for the probes of the site, if not as usual.
     outcomes: Option<Outcomes>,
     /// See [`Hit::depend_on_another`].
@@ -118,6 +120,7 @@ impl Cpu {
         self.busy.store(true, Ordering::Relaxed);
         Some(Hit {
             cpu: self,
+            newest: 0,
             outcomes: None,
             depends_on_another: false,
         })
@@ -147,12 +150,17 @@ impl Cpu {
         self.busy.load(Ordering::Relaxed)
     }
 
-    /// Notes that the instruction of a site is about to be carried out in its slot, after a hit that left no records and in which all went as
-    /// usual. See [`Hit::note_attempt`].
+    /// Notes that the instruction of a site is about to be carried out in its slot, after a hit of this probe alone that left no records and
+    /// went as usual. See [`Hit::note_attempt`].
     #[inline]
-    pub(crate) fn note_attempt(&self, site: &Site, who: Who) {
+    pub(crate) fn note_attempt(&self, site: &Site, probe: &Probe, who: Who) {
         let mark = self.ring.mark();
-        self.attempts.note(site, who, (mark, mark), None);
+        let left = Left {
+            newest: probe.rank(),
+            records: (mark, mark),
+            outcomes: None,
+        };
+        self.attempts.note(site, who, left);
     }
 
     /// Remembers that a step begins; false when too many are under way.
@@ -245,16 +253,26 @@ impl<'c> Hit<'c> {
     /// any, are those since `mark`.
     #[inline]
     pub(crate) fn note_attempt(&self, site: &Site, who: Who, mark: u64) {
-        let records = (mark, self.cpu.ring.mark());
-        self.cpu.attempts.note(site, who, records, self.outcomes.as_ref());
+        self.cpu.attempts.note(site, who, self.left(mark));
+    }
+
+    fn left(&self, mark: u64) -> Left<'_> {
+        Left {
+            newest: self.newest,
+            records: (mark, self.cpu.ring.mark()),
+            outcomes: self.outcomes.as_ref(),
+        }
+    }
+
+    /// Notes that it is a probe's turn to be hit.
+    #[inline]
+    pub(crate) fn reach(&mut self, probe: &Probe) {
+        self.newest = probe.rank();
     }
 
     /// As [`note_attempt`](Self::note_attempt), for the instruction that is carried out in the shadow of the one that was hit.
     pub(crate) fn note_shaded_attempt(&self, site: &Site, who: Who, mark: u64) {
-        let records = (mark, self.cpu.ring.mark());
-        self.cpu
-            .attempts
-            .note_shaded(site, who, records, self.outcomes.as_ref());
+        self.cpu.attempts.note_shaded(site, who, self.left(mark));
     }
 
     /// The workspace of the CPU.

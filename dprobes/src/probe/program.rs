@@ -58,6 +58,8 @@ pub(crate) struct Probe {
     pub(crate) loaded: AtomicPtr<Loaded>,
     /// Where it is armed; null once its module is gone.
     pub(crate) site: AtomicPtr<Site>,
+    /// Later ones at the same site have higher ranks; not zero once it is there. Written before anybody can find it.
+    pub(crate) rank: AtomicU64,
     /// Which point of the program.
     pub(crate) point: usize,
     /// Which of the program's groups.
@@ -111,7 +113,7 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Takes one back from a count. Not below zero: the probe may have come to its site after the hit that is undone.
+/// Takes one back from a count. Not below zero: of a hit that nobody remembers it is not known whether the probe was at its site already.
 fn take_back(counter: &AtomicU64) {
     let _ = counter.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |count| count.checked_sub(1));
 }
@@ -160,6 +162,7 @@ impl Probe {
             next: AtomicPtr::default(),
             loaded: AtomicPtr::default(),
             site: AtomicPtr::default(),
+            rank: AtomicU64::new(0),
             point: index,
             group,
             minor: point.minor(),
@@ -189,6 +192,12 @@ impl Probe {
     /// Is its place in text of the kernel?
     pub(crate) fn is_in_text(&self) -> bool {
         self.watchpoint.is_none() && !self.in_file
+    }
+
+    /// Its rank among those that are, and were, at its site.
+    #[inline]
+    pub(crate) fn rank(&self) -> u64 {
+        self.rank.load(Ordering::Relaxed)
     }
 
     /// Its program.

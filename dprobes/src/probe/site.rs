@@ -53,6 +53,8 @@ pub(crate) struct Site {
     /// Is the breakpoint in place? Control lock held.
     armed: AtomicBool,
     attempts: AtomicU64,
+    /// The rank of the newest probe that came here. Control lock held.
+    ranks: AtomicU64,
 }
 
 impl Site {
@@ -73,6 +75,7 @@ impl Site {
             chain: Chain::new(),
             armed: AtomicBool::new(false),
             attempts: AtomicU64::new(0),
+            ranks: AtomicU64::new(0),
         }
     }
 
@@ -140,6 +143,9 @@ impl Site {
 
     /// Appends a probe. Control lock held.
     pub(crate) fn link(&self, probe: &Probe) {
+        probe
+            .rank
+            .store(self.ranks.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.chain.link(probe);
         self.choose_way();
     }

@@ -67,17 +67,17 @@ impl<H: Host> Engine<H> {
             Onward::Slot(slot) => frame.rip = slot,
             // A watchpoint is to be hit by what the CPU does, not by this.
             Onward::Call(call) if !self.watches.watch_memory() && push(frame, call.next) => frame.rip = call.target,
-            _ => return self.resume_in_full(site, cpu, frame),
+            _ => return self.resume_in_full(site, probe, cpu, frame),
         }
         Verdict::Handled
     }
 
-    /// Carries out the instruction of a site whose programs have not logged.
+    /// Carries out the instruction of a site whose one probe has been hit and has not logged.
     #[inline(never)]
-    fn resume_in_full(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame) -> Verdict {
+    fn resume_in_full(&self, site: &Site, probe: &Probe, cpu: &Cpu, frame: &mut TrapFrame) -> Verdict {
         frame.rip = site.address;
         if site.may_fault {
-            cpu.note_attempt(site, self.who(frame));
+            cpu.note_attempt(site, probe, self.who(frame));
         }
         self.carry_out(site, cpu, frame, cpu.ring.mark())
     }
@@ -167,6 +167,7 @@ impl<H: Host> Engine<H> {
     /// One probe of a site: its turn, its program, its record.
     #[inline]
     pub(super) fn fire(&self, site: &Site, probe: &Probe, hit: &mut Hit<'_>, frame: &mut TrapFrame) {
+        hit.reach(probe);
         let Some(loaded) = probe.loaded() else { return };
         if probe.is_removed() {
             count(&probe.counts.late);

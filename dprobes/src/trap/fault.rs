@@ -77,20 +77,22 @@ impl<H: Host> Engine<H> {
             .iter()
             .filter_map(|cpu| Some((cpu, cpu.attempts.find(site, who)?)));
         // The task may have been interrupted in the slot and have continued on another CPU, and have made earlier attempts elsewhere.
-        let outcomes = match known.max_by_key(|(_, attempt)| attempt.number) {
+        let (newest, outcomes) = match known.max_by_key(|(_, attempt)| attempt.number) {
             Some((cpu, attempt)) => {
                 cpu.ring.discard_range(attempt.from, attempt.to);
                 let lost =
                     (0..64).map(|at| [Outcome::Lost, Outcome::TracesLost].map(|lost| attempt.outcomes.has(lost, at)));
                 cpu.ring
                     .take_back_losses(lost.flatten().filter(|lost| *lost).count() as u64);
-                attempt.outcomes
+                (attempt.newest, attempt.outcomes)
             }
             // Code in user mode can go to a slot without a hit.
             None if frame.is_user() => return,
-            None => self.discard_newest(site),
+            None => (u64::MAX, self.discard_newest(site)),
         };
-        for (position, probe) in site.probes().enumerate() {
+        // The ranks ascend: who has come to the site since was not hit.
+        let hit = site.probes().take_while(|probe| probe.rank() <= newest);
+        for (position, probe) in hit.enumerate() {
             if probe.undo(&outcomes, position) {
                 self.host().request_reap();
             }
