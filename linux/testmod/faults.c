@@ -20,6 +20,8 @@
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
+#include "copies.h"
+
 enum outcome { NEVER_RUN, COMPLETED, FIXED_UP };
 
 struct faults_run {
@@ -212,9 +214,18 @@ static int __init faults_init(void)
 	page = vzalloc(PAGE_SIZE);
 	if (!page)
 		return -ENOMEM;
+	err = copies_init();
+	if (err)
+		goto no_copies;
 	err = misc_register(&faults_device);
 	if (err)
-		vfree(page);
+		goto no_device;
+	return 0;
+
+no_device:
+	copies_exit();
+no_copies:
+	vfree(page);
 	return err;
 }
 module_init(faults_init);
@@ -222,6 +233,7 @@ module_init(faults_init);
 static void __exit faults_exit(void)
 {
 	misc_deregister(&faults_device);
+	copies_exit();
 	vfree(page);
 }
 module_exit(faults_exit);

@@ -3,6 +3,7 @@
 
 mod area;
 mod cases;
+mod copies;
 mod oops;
 mod paging;
 
@@ -25,6 +26,10 @@ pub const TESTS: &crate::Tests = &[
     (
         "with_the_address_space_contended",
         paging::with_the_address_space_contended,
+    ),
+    (
+        "every_instruction_of_the_copy_routines",
+        copies::every_instruction_of_the_copy_routines,
     ),
     ("an_oops_names_the_instruction", oops::an_oops_names_the_instruction),
 ];

@@ -48,6 +48,15 @@ impl Area {
         }
     }
 
+    /// A number that changes with the content.
+    pub fn sum(&self) -> u64 {
+        let words = (0..PAGES * PAGE / 8).map(|at| {
+            // SAFETY: the memory is this area's, and mapped for reading when a test calls this.
+            unsafe { self.0.cast::<u64>().add(at).read_volatile() }
+        });
+        words.fold(0, |sum: u64, word| sum.wrapping_mul(0x100_0000_01b3) ^ word)
+    }
+
     /// Has no page there: the next access to each is a fault that brings it back, as it was at first.
     pub fn drop_pages(&self) -> io::Result<()> {
         // SAFETY: nothing refers to the memory, and what was in it is no longer needed.

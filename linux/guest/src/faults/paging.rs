@@ -109,10 +109,11 @@ const UFFDIO_REGISTER: Opcode = opcode::read_write::<Register>(0xaa, 0x00);
 const UFFDIO_COPY: Opcode = opcode::read_write::<Copy>(0xaa, 0x03);
 
 /// Memory whose faults wait until this process resolves them.
-struct Pager(OwnedFd);
+pub struct Pager(OwnedFd);
 
 impl Pager {
-    fn of(area: &Area) -> io::Result<Self> {
+    /// For an area.
+    pub fn of(area: &Area) -> io::Result<Self> {
         // SAFETY: the descriptor is used for the area alone.
         let pager = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC) }?;
         let mut api = Api([0xaa, 0, 0]);
@@ -126,7 +127,7 @@ impl Pager {
     }
 
     /// Waits until somebody sleeps in a fault, and says at which address.
-    fn wait(&self) -> io::Result<u64> {
+    pub fn wait(&self) -> io::Result<u64> {
         let mut message = [0; 32];
         rustix::io::read(self.0.as_fd(), &mut message)?;
         let (_, address) = message.split_at(16);
@@ -136,7 +137,7 @@ impl Pager {
     }
 
     /// Gives a page its content, and wakes whoever waits for it.
-    fn resolve(&self, page: u64, content: &[u8; PAGE]) -> io::Result<()> {
+    pub fn resolve(&self, page: u64, content: &[u8; PAGE]) -> io::Result<()> {
         let mut copy = Copy([page, content.as_ptr().expose_provenance() as u64, PAGE as u64, 0, 0]);
         // SAFETY: the kernel reads the page, fills the area with it, and writes the argument.
         Ok(unsafe { ioctl(&self.0, Updater::<UFFDIO_COPY, _>::new(&mut copy)) }?)
