@@ -306,6 +306,10 @@ enum dprobes_reason
      without this one.
      */
     DPROBES_REASON_MEMORY_BOUND = 28,
+    /*
+     The returns of functions of the kernel and its modules cannot be probed.
+     */
+    DPROBES_REASON_RETURN = 29,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_reason dprobes_reason;
@@ -841,9 +845,10 @@ struct dprobes_host {
      From now on calls `dprobes_on_user_hit` with `number` whenever a process comes to the instruction at `offset` of the file, in every process
      that there is and will be, and then carries the instruction out, unless `rip` has been changed. Fills in `*attached`, the host's own word
      for it. 0, or a positive number as `user_file`; besides 4: behind the end of the file; 5: the instruction is one that the host does
-     not probe.
+     not probe. If `returns`, the call of `dprobes_on_user_hit` is when a call that has begun there has returned, and `rip` where to; one that will
+     not be told of, because too many are nested, is told to `dprobes_on_user_return_lost`.
      */
-    int32_t (*attach_user)(uint64_t file, uint64_t offset, uint64_t number, uint64_t *attached);
+    int32_t (*attach_user)(uint64_t file, uint64_t offset, uint64_t number, bool returns, uint64_t *attached);
     /*
      Takes back `count` of those that `attach_user` gave. When this returns none of them is hit any more, and no `dprobes_on_user_hit` for
      one of them is under way.
@@ -1733,6 +1738,12 @@ uintptr_t dprobes_instruction(uint64_t address,
  */
 void dprobes_on_user_hit(uint64_t number,
                          struct dprobes_trap_frame *frame);
+
+/*
+ A call at the place that was attached as `number`, for its returns, will return without a `dprobes_on_user_hit`: it is counted as missed. With
+ interrupts off.
+ */
+void dprobes_on_user_return_lost(uint64_t number);
 
 /*
  Watchpoints were hit: a bit for each in `watchpoints`, the lowest for number 0. `frame` holds the registers as the CPU left them: behind

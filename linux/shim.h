@@ -154,7 +154,7 @@ s64 dprobes_host_kernel_stack(const struct dprobes_trap_frame *frame, u64 *addre
 /* user.c: the control path, with kprobe_mutex held */
 int dprobes_host_user_file(u64 word, struct dprobes_file_id *id);
 s64 dprobes_host_read_user_file(u64 word, u64 offset, u8 *buffer, uintptr_t length);
-int dprobes_host_attach_user(u64 word, u64 offset, u64 number, u64 *attached);
+int dprobes_host_attach_user(u64 word, u64 offset, u64 number, bool returns, u64 *attached);
 void dprobes_host_detach_user(const u64 *attached, uintptr_t count);
 void dprobes_user_exit(void);
 

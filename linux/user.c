@@ -89,10 +89,9 @@ static void begin_detour(const struct pt_regs *regs)
 	}
 }
 
-static int on_user_hit(struct uprobe_consumer *consumer, struct pt_regs *regs)
+/* Has the engine handle a hit. */
+static void hit(struct user_site *site, struct pt_regs *regs)
 {
-	struct user_site *site = container_of(consumer, struct user_site, consumer);
-	unsigned long ip = regs->ip;
 	unsigned long flags;
 
 	local_irq_save(flags);
@@ -101,8 +100,39 @@ static int on_user_hit(struct uprobe_consumer *consumer, struct pt_regs *regs)
 		switch_fpu_return();
 	dprobes_on_user_hit(site->number, (struct dprobes_trap_frame *)regs);
 	local_irq_restore(flags);
+}
+
+static int on_user_hit(struct uprobe_consumer *consumer, struct pt_regs *regs)
+{
+	unsigned long ip = regs->ip;
+
+	hit(container_of(consumer, struct user_site, consumer), regs);
 	if (regs->ip != ip)
 		begin_detour(regs);
+	return 0;
+}
+
+/*
+ * A call begins whose return is probed. The kernel is about to note it, unless it has noted as many as it can: that one returns unseen, and
+ * is counted.
+ */
+static int on_call(struct uprobe_consumer *consumer, struct pt_regs *regs)
+{
+	struct user_site *site = container_of(consumer, struct user_site, consumer);
+	unsigned long flags;
+
+	if (current->utask && current->utask->depth >= MAX_URETPROBE_DEPTH) {
+		local_irq_save(flags);
+		dprobes_on_user_return_lost(site->number);
+		local_irq_restore(flags);
+	}
+	return 0;
+}
+
+/* A call has returned: the process is where it has returned to, and goes on wherever the registers say. */
+static int on_return(struct uprobe_consumer *consumer, unsigned long function, struct pt_regs *regs)
+{
+	hit(container_of(consumer, struct user_site, consumer), regs);
 	return 0;
 }
 
@@ -209,7 +239,7 @@ static bool has_64bit_code(struct file *file)
 	       id[EI_CLASS] != ELFCLASS32;
 }
 
-int dprobes_host_attach_user(u64 word, u64 offset, u64 number, u64 *attached)
+int dprobes_host_attach_user(u64 word, u64 offset, u64 number, bool returns, u64 *attached)
 {
 	struct file *file = file_of(word);
 	struct user_site *site;
@@ -220,7 +250,8 @@ int dprobes_host_attach_user(u64 word, u64 offset, u64 number, u64 *attached)
 	site = kzalloc(sizeof(*site), GFP_KERNEL);
 	if (!site)
 		return DPROBES_FILE_ERROR_NO_MEMORY;
-	site->consumer.handler = on_user_hit;
+	site->consumer.handler = returns ? on_call : on_user_hit;
+	site->consumer.ret_handler = returns ? on_return : NULL;
 	site->consumer.filter = is_for;
 	site->file = get_file(file);
 	/* On a file system that lies over others, what processes map is the file below. */

@@ -120,8 +120,10 @@ pub struct dprobes_host {
     /// From now on calls `dprobes_on_user_hit` with `number` whenever a process comes to the instruction at `offset` of the file, in every process
     /// that there is and will be, and then carries the instruction out, unless `rip` has been changed. Fills in `*attached`, the host's own word
     /// for it. 0, or a positive number as `user_file`; besides 4: behind the end of the file; 5: the instruction is one that the host does
-    /// not probe.
-    pub attach_user: Option<unsafe extern "C" fn(file: u64, offset: u64, number: u64, attached: *mut u64) -> i32>,
+    /// not probe. If `returns`, the call of `dprobes_on_user_hit` is when a call that has begun there has returned, and `rip` where to; one that will
+    /// not be told of, because too many are nested, is told to `dprobes_on_user_return_lost`.
+    pub attach_user:
+        Option<unsafe extern "C" fn(file: u64, offset: u64, number: u64, returns: bool, attached: *mut u64) -> i32>,
     /// Takes back `count` of those that `attach_user` gave. When this returns none of them is hit any more, and no `dprobes_on_user_hit` for
     /// one of them is under way.
     pub detach_user: Option<unsafe extern "C" fn(attached: *const u64, count: usize)>,
@@ -192,7 +194,7 @@ struct Watchpoints {
 struct User {
     file: unsafe extern "C" fn(u64, *mut FileId) -> i32,
     read: unsafe extern "C" fn(u64, u64, *mut u8, usize) -> i64,
-    attach: unsafe extern "C" fn(u64, u64, u64, *mut u64) -> i32,
+    attach: unsafe extern "C" fn(u64, u64, u64, bool, *mut u64) -> i32,
     detach: unsafe extern "C" fn(*const u64, usize),
 }
 
@@ -458,11 +460,11 @@ impl Host for CHost {
         Ok(count.min(buf.len()))
     }
 
-    fn attach_user(&self, file: u64, offset: u64, number: u64) -> Result<u64, FileError> {
+    fn attach_user(&self, file: u64, offset: u64, number: u64, returns: bool) -> Result<u64, FileError> {
         let user = self.table.user.ok_or(FileError::Unsupported)?;
         let mut attached = 0;
         // SAFETY: by `Table::check`; `attached` outlives the call.
-        let result = unsafe { (user.attach)(file, offset, number, &raw mut attached) };
+        let result = unsafe { (user.attach)(file, offset, number, returns, &raw mut attached) };
         file_error(result).map_or(Ok(attached), Err)
     }
 

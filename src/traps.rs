@@ -116,6 +116,15 @@ pub unsafe extern "C" fn dprobes_on_user_hit(number: u64, frame: *mut TrapFrame)
     }
 }
 
+/// A call at the place that was attached as `number`, for its returns, will return without a `dprobes_on_user_hit`: it is counted as missed. With
+/// interrupts off.
+#[unsafe(no_mangle)]
+pub extern "C" fn dprobes_on_user_return_lost(number: u64) {
+    if let Some(engine) = instance::engine() {
+        engine.on_user_return_lost(number);
+    }
+}
+
 /// Watchpoints were hit: a bit for each in `watchpoints`, the lowest for number 0. `frame` holds the registers as the CPU left them: behind
 /// the instruction, or at the instruction if that is what is watched. When this returns the frame says where to resume.
 ///

@@ -269,13 +269,12 @@ impl Program {
         let done = object::resolve(
             &mut bytes,
             |index, location| {
-                let address = resolve::address(
-                    &object,
-                    location,
-                    object.point(index).and_then(|point| point.watch()),
-                    symbols,
-                )
-                .unwrap_or_else(|error| match waits(&error) {
+                let point = object.point(index);
+                let found = match point {
+                    Some(point) if point.returns() => Err(Unresolved::Return),
+                    _ => resolve::address(&object, location, point.and_then(|point| point.watch()), symbols),
+                };
+                let address = found.unwrap_or_else(|error| match waits(&error) {
                     true => 0,
                     false => fail(&|| error.explain(symbols).at(self.place_of_point(index))),
                 });
@@ -319,7 +318,8 @@ impl Program {
             0
         };
         let offset = |index: u32, location: object::Location<'_>| {
-            file.offset(location)
+            let returns = object.point(index).is_some_and(|point| point.returns());
+            file.offset(location, returns)
                 .unwrap_or_else(|error| fail(&|| file.explain(&error).at(self.place_of_point(index))))
         };
         let done = object::resolve(

@@ -141,6 +141,10 @@ pub fn explain(reply: &Reply, request: Request<'_>) -> Report {
             .report(format!("{} is outside its function", subject.place()))
             .note(format!("the function has {:#x} bytes", reply.facts[1]))
             .help("the module is not the one the program was written for: look at the function, then correct `offset`"),
+        Reason::Return => subject
+            .report(format!("the return of {} cannot be probed", subject.place()))
+            .note("returns can be probed in user space only")
+            .help("put the probe on the function's `ret`: `objdump -d` shows where there are some"),
     }
 }
 

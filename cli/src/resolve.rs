@@ -10,6 +10,8 @@ use crate::report::Report;
 pub enum Unresolved<'a> {
     /// A line of the source of the probed code.
     SourceLine { file: &'a str, line: u32 },
+    /// Where a function of the kernel returns to.
+    Return,
     /// A symbol of a program in user space.
     User { name: &'a str },
     /// The symbol is not what it should be: the place of a probe, or a value.
@@ -109,9 +111,13 @@ impl Unresolved<'_> {
                 Report::new(format!("source lines cannot be resolved yet: \"{file}\":{line}"))
                     .help("use the symbol of the function and an offset: `offset = symbol+0x1f`")
             }
+            Self::Return => Report::new("returns can be probed in user space only")
+                .help("put the probe on the function's `ret`: `objdump -d` shows where there are some"),
             Self::User { name } => Report::new(format!(
-                "{name} is not looked for in the kernel: the program is for user space"
-            )),
+                "a list of the kernel's symbols does not have those of a file: {name}"
+            ))
+            .note("the program is for user space")
+            .help("`dprobes insert` looks for it in the file and in its debug file"),
             Self::Symbol {
                 name,
                 owner,

@@ -209,13 +209,14 @@ error: the kernel has no symbol ext4_table
         "name    = \"/bin/sh\"\nmodtype = user",
         "        push    environ\n",
         r#"
-error: symbols of user programs cannot be resolved yet: environ
+error: a list of the kernel's symbols does not have those of a file: environ
  --> p.rpn:9:9
   |
 9 |         push    environ
   |         ^^^^^^^^^^^^^^^
   |
-  = help: use the number: `offset = 0x1234` for a place in the file, `push 0x1234` for an address
+  = note: the program is for user space
+  = help: `dprobes insert` looks for it in the file and in its debug file
 "#,
     );
 }

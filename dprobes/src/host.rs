@@ -454,10 +454,14 @@ pub trait Host: Sync + 'static {
     /// [`Engine::on_user_hit`](crate::probe::Engine::on_user_hit) with this number: in every process there is and will be. The host carries the
     /// instruction out afterwards, unless `rip` has been changed. Gives a word by which to [detach](Host::detach_user) it.
     ///
+    /// If `returns`, that is not when it comes there, but when the call that has begun there has returned: `rip` is where to, and a return that
+    /// the host could not follow, because calls are nested too deep, is told to
+    /// [`Engine::on_user_return_lost`](crate::probe::Engine::on_user_return_lost).
+    ///
     /// # Errors
     /// [`FileError`]. Nothing has changed then.
-    fn attach_user(&self, file: u64, offset: u64, number: u64) -> Result<u64, FileError> {
-        let _ = (file, offset, number);
+    fn attach_user(&self, file: u64, offset: u64, number: u64, returns: bool) -> Result<u64, FileError> {
+        let _ = (file, offset, number, returns);
         Err(FileError::Unsupported)
     }
 

@@ -99,6 +99,8 @@ pub enum Reason {
     /// All programs together would take more memory than the host permits: `facts[0]` is how many bytes that is, `facts[1]` how many they take
     /// without this one.
     MemoryBound = 28,
+    /// The returns of functions of the kernel and its modules cannot be probed.
+    Return = 29,
 }
 
 /// Why a host cannot watch.
@@ -157,7 +159,7 @@ impl Reason {
             Reason::NoSlot | Reason::Globals | Reason::Maps => -ENOSPC,
             Reason::Prohibited => -EACCES,
             Reason::Opcode | Reason::Undecodable => -EILSEQ,
-            Reason::Instruction | Reason::ModuleKind | Reason::WatchUnsupported => -EOPNOTSUPP,
+            Reason::Instruction | Reason::ModuleKind | Reason::WatchUnsupported | Reason::Return => -EOPNOTSUPP,
             Reason::Unreadable | Reason::Unwritable => -EFAULT,
             Reason::OutOfReach => -ERANGE,
             Reason::AddressInUse | Reason::WatchInUse => -EBUSY,
@@ -197,6 +199,7 @@ impl Reason {
             26 => Self::AmbiguousSymbol,
             27 => Self::OutsideSymbol,
             28 => Self::MemoryBound,
+            29 => Self::Return,
             _ => return None,
         })
     }

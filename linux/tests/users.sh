@@ -80,6 +80,13 @@ kill $before
 wait $before
 check "and goes on uncounted" test "$(executed "$(cat before)")" -gt "$counted_before"
 
+# getenv.rpn of the examples.
+put_in /examples/getenv.rpn >/dev/null
+victim environment 7 >/dev/null
+check "seven looks into the environment are logged" equal "$(dprobes log --json | grep -c '"text":"VICTIM_OPTION"')" 7
+check "and counted for the process" equal "$(dprobes maps --json | grep -o '"value":7}' | head -n 1)" '"value":7}'
+dprobes remove 14 --module /lib/x86_64-linux-gnu/libc.so.6 >/dev/null || exit 1
+
 # What programs write is what the process goes on with.
 writes() {
     expected=$1
@@ -122,6 +129,55 @@ dprobes log --json >logged
 check "vector registers are those of the process" grep -q '"words":\["0x3ff8000000000000"\|"0x3ff8000000000000"' logged
 check "the record is of the process" grep -q '"process":"victim"' logged
 dprobes remove 4 --module /bin/victim >/dev/null
+
+# Returns.
+program /bin/victim "return(nested)" 11 '
+        inc     lv, count
+        push    r, rax
+        log     1
+        exit' >returns.rpn
+put_in returns.rpn >/dev/null
+victim nested 5 >/dev/null
+check "nested calls return one after the other" equal "$(dprobes log --json | grep -o '"words":\["[^"]*"' | sed 's/.*"0x\(.*\)"/\1/' | xargs)" "1 2 3 4 5"
+victim nested 100 >/dev/null
+check "calls that are nested too deep are counted as missed" equal "$(hits 11) $(field missed 11)" "69 36"
+dprobes log >/dev/null
+dprobes remove 11 --module /bin/victim >/dev/null || exit 1
+check "every return is counted" counted /bin/victim "return(work)" victim threads 5000
+check "in children too" counted /bin/victim "return(work)" victim forks 1000
+check "in 32-bit code too" counted /bin/victim32 "return(work)" say32
+program /bin/victim "return(pushes)" 3 'push 9; pop r, rax; abort' >write.rpn
+check "a result is changed" writes "pushes executed 10 sum 90" victim pushes 10
+# The entry and the return of a call have the same stack pointer, but for the return address.
+cat >both.rpn <<END
+name    = "/bin/victim"
+modtype = user
+major   = 12
+map     entries = count, keys = 2
+map     returns = count, keys = 2
+
+offset  = nested
+minor   = 1
+        push    tid
+        push    r, rsp
+        agg     entries
+        abort
+
+offset  = return(nested)
+minor   = 2
+        push    tid
+        push    r, rsp
+        push    8
+        sub
+        agg     returns
+        abort
+END
+put_in both.rpn >/dev/null
+victim nested 20 >/dev/null
+of_map() { dprobes maps --json | grep "\"name\":\"$1\"" | grep -o '{"keys":[^}]*' | sort; }
+check "calls and returns have the same keys" equal "$(of_map returns)" "$(of_map entries)"
+check "one for each call" equal "$(of_map returns | grep -c '"value":1')" 20
+dprobes remove 12 --module /bin/victim >/dev/null || exit 1
 
 # Several programs, limits, groups.
 program /bin/victim work 5 'inc lv, count; abort' | sed 's/^minor.*/&\npass_count = 10\nmax_hits = 20/' >five.rpn
@@ -176,6 +232,13 @@ check "a lock prefix" is_refused "does not probe the instruction" /bin/victim wo
 check "what uprobes do not take" is_refused "does not probe the instruction" /bin/victim untakable
 check "an indirect function" is_refused "one of several functions" /lib/x86_64-linux-gnu/libc.so.6 strlen
 check "the address of what moves" is_refused "another address in every process" /bin/victim work 'push limit; log 1; exit'
+program /bin/victim work+7 13 >middle.rpn
+put_in middle.rpn >/dev/null
+middle=$(field address 13)
+dprobes remove 13 --module /bin/victim >/dev/null || exit 1
+check "a return from the middle of a function" is_refused "beginning of a function that is called" /bin/victim "return($middle)"
+check "a return from where nothing returns" is_refused "beginning of a function that is called" /bin/victim "return(_start)"
+check "a return of the kernel" refused "in user space only" sh -c 'sed "s/^name.*/name = \"kernel\"/; s/^modtype.*/modtype = kernel/; s/^offset.*/offset = return(vfs_read)/" count.rpn >kernel.rpn; dprobes insert kernel.rpn'
 check "a line without code" is_refused 'there is no code for "victim.c":2' /bin/victim '"victim.c":2'
 check "a file with no such source" is_refused "is from a file other.c" /bin/victim '"other.c":2'
 check "nothing of that is inserted" equal "$(dprobes query --json)" ""

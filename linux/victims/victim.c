@@ -9,6 +9,8 @@
  *   victim signals N      as calls, interrupted by a timer all the time
  *   victim double         calls real() once with 1.5, after it has slept
  *   victim spin           calls work() until it gets SIGTERM
+ *   victim nested N       calls itself N deep
+ *   victim environment N  looks N times for the environment variable VICTIM_OPTION
  *   victim library-spin   calls drand48() until it gets SIGTERM
  */
 #define _GNU_SOURCE
@@ -51,6 +53,18 @@ PROBED long pushes(long a)
 	asm volatile("" : : : "rbx", "r12", "memory");
 	executed++;
 	return a + limit;
+}
+
+/* Returns how deep it was, the innermost first. */
+PROBED long nested(long more)
+{
+	long deep = 1;
+
+	asm volatile("nop");
+	if (more > 1)
+		deep += nested(more - 1);
+	executed++;
+	return deep;
 }
 
 PROBED double real(double a)
@@ -144,6 +158,12 @@ int main(int argc, char **argv)
 	} else if (!strcmp(what, "library")) {
 		for (long i = 0; i < count; i++)
 			sum += drand48() < 2;
+		executed = count;
+	} else if (!strcmp(what, "nested")) {
+		sum = nested(count);
+	} else if (!strcmp(what, "environment")) {
+		for (long i = 0; i < count; i++)
+			sum += !getenv("VICTIM_OPTION");
 		executed = count;
 	} else if (!strcmp(what, "signals")) {
 		struct itimerval every = { { 0, 1000 }, { 0, 1000 } };

@@ -255,8 +255,12 @@ fn items(object: &Object<'_>, point: &Point<'_>, text: &mut Text) {
         Place::Absolute(_) => "address",
         _ => "offset",
     };
-    text.at(point.line(), &format!("{item:10} = {}", location(&place)));
-    if point.display() != place.display() {
+    let written = match point.returns() {
+        true => format!("return({})", location(&place)),
+        false => location(&place),
+    };
+    text.at(point.line(), &format!("{item:10} = {written}"));
+    if point.display() != place.shown(point.returns()) {
         text.item("display", quote(point.display()));
     }
     if !point.opcode().is_empty() {

@@ -123,7 +123,7 @@ fn point(
     session: &Session,
 ) -> layout::Point {
     let place = probe.place.clone().unwrap_or(Place::Offset(0));
-    let display = strings.put(&probe.display.clone().unwrap_or_else(|| place.display()));
+    let display = strings.put(&probe.display.clone().unwrap_or_else(|| place.shown(probe.returns)));
     let (kind, value, symbol) = match &place {
         Place::Absolute(n) => (kind::ABSOLUTE, *n, ""),
         Place::Offset(n) => (kind::MODULE_OFFSET, *n, ""),
@@ -137,6 +137,7 @@ fn point(
     for (flag, on) in [
         (layout::LOG_ON_FAULT, attributes.log_on_fault),
         (layout::SUSPENDED, attributes.suspended),
+        (layout::RETURNS, probe.returns),
     ] {
         if on {
             flags |= flag;

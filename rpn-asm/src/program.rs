@@ -125,7 +125,15 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// The place in words: how it is shown when it can no longer be seen from the object.
+    /// The place in words, or where the function there returns to: how it is shown when it can no longer be seen from the object.
+    pub fn shown(&self, returns: bool) -> String {
+        if returns {
+            format!("return({})", self.display())
+        } else {
+            self.display()
+        }
+    }
+
     pub fn display(&self) -> String {
         match self {
             Place::Absolute(n) | Place::Offset(n) => format!("{n:#x}"),
@@ -144,6 +152,8 @@ pub(crate) struct Probe {
     pub span: Span,
     /// `None` if it was wrong; that has been reported.
     pub place: Option<Place>,
+    /// Is it where the function there has returned to?
+    pub returns: bool,
     pub display: Option<String>,
     /// `None` for a breakpoint in text.
     pub watch: Option<Spanned<Watch>>,

@@ -17,12 +17,13 @@ fn example(name: &str) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-const EXAMPLES: [&str; 13] = [
+const EXAMPLES: [&str; 14] = [
     "allocators.rpn",
     "corrupted.rpn",
     "failure-stack.rpn",
     "first-failure.rpn",
     "forks.rpn",
+    "getenv.rpn",
     "inject.rpn",
     "latency.rpn",
     "openat.rpn",
@@ -47,6 +48,23 @@ fn identity(object: &[u8]) -> String {
     assert_eq!(disassemble(&again.object).unwrap(), text);
     assert!(again.object == object, "{text}");
     text
+}
+
+#[test]
+fn returns() {
+    let text = |place| {
+        format!("name = \"/bin/true\"; modtype = user; major = 1\noffset = return({place})\nminor = 1\n        exit\n")
+    };
+    for place in ["main", "0x1000", "\"odd name\"", "return"] {
+        let assembled = assemble("return.rpn", &text(place), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+        let object = Object::parse(&assembled.object).unwrap();
+        assert!(object.points().all(|point| point.returns()));
+        assert!(identity(&assembled.object).contains("= return("));
+    }
+    for place in ["main + 4", "main", ""] {
+        let wrong = text(place).replace("main)", "main");
+        assert!(assemble("return.rpn", &wrong, &Options::default()).is_err(), "{wrong}");
+    }
 }
 
 #[test]

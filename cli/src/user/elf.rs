@@ -22,8 +22,10 @@ pub enum NotProgram {
 /// What a symbol is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// Code.
+    /// A function.
     Code,
+    /// A place in code, of which it is not known whether it is called.
+    Label,
     /// A function that chooses, when a program starts, which function stands for the name (GNU indirect function).
     Chooser,
     /// Anything else.
@@ -69,6 +71,8 @@ pub struct Elf {
     pub is_64: bool,
     /// Is it where its addresses say in every process?
     pub fixed: bool,
+    /// Where a process begins.
+    entry: u64,
     segments: Vec<Segment>,
     /// By address.
     symbols: Vec<Symbol>,
@@ -112,6 +116,7 @@ impl Elf {
         Ok(Elf {
             is_64: file.is_64(),
             fixed,
+            entry: file.entry(),
             segments,
             symbols,
             has_all_symbols,
@@ -182,6 +187,16 @@ impl Elf {
         self.code().map(|segment| segment.offset..segment.offset + segment.size)
     }
 
+    /// Does a function begin at an address, to which its callers come by a call? Then, and only then, the return address is on top of the stack there.
+    pub fn is_called(&self, address: u64) -> bool {
+        let first = self.symbols.partition_point(|symbol| symbol.address < address);
+        let there = self.symbols.get(first..).unwrap_or(&[]);
+        // The compiler moves what is seldom executed out of a function, and jumps there.
+        let is_part = |symbol: &Symbol| symbol.name.contains(".cold");
+        let mut there = there.iter().take_while(|symbol| symbol.address == address);
+        address != self.entry && there.any(|symbol| symbol.what == What::Code && !is_part(symbol))
+    }
+
     fn code(&self) -> impl Iterator<Item = &Segment> {
         self.segments.iter().filter(|segment| segment.executable)
     }
@@ -238,7 +253,7 @@ fn symbols_of(file: &object::File<'_>, segments: &[Segment]) -> Vec<Symbol> {
         let what = match st_info.st_type() {
             object::elf::STT_GNU_IFUNC => What::Chooser,
             object::elf::STT_FUNC => What::Code,
-            object::elf::STT_NOTYPE if in_code(symbol.address()) => What::Code,
+            object::elf::STT_NOTYPE if in_code(symbol.address()) => What::Label,
             object::elf::STT_NOTYPE | object::elf::STT_OBJECT | object::elf::STT_COMMON => What::Data,
             _ => return None,
         };

@@ -70,6 +70,16 @@ pub fn unresolved(error: &Unresolved<'_>, path: &Path, elf: &Elf) -> Report {
                 .note("a breakpoint there would change the instruction, and the process with it")
                 .help(format!("the instruction begins at {}", name(*start)))
         }
+        Unresolved::NotCalled { address } => {
+            let name = match elf.containing(*address) {
+                Some(symbol) if symbol.address == *address => symbol.name.clone(),
+                Some(symbol) => format!("{}+{:#x}", symbol.name, address - symbol.address),
+                None => format!("{address:#x}"),
+            };
+            Report::new(format!("{name} is not known to be the beginning of a function that is called"))
+                .note("only there is the return address on top of the stack, where it is replaced; anything else would be damaged")
+                .help("name the function")
+        }
         Unresolved::Moves { name } => Report::new(format!("{name} is at another address in every process"))
             .note(format!("{path} is position-independent"))
             .help("count from where the program is: `push r, rip` and the distance from the probed instruction"),

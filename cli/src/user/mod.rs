@@ -38,6 +38,8 @@ pub enum Unresolved<'a> {
     NotCode { what: &'static str, value: u64 },
     /// Inside an instruction, which begins here.
     NotBoundary { address: u64, start: u64 },
+    /// A return is asked for where no call begins.
+    NotCalled { address: u64 },
     /// The address of a symbol is another one in every process.
     Moves { name: &'a str },
 }
@@ -71,11 +73,11 @@ impl UserFile {
         })
     }
 
-    /// The offset in the file of a location.
+    /// The offset in the file of a location, which is a function if its returns are asked for.
     ///
     /// # Errors
     /// Why it has none.
-    pub fn offset<'a>(&self, location: Location<'a>) -> Result<u64, Unresolved<'a>> {
+    pub fn offset<'a>(&self, location: Location<'a>, returns: bool) -> Result<u64, Unresolved<'a>> {
         let address = match location {
             Location::Symbol { name, addend } => self.symbol(name, addend)?,
             Location::Source { file, line } => {
@@ -91,6 +93,9 @@ impl UserFile {
             what: "address",
             value: address,
         })?;
+        if returns && !self.elf.is_called(address) {
+            return Err(Unresolved::NotCalled { address });
+        }
         match self.elf.instruction_at(address) {
             Some(start) if start != address => Err(Unresolved::NotBoundary { address, start }),
             _ => Ok(offset),

@@ -119,6 +119,8 @@ pub enum PointError {
     Watch(WatchError),
     /// There can be no probe at this place in the file.
     File(FileError),
+    /// Returns are probed in user space only.
+    Return,
 }
 
 impl From<OutOfMemory> for InsertError {
@@ -199,6 +201,7 @@ impl PointError {
             PointError::OutOfReach => refuse(Reason::OutOfReach, 0),
             PointError::Twice => refuse(Reason::AddressInUse, 0),
             PointError::Location { error, len } => detailed(Reason::WatchLocation, error as u32, [len.into(), 0]),
+            PointError::Return => refuse(Reason::Return, 0),
             PointError::File(error) => detailed(Reason::File, error as u32, [0; 2]),
             PointError::Watch(error) => match error {
                 WatchError::Unsupported => detailed(Reason::WatchUnsupported, WatchUnsupported::Host as u32, [0; 2]),

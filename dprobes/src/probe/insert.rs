@@ -217,6 +217,9 @@ impl<H: Host> Engine<H> {
                     return Err(refused(0, PointError::Unresolved));
                 }
             };
+            if of.returns() {
+                return Err(refused(address, PointError::Return));
+            }
             let Some(watch) = of.watch() else {
                 requests.push(Request {
                     address,

@@ -75,7 +75,7 @@ impl Spot {
         match self {
             Spot::Text(place) => (place.address, 0, 0),
             Spot::Watch(what) => (what.address(), what.kind() as u8, what.len()),
-            Spot::User(place) => (place.offset, 0, 0),
+            Spot::User(place) => (place.offset, place.returns.into(), 0),
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct UserFile {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UserPlace {
     pub(crate) offset: u64,
+    /// Is it where the function there returns to?
+    pub(crate) returns: bool,
     /// What is there.
     code: Code,
 }
@@ -56,6 +58,7 @@ pub(crate) struct UserSite {
     number: u64,
     file: FileId,
     offset: u64,
+    returns: bool,
     code: Code,
     pub(crate) chain: Chain<Probe>,
     /// What the host calls it.
@@ -65,13 +68,13 @@ pub(crate) struct UserSite {
 }
 
 impl UserSite {
-    /// The bytes in the file: in memory there is a breakpoint.
-    pub(crate) fn code(&self) -> &[u8] {
-        self.code.bytes()
+    /// The bytes in the file, where there is a breakpoint in memory. Of the place that a function returns to they are not known.
+    pub(crate) fn code(&self) -> Option<&[u8]> {
+        (!self.returns).then(|| self.code.bytes())
     }
 
-    fn place(&self) -> (FileId, u64) {
-        (self.file, self.offset)
+    fn place(&self) -> (FileId, u64, bool) {
+        (self.file, self.offset, self.returns)
     }
 }
 
@@ -176,7 +179,11 @@ impl<H: Host> Engine<H> {
                 found: first_bytes(there),
             });
         }
-        Ok(UserPlace { offset, code })
+        Ok(UserPlace {
+            offset,
+            returns: point.returns(),
+            code,
+        })
     }
 
     /// Has the host deliver hits at the places of a program, which nobody is interested in yet. On failure, and until somebody is, what has
@@ -199,7 +206,7 @@ impl<H: Host> Engine<H> {
                 .get(..known)
                 .and_then(|known| {
                     known
-                        .binary_search_by_key(&(file.id, place.offset), |site| site.place())
+                        .binary_search_by_key(&(file.id, place.offset, place.returns), |site| site.place())
                         .ok()
                 })
                 .and_then(|index| sites.get(index));
@@ -233,13 +240,16 @@ impl<H: Host> Engine<H> {
             number,
             file: file.id,
             offset: place.offset,
+            returns: place.returns,
             code: place.code,
             chain: Chain::new(),
             attached: 0,
             gone: AtomicBool::new(false),
         })?;
         // A hit that comes before the site is in the table is nobody's, as are all before the program is linked.
-        site.attached = self.host().attach_user(file.word, place.offset, number)?;
+        site.attached = self
+            .host()
+            .attach_user(file.word, place.offset, number, place.returns)?;
         self.user_sites.by_number.insert(number, &raw mut *site);
         Ok(site)
     }

@@ -24,13 +24,21 @@ impl<H: Host> Engine<H> {
         };
         let place = Where {
             address: frame.rip,
-            code: Some(site.code()),
+            code: site.code(),
             may_fault: false,
             site: None,
             from_user: true,
         };
         for probe in site.chain.iter() {
             self.fire_without_site(place, probe, &mut hit, frame);
+        }
+    }
+
+    /// A call at the place that was attached with this number will return without a [hit](Self::on_user_hit): it is counted as missed.
+    pub fn on_user_return_lost(&self, number: u64) {
+        let probes = self.user_sites.get(number).map(|site| site.chain.iter());
+        for probe in probes.into_iter().flatten() {
+            count(&probe.counts.missed);
         }
     }
 }

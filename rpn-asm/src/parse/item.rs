@@ -96,6 +96,7 @@ impl Parser<'_> {
         self.probes.push(Probe {
             span: name.span,
             place: None,
+            returns: false,
             display: None,
             watch: None,
             opcode: Vec::new(),
@@ -168,8 +169,12 @@ impl Value<'_, '_, '_, '_> {
         };
         match self.item {
             "offset" => {
-                let place = self.offset()?;
+                let (place, returns) = match self.return_of()? {
+                    Some(place) => (place, true),
+                    None => (self.offset()?, false),
+                };
                 self.parser.probes[last].place = Some(place);
+                self.parser.probes[last].returns = returns;
             }
             "address" => {
                 let place = self.address()?;
@@ -428,6 +433,31 @@ impl Value<'_, '_, '_, '_> {
             return Err(self.parser.session.report(start, problem));
         }
         Ok(names)
+    }
+
+    /// `return(FUNCTION)`, if that is what stands here.
+    fn return_of(&mut self) -> Parsed<Option<Place>> {
+        let is = |index: usize, text: &str| self.cursor.rest().get(index).is_some_and(|token| &*token.text == text);
+        if !(is(0, "return") && is(1, "(")) {
+            return Ok(None);
+        }
+        self.cursor.next();
+        self.cursor.next();
+        let t = self.term(true)?;
+        let place = match t.symbol.clone() {
+            Some((symbol, span)) => {
+                let symbol = Spanned { value: symbol, span };
+                let symbol = self.parser.fit(self.item, symbol, limits::SYMBOL_MAX)?;
+                // A call begins with the first instruction.
+                self.in_range(&t, 0, 0)?;
+                Place::Symbol(symbol, 0)
+            }
+            None => Place::Offset(self.in_range(&t, 0, u64::MAX.into())? as u64),
+        };
+        if self.cursor.take(")").is_none() {
+            return self.expected(ValueKind::ReturnEnd, None);
+        }
+        Ok(Some(place))
     }
 
     fn offset(&mut self) -> Parsed<Place> {

@@ -34,6 +34,8 @@ pub enum ValueKind {
     MapKind,
     /// What a watchpoint watches for.
     WatchKind,
+    /// What ends `return(FUNCTION`.
+    ReturnEnd,
     /// The number of a group of probes.
     Group,
     /// An exit facility, by name or number.
@@ -54,6 +56,7 @@ impl ValueKind {
             ValueKind::Label => "a label",
             ValueKind::Local => "a local variable, by name or number",
             ValueKind::Line => "a line number",
+            ValueKind::ReturnEnd => "`)`, which ends `return(FUNCTION)`",
             ValueKind::Global => "a global variable, by name or number",
             ValueKind::Map => "a map, by name or number",
             ValueKind::MapName => "a name",

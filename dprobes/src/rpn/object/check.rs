@@ -293,11 +293,15 @@ fn point(object: &Object<'_>, base: usize, raw: &layout::Point) -> Result<(), Ob
     zero(at!(base, Point.opcode) + usize::from(opcode_len), beyond)?;
     let flags = raw.flags.get();
     value(
-        flags & !(layout::LOG_ON_FAULT | layout::SUSPENDED) == 0,
+        flags & !(layout::LOG_ON_FAULT | layout::SUSPENDED | layout::RETURNS) == 0,
         at!(base, Point.flags),
         Field::Flags,
         flags,
     )?;
+    if flags & layout::RETURNS != 0 {
+        let a_function = matches!(raw.kind, kind::SYMBOL | kind::MODULE_OFFSET) && raw.watch == 0;
+        value(a_function, at!(base, Point.kind), Field::LocationKind, raw.kind)?;
+    }
     let ex_mask = raw.ex_mask.get();
     value(
         ex_mask & !exception::MASK_BITS == 0,

@@ -81,8 +81,8 @@ pub struct Point {
     pub kind: u8,
     /// 1: How many bytes of `opcode` are expected at the location: 0 to 15.
     pub opcode_len: u8,
-    /// 2: Bit 0: publish the record although the probed instruction faults. Bit 1: its group is suspended at first. The others must
-    /// be zero.
+    /// 2: Bit 0: publish the record although the probed instruction faults. Bit 1: its group is suspended at first. Bit 2: fire
+    /// where a call of the function at the location has returned to; the location is a symbol or an offset then. The others must be zero.
     pub flags: U16,
     /// 4: Minor code.
     pub minor: U16,
@@ -137,6 +137,9 @@ pub const LOG_ON_FAULT: u16 = 1;
 
 /// Bit 1 of [`Point::flags`].
 pub const SUSPENDED: u16 = 2;
+
+/// Bit 2 of [`Point::flags`].
+pub const RETURNS: u16 = 4;
 
 /// Bit 0 of [`Header::flags`].
 pub const AUTO_STACK_TRACE: u8 = 1;

@@ -351,6 +351,11 @@ impl<'a> Point<'a> {
         self.object.string(self.raw.display)
     }
 
+    /// Does it fire where a call of the function at its location has returned to?
+    pub fn returns(&self) -> bool {
+        self.raw.flags.get() & layout::RETURNS != 0
+    }
+
     /// What it watches for at its location; `None` for a breakpoint in text.
     pub fn watch(&self) -> Option<Watch> {
         Watch::new(WatchKind::from_byte(self.raw.watch)?, self.raw.watch_len)

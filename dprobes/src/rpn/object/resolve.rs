@@ -113,8 +113,8 @@ pub fn resolve<E>(
     for (index, raw) in (0..).zip(points) {
         let location = raw.location(strings);
         let understood = match location {
-            // In user space that is an address in the file, which processes have somewhere else.
-            Location::Place(Place::Absolute(_)) => !user,
+            // In user space that is an address in the file, which processes have somewhere else; or a port, which is watched.
+            Location::Place(Place::Absolute(_)) => !user || raw.watch != 0,
             Location::Place(Place::ModuleOffset(_)) => true,
             Location::Symbol { .. } | Location::Source { .. } => false,
         };
