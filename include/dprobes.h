@@ -310,6 +310,10 @@ enum dprobes_reason
      The returns of functions of the kernel and its modules cannot be probed.
      */
     DPROBES_REASON_RETURN = 29,
+    /*
+     The exit facility `facts[0]` is not there; `detail` is a [`FacilityError`](crate::host::FacilityError) as a number.
+     */
+    DPROBES_REASON_FACILITY = 30,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_reason dprobes_reason;
@@ -757,10 +761,18 @@ struct dprobes_host {
      */
     int64_t (*kernel_stack)(const struct dprobes_trap_frame *frame, uint64_t *addresses, uintptr_t capacity);
     /*
-     *Hit.* Triggers an exit facility, for a hit on code with the registers `*frame`. 0, or a negative errno when there is
-     no such facility.
+     *Hit.* Triggers an exit facility, for a hit on code with the registers `*frame`, whose record has `length` bytes of `elements`. 0, or a
+     negative errno when there is no such facility.
      */
-    int32_t (*exit_to)(const struct dprobes_exit_to *exit, const struct dprobes_trap_frame *frame);
+    int32_t (*exit_to)(const struct dprobes_exit_to *exit,
+                       const struct dprobes_trap_frame *frame,
+                       const uint8_t *elements,
+                       uintptr_t length);
+    /*
+     Can there be this exit facility, which a program names that is about to be inserted? 0 if so, or if that is not known yet; 1 when this host
+     has none, 2 when programs may not have it.
+     */
+    uint32_t (*facility)(uint32_t facility);
     /*
      *Hit.* Asks that `dprobes_reap` be called soon from a context that may sleep.
      */

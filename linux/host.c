@@ -37,13 +37,6 @@ static void host_task(struct dprobes_task *task)
 }
 NOKPROBE_SYMBOL(host_task);
 
-/* There is no exit facility yet. */
-static int host_exit_to(const struct dprobes_exit_to *exit, const struct dprobes_trap_frame *frame)
-{
-	return -ENOSYS;
-}
-NOKPROBE_SYMBOL(host_exit_to);
-
 static u32 host_cpu_count(void)
 {
 	return nr_cpu_ids;
@@ -74,7 +67,8 @@ const struct dprobes_host dprobes_linux_host = {
 	.msr		= dprobes_host_msr,
 	.writable	= dprobes_host_writable,
 	.kernel_stack	= dprobes_host_kernel_stack,
-	.exit_to	= host_exit_to,
+	.exit_to	= dprobes_host_exit_to,
+	.facility	= dprobes_host_facility,
 	.request_reap	= dprobes_host_request_reap,
 	.cpu_count	= host_cpu_count,
 	.slot_area	= host_slot_area,

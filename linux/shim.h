@@ -184,6 +184,11 @@ void dprobes_host_clear_watchpoint(u32 number);
 int dprobes_watch_init(void);
 void dprobes_watch_exit(void);
 
+/* exits.c */
+int dprobes_host_exit_to(const struct dprobes_exit_to *exit, const struct dprobes_trap_frame *frame, const u8 *elements,
+			 uintptr_t length);						/* hit */
+u32 dprobes_host_facility(u32 facility);
+
 /* control.c */
 void dprobes_control_exit(void);
 void dprobes_control_lock(void);

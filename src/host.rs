@@ -6,8 +6,8 @@ use core::ops::Range;
 use core::slice;
 
 use engine::host::{
-    BadAddress, Candidate, ExitTo, FileError, FileId, Function, Host, Patch, Prohibited, SymbolError, Task, TrapFrame,
-    WatchError, Watchpoint, WriteTextError,
+    BadAddress, Candidate, ExitTo, FacilityError, FileError, FileId, Function, Host, Patch, Prohibited, SymbolError,
+    Task, TrapFrame, WatchError, Watchpoint, WriteTextError,
 };
 
 use crate::errno::EEXIST;
@@ -58,9 +58,14 @@ pub struct dprobes_host {
     /// unwinder: the engine follows frame pointers then.
     pub kernel_stack:
         Option<unsafe extern "C" fn(frame: *const TrapFrame, addresses: *mut u64, capacity: usize) -> i64>,
-    /// *Hit.* Triggers an exit facility, for a hit on code with the registers `*frame`. 0, or a negative errno when there is
-    /// no such facility.
-    pub exit_to: Option<unsafe extern "C" fn(exit: *const ExitTo, frame: *const TrapFrame) -> i32>,
+    /// *Hit.* Triggers an exit facility, for a hit on code with the registers `*frame`, whose record has `length` bytes of `elements`. 0, or a
+    /// negative errno when there is no such facility.
+    pub exit_to: Option<
+        unsafe extern "C" fn(exit: *const ExitTo, frame: *const TrapFrame, elements: *const u8, length: usize) -> i32,
+    >,
+    /// Can there be this exit facility, which a program names that is about to be inserted? 0 if so, or if that is not known yet; 1 when this host
+    /// has none, 2 when programs may not have it.
+    pub facility: Option<unsafe extern "C" fn(facility: u32) -> u32>,
     /// *Hit.* Asks that `dprobes_reap` be called soon from a context that may sleep.
     pub request_reap: Option<unsafe extern "C" fn()>,
     /// How many CPUs there may ever be; constant.
@@ -165,7 +170,8 @@ pub(crate) struct Table {
     msr: unsafe extern "C" fn(u32, *mut u64) -> i32,
     writable: unsafe extern "C" fn(u64) -> bool,
     kernel_stack: unsafe extern "C" fn(*const TrapFrame, *mut u64, usize) -> i64,
-    exit_to: unsafe extern "C" fn(*const ExitTo, *const TrapFrame) -> i32,
+    exit_to: unsafe extern "C" fn(*const ExitTo, *const TrapFrame, *const u8, usize) -> i32,
+    facility: unsafe extern "C" fn(u32) -> u32,
     request_reap: unsafe extern "C" fn(),
     cpu_count: unsafe extern "C" fn() -> u32,
     slot_area: unsafe extern "C" fn(*mut u64, *mut u64),
@@ -219,6 +225,7 @@ impl Table {
             writable: host.writable?,
             kernel_stack: host.kernel_stack?,
             exit_to: host.exit_to?,
+            facility: host.facility?,
             request_reap: host.request_reap?,
             cpu_count: host.cpu_count?,
             slot_area: host.slot_area?,
@@ -344,9 +351,18 @@ impl Host for CHost {
         usize::try_from(count).ok().map(|count| count.min(addresses.len()))
     }
 
-    fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame) -> bool {
-        // SAFETY: by `Table::check`; both may be read.
-        unsafe { (self.table.exit_to)(exit, frame) == 0 }
+    fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame, elements: &[u8]) -> bool {
+        // SAFETY: by `Table::check`; all three may be read, the elements for their length.
+        unsafe { (self.table.exit_to)(exit, frame, elements.as_ptr(), elements.len()) == 0 }
+    }
+
+    fn facility(&self, facility: u8) -> Result<(), FacilityError> {
+        // SAFETY: by `Table::check`.
+        match unsafe { (self.table.facility)(facility.into()) } {
+            0 => Ok(()),
+            // A number that this version does not know is a refusal all the same.
+            code => Err(FacilityError::from_code(code).unwrap_or(FacilityError::Absent)),
+        }
     }
 
     fn request_reap(&self) {

@@ -1,8 +1,9 @@
 //! What the engine says when it refuses, in words: what was wrong, where, and what to do.
 
-use dprobes::host::{FileError, Prohibited};
+use dprobes::host::{FacilityError, FileError, Prohibited};
 use dprobes::insn::Refusal;
 use dprobes::rpn::object::LocationError;
+use dprobes::rpn::op::facility;
 use dprobes::wire::{ProbeStatus, Reason, Reply, WatchUnsupported};
 
 use crate::device::RequestError;
@@ -125,6 +126,7 @@ pub fn explain(reply: &Reply, request: Request<'_>) -> Report {
             .note(format!("the limit is {} bytes", dprobes::aggregate::BYTES_MAX))
             .help("give them fewer `entries`, or a linear histogram fewer ranges"),
         Reason::WatchLocation => subject.watch_location(),
+        Reason::Facility => subject.facility(),
         Reason::WatchInUse => subject.watch_in_use(),
         Reason::WatchUnsupported => subject.watch_unsupported(),
         Reason::File => subject.file(),
@@ -495,6 +497,27 @@ impl Subject<'_> {
             .help("remove watchpoints that are no longer needed, or a debugger's; `dprobes query` lists those that are inserted")
     }
 
+    fn facility(&self) -> Report {
+        let number = self.reply.facts[0];
+        let name = facility::NAMES.iter().find(|(_, of)| u64::from(*of) == number);
+        let name = name.map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned());
+        let report = Report::new(format!("the program ends with `exit_to {name}`, which is not there"));
+        match FacilityError::from_code(self.reply.detail) {
+            Some(FacilityError::Absent) => report
+                .note("the module has no such facility on this kernel, and no other module has registered it")
+                .help("`exit_to trace` passes the record to ftrace and perf"),
+            Some(FacilityError::Forbidden) => report
+                .note("it stops the machine, and the module was loaded without permission for that")
+                .help("load the module with `dump=1`"),
+            None => report
+                .note(format!(
+                    "the reason has number {}, which this command does not know",
+                    self.reply.detail
+                ))
+                .help("use the command that was built with the module"),
+        }
+    }
+
     fn watch_unsupported(&self) -> Report {
         match WatchUnsupported::from_code(self.reply.detail) {
             Some(WatchUnsupported::Host) => self
@@ -694,6 +717,11 @@ minor   = 1
                     (0..=u32::from(u16::MAX))
                         .filter_map(FileError::from_code)
                         .map(|why| (format!("{name} {why:?}"), reply(reason, why as u32, [0; 2]))),
+                ),
+                Reason::Facility => all.extend(
+                    (0..=u32::from(u16::MAX))
+                        .filter_map(FacilityError::from_code)
+                        .map(|why| (format!("{name} {why:?}"), reply(reason, why as u32, [2, 0]))),
                 ),
                 Reason::WatchInUse => {
                     all.push((name.clone(), reply(reason, 0, [0b0100, 0b1011])));

@@ -310,6 +310,28 @@ impl FileError {
     }
 }
 
+/// Why an exit facility cannot be reached, as far as that is known before it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FacilityError {
+    /// The host has none.
+    Absent = 1,
+    /// The host has it, and was told not to let programs have it.
+    Forbidden = 2,
+}
+
+impl FacilityError {
+    /// From its number.
+    #[must_use]
+    pub const fn from_code(code: u32) -> Option<Self> {
+        match code {
+            1 => Some(Self::Absent),
+            2 => Some(Self::Forbidden),
+            _ => None,
+        }
+    }
+}
+
 /// What the surrounding kernel provides.
 pub trait Host: Sync + 'static {
     // ---- on the path of a hit ----
@@ -354,8 +376,9 @@ pub trait Host: Sync + 'static {
     fn kernel_stack(&self, frame: &TrapFrame, addresses: &mut [u64]) -> Option<usize>;
 
     /// Triggers an exit facility of the host's own: the program of a hit on code with the registers `frame` has asked for it, its record
-    /// has been written, and no exit on [`EXIT_TO`](static@crate::trap::EXIT_TO) is this facility. False when there is no such facility.
-    fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame) -> bool;
+    /// has been written, with these elements, and no exit on [`EXIT_TO`](static@crate::trap::EXIT_TO) is this facility. False when there is no
+    /// such facility.
+    fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame, elements: &[u8]) -> bool;
 
     /// Asks that [`Engine::reap`](crate::probe::Engine::reap) be called soon from a context that may sleep.
     fn request_reap(&self);
@@ -381,6 +404,16 @@ pub trait Host: Sync + 'static {
     /// one area serves both.
     fn user_slot_area(&self) -> Range<u64> {
         0..0
+    }
+
+    /// Can there be this exit facility for a program that is about to be inserted? What is not known to be missing may still turn out to be, and
+    /// is counted then.
+    ///
+    /// # Errors
+    /// [`FacilityError`]: why it is certain that there is none.
+    fn facility(&self, facility: u8) -> Result<(), FacilityError> {
+        let _ = facility;
+        Ok(())
     }
 
     /// May there be a probe at `address`? Then which function is it in?

@@ -101,6 +101,8 @@ pub enum Reason {
     MemoryBound = 28,
     /// The returns of functions of the kernel and its modules cannot be probed.
     Return = 29,
+    /// The exit facility `facts[0]` is not there; `detail` is a [`FacilityError`](crate::host::FacilityError) as a number.
+    Facility = 30,
 }
 
 /// Why a host cannot watch.
@@ -157,7 +159,7 @@ impl Reason {
             Reason::NotFound | Reason::NoModule | Reason::NoSymbol => -ENOENT,
             Reason::NoMemory | Reason::MemoryBound => -ENOMEM,
             Reason::NoSlot | Reason::Globals | Reason::Maps => -ENOSPC,
-            Reason::Prohibited => -EACCES,
+            Reason::Prohibited | Reason::Facility => -EACCES,
             Reason::Opcode | Reason::Undecodable => -EILSEQ,
             Reason::Instruction | Reason::ModuleKind | Reason::WatchUnsupported | Reason::Return => -EOPNOTSUPP,
             Reason::Unreadable | Reason::Unwritable => -EFAULT,
@@ -200,6 +202,7 @@ impl Reason {
             27 => Self::OutsideSymbol,
             28 => Self::MemoryBound,
             29 => Self::Return,
+            30 => Self::Facility,
             _ => return None,
         })
     }

@@ -258,7 +258,7 @@ impl Host for Process {
         None
     }
 
-    fn exit_to(&self, _: &ExitTo, _: &TrapFrame) -> bool {
+    fn exit_to(&self, _: &ExitTo, _: &TrapFrame, _: &[u8]) -> bool {
         false
     }
 

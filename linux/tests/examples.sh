@@ -126,7 +126,7 @@ echo "$before" >/proc/sys/vm/overcommit_memory
 take_out 14
 
 # corrupted.rpn: nothing is, so it says nothing.
-put_in corrupted.rpn
+put_in corrupted.rpn -D THEN=trace
 cat /proc/self/maps /proc/modules /etc/* >/dev/null 2>&1
 check "files are looked at" test "$(hits 1)" -gt 0
 check "and all are good" equal "$(records)" ""

@@ -1,7 +1,7 @@
 //! Why an insert or a remove was refused, with the facts.
 
 use crate::aggregate::SpecError;
-use crate::host::{FileError, LocationError, Prohibited, SymbolError, WatchError};
+use crate::host::{FacilityError, FileError, LocationError, Prohibited, SymbolError, WatchError};
 use crate::insn::Refusal;
 use crate::mem::OutOfMemory;
 use crate::rpn::object::ObjectError;
@@ -34,6 +34,13 @@ pub enum InsertError {
     Maps(SpecError),
     /// Probes in modules of this kind cannot be inserted through this engine.
     ModuleKind,
+    /// An exit facility that the program names is not there.
+    Facility {
+        /// Its number.
+        facility: u8,
+        /// Why.
+        error: FacilityError,
+    },
     /// The module is not loaded.
     NoModule,
     /// The file that the program is for cannot be probed.
@@ -163,6 +170,10 @@ impl InsertError {
                 },
             ),
             InsertError::ModuleKind => refuse(Reason::ModuleKind, 0),
+            InsertError::Facility { facility, error } => Reply {
+                detail: error as u32,
+                ..refuse(Reason::Facility, facility.into())
+            },
             InsertError::NoModule => refuse(Reason::NoModule, 0),
             InsertError::File(error) => Reply {
                 detail: error as u32,

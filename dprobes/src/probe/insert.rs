@@ -60,6 +60,11 @@ impl<H: Host> Engine<H> {
             });
         }
         let program = verify(&object).map_err(InsertError::Verify)?;
+        for facility in program.facilities() {
+            self.host()
+                .facility(facility)
+                .map_err(|error| InsertError::Facility { facility, error })?;
+        }
         let mut control = self.lock();
         if control
             .programs

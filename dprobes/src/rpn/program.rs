@@ -44,6 +44,14 @@ impl Program {
         self.code.len()
     }
 
+    /// The exit facilities that its handlers name, each as often as they do.
+    pub fn facilities(&self) -> impl Iterator<Item = u8> {
+        self.code.iter().filter_map(|insn| match insn {
+            Insn::ExitTo(facility) => Some(*facility),
+            _ => None,
+        })
+    }
+
     /// Number of local variables its runs need.
     pub fn locals(&self) -> usize {
         usize::from(self.locals)

@@ -286,21 +286,29 @@ impl<H: Host> Engine<H> {
             self.record_traces(place.site, probe, loaded, hit, header);
         }
         if let End::ExitTo(facility) = outcome.end {
-            self.exit_to(facility, address, probe, loaded, frame);
+            self.exit_to(facility, address, probe, loaded, hit.workspace().log(), frame);
         }
     }
 
     /// Triggers the exit facility that a program has ended with, or counts that there is none.
     #[cold]
     #[inline(never)]
-    fn exit_to(&self, facility: u8, address: u64, probe: &Probe, loaded: &Loaded, frame: &mut TrapFrame) {
+    fn exit_to(
+        &self,
+        facility: u8,
+        address: u64,
+        probe: &Probe,
+        loaded: &Loaded,
+        elements: &[u8],
+        frame: &mut TrapFrame,
+    ) {
         let exit = ExitTo {
             facility: u32::from(facility),
             major: loaded.major,
             minor: probe.minor,
             address,
         };
-        if !facility::offer(&exit, frame) && !self.host().exit_to(&exit, frame) {
+        if !facility::offer(&exit, frame) && !self.host().exit_to(&exit, frame, elements) {
             count(&probe.counts.unavailable);
         }
     }

@@ -188,7 +188,7 @@ impl Host for Kernel {
         None
     }
 
-    fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame) -> bool {
+    fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame, _: &[u8]) -> bool {
         if exit.facility != FACILITY {
             return false;
         }
