@@ -5,7 +5,7 @@ use crate::host::{FacilityError, FileError, LocationError, Prohibited, SymbolErr
 use crate::insn::Refusal;
 use crate::mem::OutOfMemory;
 use crate::rpn::object::ObjectError;
-use crate::rpn::verify::VerifyError;
+use crate::rpn::verify::{Fault, VerifyError};
 use crate::text::transaction::CommitError;
 use crate::wire::{Reason, Reply, WatchUnsupported};
 
@@ -133,6 +133,15 @@ pub enum PointError {
 impl From<OutOfMemory> for InsertError {
     fn from(_: OutOfMemory) -> Self {
         InsertError::NoMemory
+    }
+}
+
+impl From<VerifyError> for InsertError {
+    fn from(error: VerifyError) -> Self {
+        match error.fault {
+            Fault::OutOfMemory => InsertError::NoMemory,
+            _ => InsertError::Verify(error),
+        }
     }
 }
 

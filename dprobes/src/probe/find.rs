@@ -107,7 +107,7 @@ impl<H: Host> Engine<H> {
             else {
                 continue;
             };
-            let read = self.original_text(function, *last, &mut text);
+            let read = self.original_text(function, *last, &mut text)?;
             let mut walk = Walk::new(function.start, &text);
             for (_, index) in together {
                 if let (Some(found), Some(search)) = (findings.get_mut(*index), searches.get(*index)) {
@@ -185,17 +185,22 @@ impl<H: Host> Engine<H> {
     }
 
     /// Reads a function from its start to two instructions behind the last address of interest, without this engine's own breakpoints.
-    fn original_text(&self, function: Function, last: u64, text: &mut Vec<u8>) -> Result<(), PointError> {
+    fn original_text(
+        &self,
+        function: Function,
+        last: u64,
+        text: &mut Vec<u8>,
+    ) -> Result<Result<(), PointError>, OutOfMemory> {
         text.clear();
         let wanted = last.saturating_add(2 * MAX_LEN as u64).saturating_sub(function.start);
         let len = wanted
             .min(function.end.saturating_sub(function.start))
             .min(FUNCTION_MAX) as usize;
-        text.try_reserve(len).map_err(|_| PointError::Unreadable)?;
+        text.try_reserve(len).map_err(|_| OutOfMemory)?;
         text.resize(len, 0);
-        self.host()
-            .read(function.start, text)
-            .map_err(|_| PointError::Unreadable)?;
+        if self.host().read(function.start, text).is_err() {
+            return Ok(Err(PointError::Unreadable));
+        }
         for (at, byte) in (function.start..).zip(text.iter_mut()) {
             if *byte == INT3
                 && let Some(site) = self.site(at)
@@ -203,7 +208,7 @@ impl<H: Host> Engine<H> {
                 *byte = site.insn.bytes().first().copied().unwrap_or(INT3);
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 }
 

@@ -59,7 +59,7 @@ impl<H: Host> Engine<H> {
                 error: PointError::Unresolved,
             });
         }
-        let program = verify(&object).map_err(InsertError::Verify)?;
+        let program = verify(&object)?;
         for facility in program.facilities() {
             self.host()
                 .facility(facility)
@@ -127,7 +127,7 @@ impl<H: Host> Engine<H> {
             None => *object,
         };
         if words {
-            loaded.program = verify(object).map_err(InsertError::Verify)?;
+            loaded.program = verify(object)?;
         }
         let places = match file {
             Some(file) => self.find_user_places(object, file)?,
