@@ -53,7 +53,7 @@ check "as is that it holds the others back" says "withheld: another probe of the
 dprobes remove 5 --module dprobes_target >/dev/null
 check "when the module is there it is refused at once" refused "has no symbol not_there" dprobes insert /tmp/n.rpn
 rmmod dprobes_target
-sed 's/dprobes_target/dprobes-target/' /tmp/m.rpn >/tmp/h.rpn
+sed '/^name/s/dprobes_target/dprobes-target/' /tmp/m.rpn >/tmp/h.rpn
 check "a name that no module has" refused "dprobes_target" dprobes insert /tmp/h.rpn
 check "the module unloads with a program that waits" dprobes insert /tmp/m.rpn
 check "in order" rmmod dprobes
