@@ -62,8 +62,10 @@ pub(crate) fn joined<'t, T: Iterator<Item = &'t str>>(
     between: char,
 ) -> Result<Box<str>, OutOfMemory> {
     let mut all = String::new();
-    let len = texts().map(|text| text.len() + between.len_utf8()).sum();
-    all.try_reserve_exact(len).map_err(|_| OutOfMemory)?;
+    let len: usize = texts().map(|text| text.len() + between.len_utf8()).sum();
+    // To the byte: what is more would be given back, which is not told that there is no memory.
+    all.try_reserve_exact(len.saturating_sub(between.len_utf8()))
+        .map_err(|_| OutOfMemory)?;
     for (nth, text) in texts().enumerate() {
         if nth > 0 {
             all.push(between);

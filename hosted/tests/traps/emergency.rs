@@ -10,8 +10,8 @@ const LOGS: &str = "inc lv, b\npush 1\nlog 1\nexit";
 
 #[test]
 fn halted_hits_are_suspended_and_carried_out() {
-    let expected = victim_branches(3, 9);
     let session = session();
+    let expected = victim_branches(3, 9);
     let start = instructions(&session, address(victim_branches as *const ()))[1];
     session.insert_text(1, &point(start, 1, "", COUNTS));
     assert_eq!(victim_branches(3, 9), expected);

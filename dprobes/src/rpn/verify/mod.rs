@@ -150,8 +150,12 @@ impl Verifier<'_, '_> {
                 return Err(self.error(offset, Fault::GroupDisagrees { group: first.number }));
             }
         }
-        groups.shrink_to_fit();
-        Ok(groups)
+        // Not by shrinking, which is not told that there is no memory.
+        let mut kept = Vec::new();
+        kept.try_reserve_exact(groups.len())
+            .map_err(|_| self.error(0, Fault::OutOfMemory))?;
+        kept.append(&mut groups);
+        Ok(kept)
     }
 
     /// The handlers of all points, sorted, after checking that they are the same or apart, and the code no more than
