@@ -108,7 +108,7 @@ enum Refusal
      */
     REFUSAL_SYSTEM_RETURN = 6,
     /*
-     `ud0`, `ud1`, `ud2`: it only raises #UD, whose handler looks the address up (BUG, WARN).
+     `ud0`, `ud1`: they only raise #UD, and kernels put a meaning into their operands, which the handler decodes.
      */
     REFUSAL_UNDEFINED = 10,
     /*
@@ -306,14 +306,6 @@ enum dprobes_reason
      without this one.
      */
     DPROBES_REASON_MEMORY_BOUND = 28,
-    /*
-     The returns of functions of the kernel and its modules cannot be probed.
-     */
-    DPROBES_REASON_RETURN = 29,
-    /*
-     The exit facility `facts[0]` is not there; `detail` is a [`FacilityError`](crate::host::FacilityError) as a number.
-     */
-    DPROBES_REASON_FACILITY = 30,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_reason dprobes_reason;
@@ -427,6 +419,35 @@ enum dprobes_prohibited
 typedef enum dprobes_prohibited dprobes_prohibited;
 #else
 typedef int32_t dprobes_prohibited;
+#endif // __STDC_VERSION__ >= 202311L
+
+/*
+ How a place is probed that the host does something about as well.
+ */
+enum dprobes_special
+#if __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+    /*
+     Like any other: its text stays what it is.
+     */
+    DPROBES_SPECIAL_NONE = 0,
+    /*
+     The host rewrites the instruction while it may be run, and tells by [`Engine::rewrite`](crate::probe::Engine::rewrite) when a breakpoint of the
+     engine is there. It does so, as the engine changes this text, with [`Host::lock_rewrites`] held.
+     */
+    DPROBES_SPECIAL_REWRITTEN = 1,
+    /*
+     A `ud2` that the host finds by its address and its bytes. No breakpoint replaces it: it is a trap by itself, which the host
+     reports by [`Engine::on_undefined`](crate::probe::Engine::on_undefined) before it does anything about it.
+     */
+    DPROBES_SPECIAL_REPORTED = 2,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum dprobes_special dprobes_special;
+#else
+typedef uint32_t dprobes_special;
 #endif // __STDC_VERSION__ >= 202311L
 
 /*
@@ -629,9 +650,9 @@ struct dprobes_candidate {
      */
     int32_t prohibited;
     /*
-     Must be zero.
+     The [`Special`] that the place is, if there may be a probe.
      */
-    uint32_t reserved;
+    uint32_t special;
 };
 
 /*
@@ -761,22 +782,19 @@ struct dprobes_host {
      */
     int64_t (*kernel_stack)(const struct dprobes_trap_frame *frame, uint64_t *addresses, uintptr_t capacity);
     /*
-     *Hit.* Triggers an exit facility, for a hit on code with the registers `*frame`, whose record has `length` bytes of `elements`. 0, or a
-     negative errno when there is no such facility.
+     *Hit.* Triggers an exit facility, for a hit on code with the registers `*frame`. 0, or a negative errno when there is
+     no such facility.
      */
-    int32_t (*exit_to)(const struct dprobes_exit_to *exit,
-                       const struct dprobes_trap_frame *frame,
-                       const uint8_t *elements,
-                       uintptr_t length);
-    /*
-     Can there be this exit facility, which a program names that is about to be inserted? 0 if so, or if that is not known yet; 1 when this host
-     has none, 2 when programs may not have it.
-     */
-    uint32_t (*facility)(uint32_t facility);
+    int32_t (*exit_to)(const struct dprobes_exit_to *exit, const struct dprobes_trap_frame *frame);
     /*
      *Hit.* Asks that `dprobes_reap` be called soon from a context that may sleep.
      */
     void (*request_reap)(void);
+    /*
+     *Hit.* The instruction at which `dprobes_set_sentry` was told `token` is about to be executed with the registers `*frame`. To have
+     something else executed, change `rip`. Null when the host sets none.
+     */
+    void (*sentry)(uint64_t token, struct dprobes_trap_frame *frame);
     /*
      How many CPUs there may ever be; constant.
      */
@@ -787,8 +805,8 @@ struct dprobes_host {
      */
     void (*slot_area)(uint64_t *start, uint64_t *end);
     /*
-     May there be a probe at each of `count` addresses, which ascend? Fills in `prohibited` and, where that is 0, `function` of every
-     candidate. There may be 100,000: the host's tables are to be walked once for all, not once for each.
+     May there be a probe at each of `count` addresses, which ascend? Fills in `prohibited` and, where that is 0, `function` and `special` of
+     every candidate. There may be 100,000: the host's tables are to be walked once for all, not once for each.
 
      What a hit runs outside its guard against hits inside hits must be `DPROBES_PROHIBITED_EXCLUDED`: the entry of the traps, the
      functions of this table that read and write memory and name the CPU, and this library. All of the library's code is in sections
@@ -828,6 +846,15 @@ struct dprobes_host {
      */
     void (*grace_period)(void);
     /*
+     Keeps the host from rewriting instructions that are `DPROBES_SPECIAL_REWRITTEN`, until `unlock_rewrites`. May sleep. Null when there are
+     none.
+     */
+    void (*lock_rewrites)(void);
+    /*
+     Lets the host rewrite instructions again. Null when `lock_rewrites` is.
+     */
+    void (*unlock_rewrites)(void);
+    /*
      Has all CPUs watch `length` bytes (1, 2, 4 or 8) at `address`, a multiple of that, as watchpoint `number`, which is 0 to 3 and not set.
      `kind` is what is watched for: 1 execution, 2 writing, 3 the I/O port, 4 reading or writing. Hits go to `dprobes_on_watchpoint`. 0, or
      a positive number that says why not: 1 this host has none, 2 the address is excluded, 3 none is free, and `*users` says who has them as far
@@ -857,10 +884,9 @@ struct dprobes_host {
      From now on calls `dprobes_on_user_hit` with `number` whenever a process comes to the instruction at `offset` of the file, in every process
      that there is and will be, and then carries the instruction out, unless `rip` has been changed. Fills in `*attached`, the host's own word
      for it. 0, or a positive number as `user_file`; besides 4: behind the end of the file; 5: the instruction is one that the host does
-     not probe. If `returns`, the call of `dprobes_on_user_hit` is when a call that has begun there has returned, and `rip` where to; one that will
-     not be told of, because too many are nested, is told to `dprobes_on_user_return_lost`.
+     not probe.
      */
-    int32_t (*attach_user)(uint64_t file, uint64_t offset, uint64_t number, bool returns, uint64_t *attached);
+    int32_t (*attach_user)(uint64_t file, uint64_t offset, uint64_t number, uint64_t *attached);
     /*
      Takes back `count` of those that `attach_user` gave. When this returns none of them is hit any more, and no `dprobes_on_user_hit` for
      one of them is under way.
@@ -951,7 +977,8 @@ struct dprobes_probe_status {
      */
     uint64_t inode;
     /*
-     How the instruction is resumed: 1 copied, 2 emulated, 3 stepped; 0 for a watchpoint, after which there is nothing to carry out, and in
+     How the instruction is resumed: 1 copied, 2 emulated, 3 stepped, 4 left to the kernel, since it is a trap
+     by itself (`ud2`); 0 for a watchpoint, after which there is nothing to carry out, and in
      user space, where the kernel does that.
      */
     uint32_t resume;
@@ -1045,7 +1072,7 @@ struct dprobes_point_check {
     uint32_t reason;
     /*
      Written by the kernel: more about the reason, as [`Reason`] documents. Without a refusal how the instruction would be resumed:
-     1 copied, 2 emulated, 3 stepped.
+     1 copied, 2 emulated, 3 stepped, 4 left to the kernel.
      */
     uint32_t detail;
 };
@@ -1476,6 +1503,22 @@ int32_t dprobes_init(const struct dprobes_host *host);
 void dprobes_exit(void);
 
 /*
+ Has every execution of the instruction at `address` call the host's `sentry` with `token`, which is not 0. At the entry of a function
+ that is after an `endbr64` and the function tracer's NOP.
+
+ Returns 0; -EINVAL when it is not a place that can be probed, or the token is 0; -EBUSY when there is a probe or a sentry; -ENOMEM.
+ */
+int32_t dprobes_set_sentry(uint64_t address,
+                           uint64_t token);
+
+/*
+ Takes all sentries away. When this returns 0 no CPU and no task is in a slot because of one. No program may be inserted.
+
+ Returns 0, or -ENOMEM when nothing has changed.
+ */
+int32_t dprobes_clear_sentries(void);
+
+/*
  Verifies a program and arms its probes: all of them, or none.
 
  Returns 0, or a negative errno with the facts in `*reply`, which is written in every case.
@@ -1752,10 +1795,39 @@ void dprobes_on_user_hit(uint64_t number,
                          struct dprobes_trap_frame *frame);
 
 /*
- A call at the place that was attached as `number`, for its returns, will return without a `dprobes_on_user_hit`: it is counted as missed. With
- interrupts off.
+ A `ud2` of kernel code raised #UD: to be called before anything else is done about it, by a host that answers `DPROBES_SPECIAL_REPORTED`.
+ `frame` holds the registers as the CPU left them: `rip` at the instruction.
+
+ True when a program has sent the CPU elsewhere: the host resumes from the frame, and does nothing about the exception.
+
+ # Safety
+ As [`dprobes_on_breakpoint`].
  */
-void dprobes_on_user_return_lost(uint64_t number);
+bool dprobes_on_undefined(struct dprobes_trap_frame *frame);
+
+/*
+ Does a breakpoint stand at `address` for an instruction that is `DPROBES_SPECIAL_REWRITTEN`? Then it must not be written over: the
+ instruction's first byte is in `*first`, the others are in text. For whoever rewrites such an instruction, while that is locked
+ (`lock_rewrites`), with interrupts off.
+
+ # Safety
+ `first` is null or may be written.
+ */
+bool dprobes_rewritten(uint64_t address,
+                       uint8_t *first);
+
+/*
+ The instruction for which there is a breakpoint at `address` (`dprobes_rewritten`) becomes the one at the beginning of `bytes`: hits carry
+ that out from now on. The caller then writes all bytes but the first and synchronises all CPUs. Contexts as there.
+
+ False when it cannot be emulated: the caller then has to write all bytes, and the breakpoint is gone.
+
+ # Safety
+ `bytes` may be read for `length` bytes.
+ */
+bool dprobes_rewrite(uint64_t address,
+                     const uint8_t *bytes,
+                     uintptr_t length);
 
 /*
  Watchpoints were hit: a bit for each in `watchpoints`, the lowest for number 0. `frame` holds the registers as the CPU left them: behind

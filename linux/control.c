@@ -30,6 +30,26 @@ void dprobes_control_unlock(void)
 	mutex_unlock(&control_mutex);
 }
 
+int dprobes_control_set_sentry(u64 address, u64 token)
+{
+	int err;
+
+	control_lock();
+	err = dprobes_set_sentry(address, token);
+	control_unlock();
+	return err;
+}
+
+int dprobes_control_clear_sentries(void)
+{
+	int err;
+
+	control_lock();
+	err = dprobes_clear_sentries();
+	control_unlock();
+	return err;
+}
+
 /* A program for user space is for `file`, which may be NULL. */
 int dprobes_control_insert(const u8 *object, size_t length, struct file *file, struct dprobes_reply *reply)
 {

@@ -70,6 +70,7 @@ const struct dprobes_host dprobes_linux_host = {
 	.exit_to	= dprobes_host_exit_to,
 	.facility	= dprobes_host_facility,
 	.request_reap	= dprobes_host_request_reap,
+	.sentry		= dprobes_host_sentry,
 	.cpu_count	= host_cpu_count,
 	.slot_area	= host_slot_area,
 	.probeable	= dprobes_host_probeable,
@@ -86,6 +87,8 @@ const struct dprobes_host dprobes_linux_host = {
 #endif
 	.set_watchpoint	= dprobes_host_set_watchpoint,
 	.clear_watchpoint = dprobes_host_clear_watchpoint,
+	.lock_rewrites	= dprobes_host_lock_rewrites,
+	.unlock_rewrites = dprobes_host_unlock_rewrites,
 	.alloc		= dprobes_host_alloc,
 	.free		= dprobes_host_free,
 	.panic		= host_panic,

@@ -45,9 +45,10 @@ static int __init dprobes_module_init(void)
 	err = dprobes_gate_init();
 	if (err)
 		goto stop_traps;
+	dprobes_sentries_set();
 	err = dprobes_modules_init();
 	if (err)
-		goto restore_gate;
+		goto clear_sentries;
 	dprobes_memory_is_programs();
 	err = dprobes_device_init();
 	if (err)
@@ -58,7 +59,8 @@ static int __init dprobes_module_init(void)
 
 forget_modules:
 	dprobes_modules_exit();
-restore_gate:
+clear_sentries:
+	dprobes_sentries_clear();
 	wait_for_gate();
 stop_traps:
 	dprobes_traps_exit();
@@ -89,6 +91,7 @@ static void __exit dprobes_module_exit(void)
 	}
 	dprobes_modules_exit();
 	dprobes_user_exit();
+	dprobes_sentries_clear();
 	wait_for_gate();
 	dprobes_traps_exit();
 	dprobes_control_exit();

@@ -7,7 +7,6 @@
  * an entry means an address, the kernel is asked.
  */
 #include <linux/bsearch.h>
-#include <linux/bug.h>
 #include <linux/jump_label.h>
 #include <linux/kallsyms.h>
 #include <linux/kprobes.h>
@@ -18,7 +17,10 @@
 #include <linux/static_call_types.h>
 #include <linux/string.h>
 #include <linux/stringhash.h>
+#include <linux/uaccess.h>
 #include <asm/text-patching.h>
+
+#include <gkhi.h>
 
 #include "reserved.h"
 #include "shim.h"
@@ -73,14 +75,42 @@ static bool jump_label_owns(unsigned long address)
 	return owns;
 }
 
-/* An entry does not say whether its instruction has two bytes or five. */
+/* Notes that the kernel rewrites the instruction that begins at this address. */
+static void note_rewritten(struct candidates candidates, unsigned long address)
+{
+	const struct dprobes_candidate *behind = candidates.first + candidates.count;
+	struct dprobes_candidate *candidate = first_from(candidates, address);
+
+	for (; candidate < behind && candidate->address == address; candidate++)
+		candidate->special = DPROBES_SPECIAL_REWRITTEN;
+}
+
+/* Hooks have entries too (gkhi.h), which somebody else rewrites: by a key that the kernel never toggles. */
+static bool is_hook(const struct jump_entry *entry)
+{
+	static const u64 magic[2] = GKHI_UNIT_MAGIC;
+	const struct gkhi_unit *unit = container_of(jump_entry_key(entry), struct gkhi_unit, never);
+	u64 found[2];
+
+	/* In front of other keys there may be anything, or nothing. */
+	return !copy_from_kernel_nofault(found, unit->magic, sizeof(found)) && !memcmp(found, magic, sizeof(magic));
+}
+
+/*
+ * An entry does not say whether its instruction has two bytes or five. Nobody asks for an address inside of it whom the boundaries would
+ * not refuse.
+ */
 static void prohibit_jump_labels(struct candidates candidates, const struct jump_entry *entry, const struct jump_entry *stop)
 {
 	dprobes_symbols.jump_label_lock();
 	for (; entry < stop; entry++) {
 		const unsigned long code = jump_entry_code(entry);
 
-		prohibit(candidates, code, code + JMP32_INSN_SIZE, DPROBES_PROHIBITED_JUMP_LABEL, jump_label_owns);
+		if (dprobes_sentry_is_set(DPROBES_SENTRY_JUMP_LABEL) && !is_hook(entry))
+			note_rewritten(candidates, code);
+		else
+			prohibit(candidates, code, code + JMP32_INSN_SIZE, DPROBES_PROHIBITED_JUMP_LABEL,
+				 jump_label_owns);
 	}
 	dprobes_symbols.jump_label_unlock();
 }
@@ -91,17 +121,28 @@ static void prohibit_static_calls(struct candidates candidates, const struct sta
 	for (; site < stop; site++) {
 		const unsigned long call = (unsigned long)&site->addr + site->addr;
 
-		prohibit(candidates, call, call + CALL_INSN_SIZE, DPROBES_PROHIBITED_STATIC_CALL, NULL);
+		if (dprobes_sentry_is_set(DPROBES_SENTRY_STATIC_CALL))
+			note_rewritten(candidates, call);
+		else
+			prohibit(candidates, call, call + CALL_INSN_SIZE, DPROBES_PROHIBITED_STATIC_CALL, NULL);
 	}
 }
 
-/* The #UD handler finds BUG and WARN by their address. */
-static void prohibit_bugs(struct candidates candidates, const struct bug_entry *bug, const struct bug_entry *stop)
+/* The #UD handler finds BUG and WARN by their address, and looks for the ud2 there. */
+static void note_bugs(struct candidates candidates)
 {
-	for (; bug < stop; bug++) {
-		const unsigned long address = (unsigned long)&bug->bug_addr_disp + bug->bug_addr_disp;
+	const bool reported = dprobes_sentry_is_set(DPROBES_SENTRY_UNDEFINED);
+	size_t i;
 
-		prohibit(candidates, address, address + 1, DPROBES_PROHIBITED_BUG, NULL);
+	for (i = 0; i < candidates.count; i++) {
+		struct dprobes_candidate *candidate = &candidates.first[i];
+
+		if (candidate->prohibited || !dprobes_is_ud2(candidate->address))
+			continue;
+		if (reported)
+			candidate->special = DPROBES_SPECIAL_REPORTED;
+		else
+			candidate->prohibited = DPROBES_PROHIBITED_BUG;
 	}
 }
 
@@ -129,14 +170,13 @@ void dprobes_prohibit_reserved(struct candidates candidates, const struct module
 		prohibit_jump_labels(candidates, mod->jump_entries, mod->jump_entries + mod->num_jump_entries);
 		prohibit_static_calls(candidates, mod->static_call_sites,
 				      mod->static_call_sites + mod->num_static_call_sites);
-		prohibit_bugs(candidates, mod->bug_table, mod->bug_table + mod->num_bugs);
 	} else {
 		prohibit_jump_labels(candidates, dprobes_symbols.__start___jump_table,
 				     dprobes_symbols.__stop___jump_table);
 		prohibit_static_calls(candidates, dprobes_symbols.__start_static_call_sites,
 				      dprobes_symbols.__stop_static_call_sites);
-		prohibit_bugs(candidates, dprobes_symbols.__start___bug_table, dprobes_symbols.__stop___bug_table);
 	}
+	note_bugs(candidates);
 	prohibit_alternatives(candidates);
 }
 

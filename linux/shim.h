@@ -25,7 +25,8 @@ struct file;
 struct kprobe;
 struct module;
 struct mutex;
-struct bug_entry;
+enum bug_trap_type;
+enum jump_label_type;
 struct jump_entry;
 struct list_head;
 struct static_call_site;
@@ -58,8 +59,6 @@ struct dprobes_symbols {
 	struct jump_entry *__stop___jump_table;
 	struct static_call_site *__start_static_call_sites;
 	struct static_call_site *__stop_static_call_sites;
-	struct bug_entry *__start___bug_table;
-	struct bug_entry *__stop___bug_table;
 
 	/* Where text that nobody may probe begins and ends. */
 	char *_text;
@@ -85,6 +84,13 @@ struct dprobes_symbols {
 	/* Ends what uprobes have begun. */
 	void (*uprobe_notify_resume)(struct pt_regs *regs);
 #endif
+	/* What looks at probed instructions: see undefined.c and rewrite.c. */
+	enum bug_trap_type (*report_bug)(unsigned long address, struct pt_regs *regs);
+	void (*arch_static_call_transform)(void *site, void *trampoline, void *function, bool tail);
+	void (*arch_jump_label_transform)(struct jump_entry *entry, enum jump_label_type type);
+	bool (*arch_jump_label_transform_queue)(struct jump_entry *entry, enum jump_label_type type);
+	struct mutex *static_call_mutex;
+	void *(*text_poke)(void *address, const void *bytes, size_t length);
 
 	/* The interrupt descriptor table. */
 	void *idt_table;
@@ -103,6 +109,11 @@ int dprobes_symbols_find(void);
 
 /* slots.S */
 extern u8 dprobes_slots[DPROBES_SLOTS_SIZE];
+
+extern struct dprobes_scratch {
+	u8 static_call[16];
+	u8 jump_label[16];
+} dprobes_scratch;
 
 static inline bool dprobes_in_slots(unsigned long addr)
 {
@@ -165,6 +176,24 @@ extern const struct dprobes_host dprobes_linux_host;
 int dprobes_traps_init(void);
 void dprobes_traps_exit(void);
 
+/* sentry.c */
+enum dprobes_sentry { DPROBES_SENTRY_UNDEFINED, DPROBES_SENTRY_STATIC_CALL, DPROBES_SENTRY_JUMP_LABEL };
+
+void dprobes_host_sentry(u64 token, struct dprobes_trap_frame *frame);			/* hit */
+void dprobes_sentries_set(void);
+void dprobes_sentries_clear(void);
+bool dprobes_sentry_is_set(enum dprobes_sentry which);
+
+/* undefined.c */
+void dprobes_on_report_bug(struct pt_regs *regs);					/* hit */
+bool dprobes_is_ud2(unsigned long address);
+
+/* rewrite.c */
+void dprobes_on_static_call_transform(struct pt_regs *regs);				/* hit */
+void dprobes_on_jump_label_transform(struct pt_regs *regs);				/* hit */
+void dprobes_host_lock_rewrites(void);
+void dprobes_host_unlock_rewrites(void);
+
 /* gate.c */
 extern u64 dprobes_kernel_entry;
 int dprobes_gate_init(void);
@@ -190,6 +219,8 @@ int dprobes_host_exit_to(const struct dprobes_exit_to *exit, const struct dprobe
 u32 dprobes_host_facility(u32 facility);
 
 /* control.c */
+int dprobes_control_set_sentry(u64 address, u64 token);
+int dprobes_control_clear_sentries(void);
 void dprobes_control_exit(void);
 void dprobes_control_lock(void);
 void dprobes_control_unlock(void);

@@ -14,4 +14,12 @@
 dprobes_slots:
 	.skip DPROBES_SLOTS_SIZE
 
+/* Where instructions are while the kernel rewrites them for rewrite.c. Nobody runs them there. */
+	.balign 64
+	.globl dprobes_scratch
+	.type dprobes_scratch, @object
+	.size dprobes_scratch, 64
+dprobes_scratch:
+	.skip 64
+
 	.section .note.GNU-stack, "", @progbits

@@ -35,8 +35,6 @@ static const struct lookup_wanted wanted[] __initconst = {
 	WANTED(__stop___jump_table),
 	WANTED(__start_static_call_sites),
 	WANTED(__stop_static_call_sites),
-	WANTED(__start___bug_table),
-	WANTED(__stop___bug_table),
 	WANTED(_text),
 	WANTED(__noinstr_text_start),
 	WANTED(__noinstr_text_end),
@@ -52,6 +50,12 @@ static const struct lookup_wanted wanted[] __initconst = {
 #ifdef CONFIG_UPROBES
 	WANTED(uprobe_notify_resume),
 #endif
+	WANTED(report_bug),
+	WANTED(arch_static_call_transform),
+	WANTED(arch_jump_label_transform),
+	WANTED(arch_jump_label_transform_queue),
+	WANTED(static_call_mutex),
+	WANTED(text_poke),
 	WANTED(idt_table),
 	WANTED(notify_die),
 	WANTED(die_chain),

@@ -5,7 +5,9 @@
 use core::ptr;
 use core::slice;
 
+use engine::OutOfMemory;
 use engine::host::Patch;
+use engine::probe::{Engine, SentryError};
 use engine::wire::{CHECKS_MAX, INTERFACE_VERSION, PointCheck, ProbeStatus, REMOVE_ALL, REMOVE_ALL_NOW, Reply};
 
 use crate::errno::{EBUSY, EINVAL, ENODEV, ENOMEM};
@@ -69,6 +71,37 @@ pub unsafe extern "C" fn dprobes_init(host: *const dprobes_host) -> i32 {
 pub unsafe extern "C" fn dprobes_exit() {
     // SAFETY: by requirement 2; by requirement 1 no CPU is in a slot or will take a breakpoint of the engine.
     unsafe { instance::stop() }
+}
+
+/// Has every execution of the instruction at `address` call the host's `sentry` with `token`, which is not 0. At the entry of a function
+/// that is after an `endbr64` and the function tracer's NOP.
+///
+/// Returns 0; -EINVAL when it is not a place that can be probed, or the token is 0; -EBUSY when there is a probe or a sentry; -ENOMEM.
+#[unsafe(no_mangle)]
+pub extern "C" fn dprobes_set_sentry(address: u64, token: u64) -> i32 {
+    let Some(engine) = instance::engine() else {
+        return ENODEV;
+    };
+    if token == 0 {
+        return EINVAL;
+    }
+    match engine.set_sentry(address, token) {
+        Ok(()) => 0,
+        Err(SentryError::NoMemory | SentryError::NoSlot) => ENOMEM,
+        Err(SentryError::Exists) => EBUSY,
+        Err(SentryError::Point(_)) => EINVAL,
+    }
+}
+
+/// Takes all sentries away. When this returns 0 no CPU and no task is in a slot because of one. No program may be inserted.
+///
+/// Returns 0, or -ENOMEM when nothing has changed.
+#[unsafe(no_mangle)]
+pub extern "C" fn dprobes_clear_sentries() -> i32 {
+    match instance::engine().map(Engine::clear_sentries) {
+        None | Some(Ok(())) => 0,
+        Some(Err(OutOfMemory)) => ENOMEM,
+    }
 }
 
 /// Verifies a program and arms its probes: all of them, or none.

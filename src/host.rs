@@ -68,13 +68,16 @@ pub struct dprobes_host {
     pub facility: Option<unsafe extern "C" fn(facility: u32) -> u32>,
     /// *Hit.* Asks that `dprobes_reap` be called soon from a context that may sleep.
     pub request_reap: Option<unsafe extern "C" fn()>,
+    /// *Hit.* The instruction at which `dprobes_set_sentry` was told `token` is about to be executed with the registers `*frame`. To have
+    /// something else executed, change `rip`. Null when the host sets none.
+    pub sentry: Option<unsafe extern "C" fn(token: u64, frame: *mut TrapFrame)>,
     /// How many CPUs there may ever be; constant.
     pub cpu_count: Option<unsafe extern "C" fn() -> u32>,
     /// The area for out-of-line copies of instructions, `*start` up to but not including `*end`; constant. Executable, within 2 GiB of all text
     /// that may be probed, written only through `write_text`.
     pub slot_area: Option<unsafe extern "C" fn(start: *mut u64, end: *mut u64)>,
-    /// May there be a probe at each of `count` addresses, which ascend? Fills in `prohibited` and, where that is 0, `function` of every
-    /// candidate. There may be 100,000: the host's tables are to be walked once for all, not once for each.
+    /// May there be a probe at each of `count` addresses, which ascend? Fills in `prohibited` and, where that is 0, `function` and `special` of
+    /// every candidate. There may be 100,000: the host's tables are to be walked once for all, not once for each.
     ///
     /// What a hit runs outside its guard against hits inside hits must be `DPROBES_PROHIBITED_EXCLUDED`: the entry of the traps, the
     /// functions of this table that read and write memory and name the CPU, and this library. All of the library's code is in sections
@@ -106,6 +109,11 @@ pub struct dprobes_host {
     /// Returns when, in addition, no CPU and no preempted task is inside the slot area any more that was when the call
     /// began.
     pub grace_period: Option<unsafe extern "C" fn()>,
+    /// Keeps the host from rewriting instructions that are `DPROBES_SPECIAL_REWRITTEN`, until `unlock_rewrites`. May sleep. Null when there are
+    /// none.
+    pub lock_rewrites: Option<unsafe extern "C" fn()>,
+    /// Lets the host rewrite instructions again. Null when `lock_rewrites` is.
+    pub unlock_rewrites: Option<unsafe extern "C" fn()>,
     /// Has all CPUs watch `length` bytes (1, 2, 4 or 8) at `address`, a multiple of that, as watchpoint `number`, which is 0 to 3 and not set.
     /// `kind` is what is watched for: 1 execution, 2 writing, 3 the I/O port, 4 reading or writing. Hits go to `dprobes_on_watchpoint`. 0, or
     /// a positive number that says why not: 1 this host has none, 2 the address is excluded, 3 none is free, and `*users` says who has them as far
@@ -173,6 +181,7 @@ pub(crate) struct Table {
     exit_to: unsafe extern "C" fn(*const ExitTo, *const TrapFrame, *const u8, usize) -> i32,
     facility: unsafe extern "C" fn(u32) -> u32,
     request_reap: unsafe extern "C" fn(),
+    sentry: Option<unsafe extern "C" fn(u64, *mut TrapFrame)>,
     cpu_count: unsafe extern "C" fn() -> u32,
     slot_area: unsafe extern "C" fn(*mut u64, *mut u64),
     probeable: unsafe extern "C" fn(*mut Candidate, usize),
@@ -181,11 +190,19 @@ pub(crate) struct Table {
     write_text: unsafe extern "C" fn(*const Patch, usize) -> usize,
     sync_cores: unsafe extern "C" fn(),
     grace_period: unsafe extern "C" fn(),
+    rewrites: Option<Rewrites>,
     watchpoints: Option<Watchpoints>,
     user: Option<User>,
     pub(crate) alloc: unsafe extern "C" fn(usize, usize) -> *mut u8,
     pub(crate) free: unsafe extern "C" fn(*mut u8, usize, usize),
     pub(crate) panic: unsafe extern "C" fn(*const c_char, usize),
+}
+
+/// How a host that rewrites instructions is kept from it.
+#[derive(Clone, Copy)]
+struct Rewrites {
+    lock: unsafe extern "C" fn(),
+    unlock: unsafe extern "C" fn(),
 }
 
 /// What a host does about watchpoints, if it has any.
@@ -227,6 +244,7 @@ impl Table {
             exit_to: host.exit_to?,
             facility: host.facility?,
             request_reap: host.request_reap?,
+            sentry: host.sentry,
             cpu_count: host.cpu_count?,
             slot_area: host.slot_area?,
             probeable: host.probeable?,
@@ -235,6 +253,12 @@ impl Table {
             write_text: host.write_text?,
             sync_cores: host.sync_cores?,
             grace_period: host.grace_period?,
+            rewrites: match (host.lock_rewrites, host.unlock_rewrites) {
+                (Some(lock), Some(unlock)) => Some(Rewrites { lock, unlock }),
+                (None, None) => None,
+                // Half of them is a mistake.
+                (Some(_), None) | (None, Some(_)) => return None,
+            },
             watchpoints: match (host.set_watchpoint, host.clear_watchpoint) {
                 (Some(set), Some(clear)) => Some(Watchpoints { set, clear }),
                 (None, None) => None,
@@ -365,6 +389,13 @@ impl Host for CHost {
         }
     }
 
+    fn sentry(&self, token: u64, frame: &mut TrapFrame) {
+        if let Some(sentry) = self.table.sentry {
+            // SAFETY: by `Table::check`; the frame may be changed.
+            unsafe { sentry(token, frame) }
+        }
+    }
+
     fn request_reap(&self) {
         // SAFETY: by `Table::check`; no arguments.
         unsafe { (self.table.request_reap)() }
@@ -385,7 +416,7 @@ impl Host for CHost {
     fn probeable(&self, address: u64) -> Result<Function, Prohibited> {
         let mut candidate = Candidate::new(address);
         self.probeable_batch(slice::from_mut(&mut candidate));
-        candidate.answered()
+        candidate.copyable()
     }
 
     fn probeable_batch(&self, candidates: &mut [Candidate]) {
@@ -427,6 +458,20 @@ impl Host for CHost {
             Ok(())
         } else {
             Err(WriteTextError { index: written })
+        }
+    }
+
+    fn lock_rewrites(&self) {
+        if let Some(rewrites) = self.table.rewrites {
+            // SAFETY: by `Table::check`; no arguments.
+            unsafe { (rewrites.lock)() }
+        }
+    }
+
+    fn unlock_rewrites(&self) {
+        if let Some(rewrites) = self.table.rewrites {
+            // SAFETY: by `Table::check`; no arguments.
+            unsafe { (rewrites.unlock)() }
         }
     }
 

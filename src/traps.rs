@@ -125,6 +125,60 @@ pub extern "C" fn dprobes_on_user_return_lost(number: u64) {
     }
 }
 
+/// A `ud2` of kernel code raised #UD: to be called before anything else is done about it, by a host that answers `DPROBES_SPECIAL_REPORTED`.
+/// `frame` holds the registers as the CPU left them: `rip` at the instruction.
+///
+/// True when a program has sent the CPU elsewhere: the host resumes from the frame, and does nothing about the exception.
+///
+/// # Safety
+/// As [`dprobes_on_breakpoint`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_on_undefined(frame: *mut TrapFrame) -> bool {
+    let Some(engine) = instance::engine() else { return false };
+    // SAFETY: by requirement 1 of `dprobes_on_breakpoint`.
+    let Some(frame) = (unsafe { frame.as_mut() }) else {
+        return false;
+    };
+    engine.on_undefined(frame)
+}
+
+/// Does a breakpoint stand at `address` for an instruction that is `DPROBES_SPECIAL_REWRITTEN`? Then it must not be written over: the
+/// instruction's first byte is in `*first`, the others are in text. For whoever rewrites such an instruction, while that is locked
+/// (`lock_rewrites`), with interrupts off.
+///
+/// # Safety
+/// `first` is null or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_rewritten(address: u64, first: *mut u8) -> bool {
+    // SAFETY: by this function's contract.
+    let (Some(engine), Some(first)) = (instance::engine(), unsafe { first.as_mut() }) else {
+        return false;
+    };
+    match engine.rewritten(address) {
+        Some(byte) => {
+            *first = byte;
+            true
+        }
+        None => false,
+    }
+}
+
+/// The instruction for which there is a breakpoint at `address` (`dprobes_rewritten`) becomes the one at the beginning of `bytes`: hits carry
+/// that out from now on. The caller then writes all bytes but the first and synchronises all CPUs. Contexts as there.
+///
+/// False when it cannot be emulated: the caller then has to write all bytes, and the breakpoint is gone.
+///
+/// # Safety
+/// `bytes` may be read for `length` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_rewrite(address: u64, bytes: *const u8, length: usize) -> bool {
+    let Some(engine) = instance::engine().filter(|_| !bytes.is_null() && isize::try_from(length).is_ok()) else {
+        return false;
+    };
+    // SAFETY: by this function's contract; it is not null, and the length is not too large.
+    engine.rewrite(address, unsafe { slice::from_raw_parts(bytes, length) })
+}
+
 /// Watchpoints were hit: a bit for each in `watchpoints`, the lowest for number 0. `frame` holds the registers as the CPU left them: behind
 /// the instruction, or at the instruction if that is what is watched. When this returns the frame says where to resume.
 ///

@@ -273,7 +273,7 @@ global_asm!(
     "sysenter",
     "sysretq",
     "sysexit",
-    "ud2",
+    "ud1 eax, eax",
     "vmfunc",
     "rsm",
     "enclu",

@@ -152,8 +152,22 @@ pub struct Candidate {
     pub function: Function,
     /// 0, or the [`Prohibited`] that says why there may be no probe.
     pub prohibited: i32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// The [`Special`] that the place is, if there may be a probe.
+    pub special: u32,
+}
+
+/// How a place is probed that the host does something about as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Special {
+    /// Like any other: its text stays what it is.
+    None = 0,
+    /// The host rewrites the instruction while it may be run, and tells by [`Engine::rewrite`](crate::probe::Engine::rewrite) when a breakpoint of the
+    /// engine is there. It does so, as the engine changes this text, with [`Host::lock_rewrites`] held.
+    Rewritten = 1,
+    /// A `ud2` that the host finds by its address and its bytes. No breakpoint replaces it: it is a trap by itself, which the host
+    /// reports by [`Engine::on_undefined`](crate::probe::Engine::on_undefined) before it does anything about it.
+    Reported = 2,
 }
 
 impl Candidate {
@@ -164,7 +178,7 @@ impl Candidate {
             address,
             function: Function { start: 0, end: 0 },
             prohibited: Prohibited::NotText as i32,
-            reserved: 0,
+            special: Special::None as u32,
         }
     }
 
@@ -188,6 +202,28 @@ impl Candidate {
             Some(why) => Err(why),
             // A number that this version does not know is a refusal all the same.
             None => Err(Prohibited::Excluded),
+        }
+    }
+
+    /// How an address that was allowed is probed.
+    #[must_use]
+    pub const fn special(&self) -> Special {
+        match self.special {
+            1 => Special::Rewritten,
+            2 => Special::Reported,
+            _ => Special::None,
+        }
+    }
+
+    /// The answer to who wants to copy the instruction and have no breakpoint there: only what stays what it is will do.
+    ///
+    /// # Errors
+    /// Why it cannot be copied.
+    pub const fn copyable(&self) -> Result<Function, Prohibited> {
+        match (self.answered(), self.special()) {
+            (Ok(_), Special::Rewritten) => Err(Prohibited::JumpLabel),
+            (Ok(_), Special::Reported) => Err(Prohibited::Bug),
+            (answer, _) => answer,
         }
     }
 }
@@ -380,6 +416,13 @@ pub trait Host: Sync + 'static {
     /// such facility.
     fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame, elements: &[u8]) -> bool;
 
+    /// The instruction at which [`Engine::set_sentry`](crate::probe::Engine::set_sentry) was told `token` is about to be executed; `frame` has the
+    /// registers with which it will be. To have something else executed instead, change `rip`; the probes at the place are
+    /// not hit then.
+    fn sentry(&self, token: u64, frame: &mut TrapFrame) {
+        let _ = (token, frame);
+    }
+
     /// Asks that [`Engine::reap`](crate::probe::Engine::reap) be called soon from a context that may sleep.
     fn request_reap(&self);
 
@@ -416,7 +459,7 @@ pub trait Host: Sync + 'static {
         Ok(())
     }
 
-    /// May there be a probe at `address`? Then which function is it in?
+    /// May there be a probe at `address`, and a copy of what is there? Then which function is it in?
     ///
     /// # Errors
     /// The reason why not.
@@ -449,6 +492,12 @@ pub trait Host: Sync + 'static {
     /// # Errors
     /// [`WriteTextError`]: patches before its index are written, the others are not.
     fn write_text(&self, patches: &[Patch]) -> Result<(), WriteTextError>;
+
+    /// Keeps the host from rewriting instructions that are [`Special::Rewritten`], until [`unlock_rewrites`](Host::unlock_rewrites). May sleep.
+    fn lock_rewrites(&self) {}
+
+    /// Lets the host rewrite instructions again.
+    fn unlock_rewrites(&self) {}
 
     /// Has all CPUs watch a location as watchpoint `number`, which is 0 to 3 and not set. A hit comes to
     /// [`Engine::on_debug`](crate::probe::Engine::on_debug), or to [`Engine::on_watchpoint`](crate::probe::Engine::on_watchpoint).

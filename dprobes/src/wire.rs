@@ -275,7 +275,8 @@ pub struct ProbeStatus {
     pub device: u64,
     /// The inode of its file, as `st_ino` has it, else 0.
     pub inode: u64,
-    /// How the instruction is resumed: 1 copied, 2 emulated, 3 stepped; 0 for a watchpoint, after which there is nothing to carry out, and in
+    /// How the instruction is resumed: 1 copied, 2 emulated, 3 stepped, 4 left to the kernel, since it is a trap
+    /// by itself (`ud2`); 0 for a watchpoint, after which there is nothing to carry out, and in
     /// user space, where the kernel does that.
     pub resume: u32,
     /// How many of the program's local variables there are; the same for all its probes.
@@ -541,7 +542,7 @@ pub struct PointCheck {
     /// Written by the kernel: a [`Reason`] as a number; 0 when a probe would be accepted.
     pub reason: u32,
     /// Written by the kernel: more about the reason, as [`Reason`] documents. Without a refusal how the instruction would be resumed:
-    /// 1 copied, 2 emulated, 3 stepped.
+    /// 1 copied, 2 emulated, 3 stepped, 4 left to the kernel.
     pub detail: u32,
 }
 

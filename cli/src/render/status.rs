@@ -72,6 +72,8 @@ pub fn resume(code: u32) -> String {
         1 => "copied".to_owned(),
         2 => "emulated".to_owned(),
         3 => "stepped".to_owned(),
+        // It is a trap by itself: nothing stands for it, and the kernel goes on with it.
+        4 => "itself".to_owned(),
         // After a watchpoint there is nothing to carry out.
         0 => "-".to_owned(),
         _ => format!("resume {code}"),

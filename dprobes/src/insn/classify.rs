@@ -219,10 +219,15 @@ impl Insn {
             },
             0x05 | 0x34 => Refusal::SystemCall,
             0x07 | 0x35 => Refusal::SystemReturn,
-            0x0b | 0xb9 | 0xff => Refusal::Undefined,
+            0xb9 | 0xff => Refusal::Undefined,
             0x37 | 0xaa => Refusal::ExecutionMode, // getsec, rsm
             _ => return None,
         })
+    }
+
+    /// Whether it is `ud2`: raising #UD is what it does, so that it completes by that.
+    pub fn raises(&self) -> bool {
+        self.is_legacy(Map::Secondary) && self.opcode() == 0x0b
     }
 
     /// Whether executing it may raise a fault, so that it does not complete. Conservative: `false` is certain for
@@ -251,6 +256,7 @@ impl Insn {
                 _ => false,
             },
             Map::Secondary => match self.opcode() {
+                0x0b => true,                                                        // ud2: see `raises`
                 0x0d | 0x18 | 0x1f => true,                                          // prefetch, nop
                 0x1e => matches!(self.modrm().map(ModRm::byte), Some(0xfa | 0xfb)),  // endbr
                 0x40..=0x4f | 0x90..=0x9f => register,                               // cmov, setcc

@@ -1,5 +1,6 @@
 //! Emulate branches and flag instructions on the saved registers of a trapped CPU.
 
+use super::classify::Resume;
 use super::cpu::{Cpu, Gpr};
 use super::decode::Insn;
 use super::parts::{Encoding, Map, ModRm, Prefixes, Segment};
@@ -91,6 +92,8 @@ enum Operation {
         width: Width,
     },
     DisableInterrupts,
+    /// `xor eax, eax`.
+    ZeroEax,
 }
 
 /// Where a branch goes, or another operand that ModRM names.
@@ -248,6 +251,22 @@ impl Emulation {
         })
     }
 
+    /// The emulation of an instruction that a kernel rewrites, as it toggles a branch or has a call go elsewhere: any that there is, and one of
+    /// `xor eax, eax`, which Linux has in the place of calls of a function that returns 0.
+    pub(crate) fn of_rewritten(insn: &Insn) -> Option<Emulation> {
+        let is_xor = insn.is_legacy(Map::Primary) && matches!(insn.opcode(), 0x31 | 0x33);
+        let of_eax = insn.modrm().is_some_and(|modrm| modrm.byte() == 0xc0) && insn.rex() == 0;
+        let without_effect = Prefixes::OPERAND_SIZE | Prefixes::LOCK;
+        match insn.resume() {
+            Ok(Resume::Emulate(emulation)) => Some(emulation),
+            Ok(Resume::Copy) if is_xor && of_eax && !insn.prefixes().has(without_effect) => Some(Emulation {
+                length: insn.len() as u8,
+                operation: Operation::ZeroEax,
+            }),
+            _ => None,
+        }
+    }
+
     /// What the instruction at `address` pushes and where it goes, if it is a `call` to an address that it names. The target is
     /// canonical.
     pub fn direct_call(&self, address: u64) -> Option<DirectCall> {
@@ -329,6 +348,13 @@ impl Emulation {
                     return Err(EmulateError::Privilege);
                 }
                 cpu.set_rflags(rflags & !IF);
+                cpu.set_rip(next);
+            }
+            Operation::ZeroEax => {
+                let rflags = cpu.rflags();
+                cpu.set_gpr(Gpr::Rax, 0);
+                // AF is undefined (SDM volume 2, XOR); CPUs clear it.
+                cpu.set_rflags(rflags & !(CF | AF | SF | OF) | ZF | PF);
                 cpu.set_rip(next);
             }
         }

@@ -19,7 +19,7 @@ pub enum Refusal {
     SystemCall = 5,
     /// `sysret`, `sysexit`: the stack and GS are user space's there, a breakpoint must not be taken.
     SystemReturn = 6,
-    /// `ud0`, `ud1`, `ud2`: it only raises #UD, whose handler looks the address up (BUG, WARN).
+    /// `ud0`, `ud1`: they only raise #UD, and kernels put a meaning into their operands, which the handler decodes.
     Undefined = 10,
     /// `enclu`: it enters and leaves an enclave with the address of the next instruction in a register, and an enclave does
     /// not show whether it has come back.
@@ -74,7 +74,7 @@ impl fmt::Display for Refusal {
             Refusal::SystemReturn => {
                 "returns from system calls run with user space's stack, where no breakpoint may be taken"
             }
-            Refusal::Undefined => "ud0, ud1 and ud2 (BUG, WARN) only raise an exception; probe the instruction before",
+            Refusal::Undefined => "ud0 and ud1 only raise an exception; probe the instruction before",
             Refusal::Enclave => "enclu enters an enclave with its own address; probe the instruction before",
             Refusal::ExecutionMode => "it changes how the next instruction is fetched; probe the instruction before",
             Refusal::VendorDependent => "a branch with a 66 prefix: its length depends on the processor's vendor",

@@ -51,6 +51,8 @@ pub(crate) struct Control {
     pub(crate) free_slots: FreeSlots,
     /// Sites that have left the table and whose slots may still be running.
     pub(crate) limbo: Vec<*mut Site>,
+    /// Where the host has breakpoints of its own.
+    pub(crate) sentries: Vec<*mut Site>,
     /// What the host watches, by the number of the watchpoint.
     pub(crate) watchpoints: [Option<Watchpoint>; WATCHPOINTS],
     pub(crate) user: UserControl,
@@ -75,6 +77,7 @@ impl<H: Host> Engine<H> {
             globals: Names::default(),
             free_slots: slots.free_list()?,
             limbo: mem::vec(slots.count())?,
+            sentries: Vec::new(),
             watchpoints: [None; WATCHPOINTS],
             user: UserControl::default(),
         });
@@ -109,9 +112,10 @@ impl<H: Host> Engine<H> {
         unsafe { self.table.get(address).as_ref() }
     }
 
-    /// The instruction that a breakpoint of this engine stands for, or `None` if there is no probe at this address. For traps.
+    /// The instruction that a breakpoint of this engine stands for, or `None` if there is none at this address. For traps.
     pub fn instruction(&self, address: u64) -> Option<Insn> {
-        self.site(address).map(|site| site.insn)
+        let site = self.site(address).filter(|site| !site.is_reported());
+        site.map(Site::current)
     }
 
     /// The state of this CPU.
@@ -235,7 +239,7 @@ pub(super) fn status(loaded: &Loaded, probe: &Probe) -> ProbeStatus {
 impl<H: Host> Drop for Engine<H> {
     fn drop(&mut self) {
         // Text that cannot be restored keeps its breakpoints: what they refer to must then stay.
-        if self.remove_all().is_err() {
+        if self.remove_all().is_err() || self.clear_sentries().is_err() {
             core::mem::forget(core::mem::take(&mut self.control.get_mut().programs));
         }
     }

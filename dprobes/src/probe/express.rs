@@ -64,9 +64,11 @@ impl Onward {
                 emulation.direct_call(address).map_or(Onward::Open, Onward::Call)
             }
             Resumption::Emulated { .. } => Onward::Open,
-            Resumption::Stepped { .. } | Resumption::CopiedBehindSti { .. } | Resumption::Shadowing { .. } => {
-                Onward::Open
-            }
+            Resumption::Stepped { .. }
+            | Resumption::CopiedBehindSti { .. }
+            | Resumption::Shadowing { .. }
+            | Resumption::Rewritten { .. }
+            | Resumption::Reported => Onward::Open,
         }
     }
 }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use super::engine::Engine;
 use super::error::PointError;
 use super::place::{Place, first_bytes};
-use crate::host::{Candidate, Function, Host, Prohibited};
+use crate::host::{Candidate, Function, Host, Prohibited, Special};
 use crate::insn::{BoundaryError, Insn, Instructions, MAX_LEN};
 use crate::mem::{self, OutOfMemory};
 use crate::sort;
@@ -46,6 +46,10 @@ struct Search<'o> {
     request: Request<'o>,
     /// Where the probe goes: the address asked for, or one behind it.
     address: u64,
+    /// It is behind the function tracer's NOP, for which the request must have asked, or for the `endbr64` before that.
+    behind_ftrace: bool,
+    /// How the host wants it to be probed there.
+    special: Special,
     step: Step,
 }
 
@@ -53,7 +57,7 @@ struct Search<'o> {
 enum Step {
     /// The host is to be asked about the address.
     Ask,
-    /// The same; it is behind the function tracer's NOP, and the function's entry must have been asked for.
+    /// The same; it is behind the function tracer's NOP.
     AskBehindFtrace,
     /// It may be probed if it is an instruction of this function.
     Inside(Function),
@@ -86,6 +90,8 @@ impl<H: Host> Engine<H> {
         searches.extend(requests.iter().map(|&request| Search {
             request,
             address: request.address,
+            behind_ftrace: false,
+            special: Special::None,
             step: Step::Ask,
         }));
         let mut order = Order::new(&searches)?;
@@ -134,6 +140,7 @@ impl<H: Host> Engine<H> {
             self.host().probeable_batch(&mut candidates);
             for ((_, index), candidate) in order.0.iter().zip(&candidates) {
                 if let Some(search) = searches.get_mut(*index) {
+                    search.special = candidate.special();
                     self.follow(search, candidate.answered());
                 }
             }
@@ -144,9 +151,6 @@ impl<H: Host> Engine<H> {
     fn follow(&self, search: &mut Search<'_>, answer: Result<Function, Prohibited>) {
         let prohibited = |why| Step::Refused(PointError::Prohibited(why));
         search.step = match (search.step, answer) {
-            (Step::AskBehindFtrace, Ok(function)) if search.request.address != function.start => {
-                prohibited(Prohibited::Ftrace)
-            }
             (Step::Ask, Ok(function)) if search.address == function.start => {
                 let mut bytes = [0; ENDBR64.len()];
                 match self.host().read(search.address, &mut bytes) {
@@ -161,6 +165,7 @@ impl<H: Host> Engine<H> {
             (_, Ok(function)) => Step::Inside(function),
             (Step::Ask, Err(Prohibited::Ftrace)) => {
                 search.address = search.address.wrapping_add(FTRACE_LEN);
+                search.behind_ftrace = true;
                 Step::AskBehindFtrace
             }
             (_, Err(why)) => prohibited(why),
@@ -175,13 +180,19 @@ impl<H: Host> Engine<H> {
             .filter(|offset| *offset < walk.text.len())
             .ok_or(PointError::Prohibited(Prohibited::NoFunction))?;
         let insn = walk.to(offset)?;
+        // The host says the same of the bytes inside of the NOP.
+        let is_behind = |before: &Insn| before.len() as u64 == FTRACE_LEN;
+        if search.behind_ftrace && !walk.before.as_ref().is_some_and(is_behind) {
+            return Err(PointError::Prohibited(Prohibited::Ftrace));
+        }
         let bytes = walk.text.get(offset..).unwrap_or(&[]);
         let found = bytes.get(..expected.len()).unwrap_or(bytes);
         if found != expected {
             let (len, expected, found) = (expected.len(), first_bytes(expected), first_bytes(found));
             return Err(PointError::Opcode { len, expected, found });
         }
-        self.place(function, walk.text, offset, walk.before.as_ref(), insn)
+        let before = walk.before.as_ref();
+        self.place(function, walk.text, offset, before, (insn, search.special))
     }
 
     /// Reads a function from its start to two instructions behind the last address of interest, without this engine's own breakpoints.
@@ -205,7 +216,7 @@ impl<H: Host> Engine<H> {
             if *byte == INT3
                 && let Some(site) = self.site(at)
             {
-                *byte = site.insn.bytes().first().copied().unwrap_or(INT3);
+                *byte = site.current().bytes().first().copied().unwrap_or(INT3);
             }
         }
         Ok(Ok(()))

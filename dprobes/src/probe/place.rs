@@ -4,9 +4,10 @@ use alloc::boxed::Box;
 
 use super::engine::Engine;
 use super::error::PointError;
+use super::rewritten::Rewritten;
 use super::site::{Resumption, Site};
 use super::user::UserPlace;
-use crate::host::{Function, Host, Patch, Watchpoint};
+use crate::host::{Function, Host, Patch, Prohibited, Special, Watchpoint};
 use crate::insn::{self, Insn, MAX_LEN, Refusal, Resume, Shaded, Shadow};
 use crate::mem::{self, OutOfMemory};
 use crate::text::slot::{Area, Slot};
@@ -19,6 +20,8 @@ pub(crate) struct Place {
     pub(crate) insn: Insn,
     /// The instruction before it casts a shadow, in which it is when it was reached from there.
     may_be_shaded: bool,
+    /// How the host wants it to be probed.
+    pub(crate) special: Special,
     /// The instruction behind it, if that has to be carried out with it.
     next: Option<(Insn, Shaded)>,
 }
@@ -88,13 +91,16 @@ impl<H: Host> Engine<H> {
         text: &[u8],
         offset: usize,
         before: Option<&Insn>,
-        insn: Insn,
+        (insn, special): (Insn, Special),
     ) -> Result<Place, PointError> {
         let address = function.start + offset as u64;
         let refused = |refusal| PointError::Instruction {
             refusal,
             bytes: first_bytes(text.get(offset..).unwrap_or(&[])),
         };
+        if special == Special::Rewritten && Rewritten::new(insn.bytes()).is_none() {
+            return Err(PointError::Prohibited(Prohibited::JumpLabel));
+        }
         let next = match insn.resume().map_err(refused)? {
             Resume::CopyWithNext(shadow) => Some(self.shaded_at(function, text, offset + insn.len(), shadow)),
             Resume::Copy | Resume::CopyWaiting | Resume::Emulate(_) | Resume::Step(_) => None,
@@ -102,6 +108,7 @@ impl<H: Host> Engine<H> {
         Ok(Place {
             address,
             insn,
+            special,
             may_be_shaded: match before {
                 Some(before) => before.shadow().is_some(),
                 None => self.ends_in_shadow(address),
@@ -197,6 +204,8 @@ impl<H: Host> Engine<H> {
         image.push_jump(behind)?;
         let copy = start + at as u64;
         let resumption = match resume {
+            _ if place.special == Special::Rewritten => Resumption::Rewritten { slot: copy },
+            _ if place.special == Special::Reported && insn.raises() => Resumption::Reported,
             Resume::Copy | Resume::CopyWaiting if at != 0 => Resumption::CopiedBehindSti { slot: start },
             Resume::Copy | Resume::CopyWaiting => Resumption::Copied { slot: start },
             Resume::CopyWithNext(shadow) => Resumption::Shadowing { slot: start, shadow },
@@ -210,6 +219,9 @@ impl<H: Host> Engine<H> {
         let mut site = mem::boxed(Site::new(place.address, *insn, resumption, slot, area))?;
         site.at = at as u8;
         site.shaded = shaded;
+        if place.special == Special::Rewritten {
+            site.rewritten = Rewritten::new(insn.bytes());
+        }
         Ok((site, Patch::image(start, image.bytes)))
     }
 }

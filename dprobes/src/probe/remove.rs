@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use super::engine::{Control, Engine, status};
 use super::error::RemoveError;
 use super::program::{Loaded, Probe};
+use super::rewritten::Unchanging;
 use super::site::Site;
 use crate::host::Host;
 use crate::mem;
@@ -140,13 +141,23 @@ impl<H: Host> Engine<H> {
                 .flat_map(|loaded| &loaded.probes)
                 .filter_map(Probe::site)
         };
+        // What is compared and changed below must stay what it is until it is noted as changed.
+        let rewritten = sites().any(|site| site.rewritten.is_some());
+        let _unchanging = rewritten.then(|| Unchanging::new(self.host()));
         let mut changing: Vec<(&Site, bool)> = mem::vec(sites().count()).map_err(CommitError::NoMemory)?;
         // Decided once: probes may be exhausted while this runs.
-        let decided = sites().map(|site| (site, wanted(site)));
+        let decided = sites().map(|site| (site, site.sentry != 0 || wanted(site)));
         changing.extend(decided.filter(|(site, armed)| *armed != site.is_armed()));
         let mut transaction = Transaction::begin(self.host(), changing.len()).map_err(CommitError::NoMemory)?;
         for (site, _) in &changing {
-            let insn = site.insn.bytes();
+            if site.is_reported() {
+                continue;
+            }
+            if !site.is_armed() {
+                self.refresh(site);
+            }
+            let insn = site.current();
+            let insn = insn.bytes();
             let first = insn.first().copied().unwrap_or(INT3);
             let queued = if site.is_armed() && self.is_overwritten(site) {
                 Ok(())
@@ -157,11 +168,18 @@ impl<H: Host> Engine<H> {
             };
             queued.map_err(CommitError::NoMemory)?;
         }
-        transaction.commit()?;
-        for (site, armed) in &changing {
-            site.set_armed(*armed);
+        // A breakpoint there that is not said to be armed is the host's own, with which it rewrites.
+        for (site, _) in changing
+            .iter()
+            .filter(|(site, armed)| *armed && site.rewritten.is_some())
+        {
+            site.set_armed(true);
         }
-        Ok(())
+        let committed = transaction.commit();
+        for (site, armed) in &changing {
+            site.set_armed(*armed == committed.is_ok());
+        }
+        committed
     }
 
     /// Has somebody written over the breakpoint of an armed site, code that modifies itself perhaps? What is there now stays.

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use super::chain::Chain;
 use super::express::{Onward, Tally};
 use super::program::Probe;
+use super::rewritten::Rewritten;
 use crate::insn::{Emulation, Insn, Shadow, StepKind};
 use crate::text::slot::{Area, Slot};
 
@@ -30,13 +31,19 @@ pub(crate) enum Resumption {
     /// The instruction casts a shadow on the next one, which is [`Site::shaded`]: both are carried out in one go, from the slot
     /// if they can, where the copy of the one is followed by that of the other.
     Shadowing { slot: u64, shadow: Shadow },
+    /// The handler does what the instruction is now: see [`rewritten`](super::rewritten). In the slot is the jump back behind it.
+    Rewritten { slot: u64 },
+    /// There is no breakpoint: the instruction traps by itself, and nobody but the host carries it out.
+    Reported,
 }
 
 /// One probed address. Traps on any CPU look at it; only the control path changes it, and frees it after a grace period.
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) address: u64,
+    /// The instruction when the site was made, which stays so unless it is [rewritten](Site::current).
     pub(crate) insn: Insn,
+    pub(crate) rewritten: Option<Rewritten>,
     /// Whether carrying it out may raise a fault; every hit asks.
     pub(crate) may_fault: bool,
     pub(crate) resumption: Resumption,
@@ -49,8 +56,10 @@ pub(crate) struct Site {
     /// The instruction that is carried out in the shadow of this one, with its copy in the same slot. Whatever probes there are at
     /// its address are another site's.
     pub(crate) shaded: Option<Box<Site>>,
+    /// What the host calls its own breakpoint here, or 0 if it has none.
+    pub(crate) sentry: u64,
     chain: Chain<Probe>,
-    /// Is the breakpoint in place? Control lock held.
+    /// Is the breakpoint in place? Changed with the control lock held.
     armed: AtomicBool,
     attempts: AtomicU64,
     /// The rank of the newest probe that came here. Control lock held.
@@ -61,9 +70,11 @@ impl Site {
     /// A site in which nobody is interested yet. The stack of a process may be paged in when it is used, which [`Insn::may_fault`] does not
     /// count on: in user text everything may fault.
     pub(crate) fn new(address: u64, insn: Insn, resumption: Resumption, slot: Slot, area: Area) -> Self {
-        let may_fault = area == Area::User || insn.may_fault();
+        let is_certain = matches!(resumption, Resumption::Rewritten { .. } | Resumption::Reported) || insn.raises();
+        let may_fault = !is_certain && (area == Area::User || insn.may_fault());
         Site {
             address,
+            rewritten: None,
             may_fault,
             insn,
             onward: Onward::of(address, may_fault, &resumption),
@@ -72,6 +83,7 @@ impl Site {
             express: AtomicPtr::default(),
             at: 0,
             shaded: None,
+            sentry: 0,
             chain: Chain::new(),
             armed: AtomicBool::new(false),
             attempts: AtomicU64::new(0),
@@ -79,13 +91,14 @@ impl Site {
         }
     }
 
-    /// The number a query shows: 1 copied, 2 emulated, 3 stepped.
+    /// The number a query shows: 1 copied, 2 emulated, 3 stepped, 4 left to the host.
     pub(crate) fn resume_code(&self) -> u32 {
         match (self.resumption, &self.shaded) {
             (Resumption::Shadowing { .. }, Some(shaded)) => shaded.resume_code(),
             (Resumption::Copied { .. } | Resumption::CopiedBehindSti { .. } | Resumption::Shadowing { .. }, _) => 1,
-            (Resumption::Emulated { .. }, _) => 2,
+            (Resumption::Emulated { .. } | Resumption::Rewritten { .. }, _) => 2,
             (Resumption::Stepped { .. }, _) => 3,
+            (Resumption::Reported, _) => 4,
         }
     }
 
@@ -125,7 +138,7 @@ impl Site {
     fn choose_way(&self) {
         let mut probes = self.probes();
         let only = probes.next().filter(|_| probes.next().is_none());
-        let express = only.filter(|probe| probe.goes_express());
+        let express = only.filter(|probe| probe.goes_express() && self.is_plain());
         let pointer = express.map_or(ptr::null_mut(), |probe| ptr::from_ref(probe).cast_mut());
         self.express.store(pointer, Ordering::Release);
     }
@@ -136,9 +149,9 @@ impl Site {
         self.attempts.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Is there no probe here?
+    /// Is there nothing here for which it would be kept?
     pub(crate) fn is_empty(&self) -> bool {
-        self.chain.is_empty()
+        self.chain.is_empty() && self.sentry == 0
     }
 
     /// Appends a probe. Control lock held.
@@ -156,14 +169,24 @@ impl Site {
         self.choose_way();
     }
 
-    /// Is the breakpoint in place?
+    /// Is there never a breakpoint, because the host reports hits?
+    pub(crate) fn is_reported(&self) -> bool {
+        matches!(self.resumption, Resumption::Reported)
+    }
+
+    /// Is a hit nothing but a hit of the probes here?
+    fn is_plain(&self) -> bool {
+        !self.is_reported() && self.rewritten.is_none() && self.sentry == 0
+    }
+
+    /// Is the breakpoint in place, or would it be if there were one here?
     pub(crate) fn is_armed(&self) -> bool {
-        self.armed.load(Ordering::Relaxed)
+        self.armed.load(Ordering::Acquire)
     }
 
     /// Notes that the breakpoint has been put in place or taken away.
     pub(crate) fn set_armed(&self, armed: bool) {
-        self.armed.store(armed, Ordering::Relaxed);
+        self.armed.store(armed, Ordering::Release);
     }
 
     /// How often its instruction has faulted after a hit of a probe that is here.
@@ -171,8 +194,8 @@ impl Site {
         self.probes().map(Probe::faults).sum()
     }
 
-    /// Does any probe here still want to fire?
+    /// Is anybody here who still wants to be told of hits?
     pub(crate) fn is_wanted(&self) -> bool {
-        self.probes().any(Probe::is_active)
+        self.sentry != 0 || self.probes().any(Probe::is_active)
     }
 }

@@ -8,7 +8,9 @@ use super::shadow::run_copy;
 use super::step::TooDeep;
 use crate::frame::{RFLAGS_RF, RFLAGS_TF, TrapFrame};
 use crate::host::{ExitTo, Host};
-use crate::probe::{Collecting, Cpu, Engine, Hit, Loaded, Onward, Outcome, Probe, Resumption, Site, Turn, count};
+use crate::probe::{
+    Collecting, Cpu, Engine, Hit, Loaded, Onward, Outcome, Probe, Resumption, Rewritten, Site, Turn, count,
+};
 use crate::record::header::{Header, RecordState};
 use crate::rpn::interp::{self, End, Variables};
 use crate::text::transaction::INT3;
@@ -32,7 +34,8 @@ impl<'a> Where<'a> {
     fn at(site: &'a Site) -> Self {
         Where {
             address: site.address,
-            code: Some(site.insn.bytes()),
+            // One that is rewritten is never where a function returns or has its frame not set up yet.
+            code: site.rewritten.is_none().then(|| site.insn.bytes()),
             may_fault: site.may_fault,
             site: Some(site),
             from_user: false,
@@ -94,9 +97,31 @@ impl<H: Host> Engine<H> {
     /// A hit at a site: its probes in turn, then its instruction.
     #[inline(never)]
     fn hit(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame) -> Verdict {
-        let address = site.address;
-        frame.rip = address;
+        // Somebody else's breakpoint: on an instruction that is a trap by itself, or with which the host rewrites one that is not probed any
+        // more. Both ends of what is ours are waited for with a core sync.
+        if site.is_reported() || site.rewritten.is_some() && !site.is_armed() {
+            return Verdict::NotOurs;
+        }
+        frame.rip = site.address;
+        if site.sentry != 0 {
+            self.host().sentry(site.sentry, frame);
+            if frame.rip != site.address {
+                return Verdict::Handled;
+            }
+        }
         let mark = cpu.ring.mark();
+        self.fire_all(site, cpu, frame, mark);
+        // A program that has written rip has sent the CPU elsewhere: the instruction is not carried out.
+        if frame.rip != site.address {
+            cpu.ring.publish_since(mark);
+            return Verdict::Handled;
+        }
+        self.carry_out(site, cpu, frame, mark)
+    }
+
+    /// The probes of a site in turn, or, in another hit, none of them.
+    #[inline(always)]
+    fn fire_all(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) {
         match cpu.enter() {
             Some(mut hit) => {
                 for probe in site.probes() {
@@ -112,12 +137,24 @@ impl<H: Host> Engine<H> {
                 }
             }
         }
-        // A program that has written rip has sent the CPU elsewhere: the instruction is not carried out.
-        if frame.rip != address {
-            cpu.ring.publish_since(mark);
-            return Verdict::Handled;
-        }
-        self.carry_out(site, cpu, frame, mark)
+    }
+
+    /// A `ud2` raised #UD, with interrupts off now and `frame` as the CPU left it: `rip` is the instruction's. To be called by a host that
+    /// has answered [`Special::Reported`](crate::host::Special::Reported), before it does anything else about it.
+    ///
+    /// True when a program has sent the CPU elsewhere: the host resumes from the frame, and nothing was raised. False: the host
+    /// goes on.
+    #[inline(never)]
+    pub fn on_undefined(&self, frame: &mut TrapFrame) -> bool {
+        let Some(site) = self
+            .site(frame.rip)
+            .filter(|site| site.is_reported() && site.is_armed())
+        else {
+            return false;
+        };
+        let Some(cpu) = self.this_cpu() else { return false };
+        self.fire_all(site, cpu, frame, cpu.ring.mark());
+        frame.rip != site.address
     }
 
     /// The instruction cannot be carried out: nobody handles the breakpoint, and the host says so, which is better than going on with
@@ -348,27 +385,33 @@ impl<H: Host> Engine<H> {
                 let traced = frame.rflags & RFLAGS_TF != 0;
                 self.begin_step(site, cpu, frame, slot, traced)
             }
-            Resumption::Emulated { .. } => self.emulate(site, cpu, frame, mark),
+            Resumption::Emulated { .. } | Resumption::Rewritten { .. } => self.emulate(site, cpu, frame, mark),
             Resumption::CopiedBehindSti { slot } => {
                 run_copy(site, slot, frame);
                 Ok(())
             }
             Resumption::Shadowing { slot, shadow } => self.resume_with_next(site, cpu, frame, (slot, shadow), mark),
+            // No breakpoint leads here.
+            Resumption::Reported => Ok(()),
         }
     }
 
     /// Does what the instruction of a site would have done.
     #[inline(never)]
     fn emulate(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) -> Result<(), TooDeep> {
-        let Resumption::Emulated {
-            emulation,
-            slot,
-            fallback,
-        } = &site.resumption
-        else {
-            return Ok(());
+        let rewritten;
+        let (emulation, slot, fallback) = match &site.resumption {
+            Resumption::Emulated {
+                emulation,
+                slot,
+                fallback,
+            } => (emulation, *slot, *fallback),
+            Resumption::Rewritten { slot } => {
+                rewritten = site.rewritten.as_ref().and_then(Rewritten::emulation).ok_or(TooDeep)?;
+                (&rewritten, *slot, None)
+            }
+            _ => return Ok(()),
         };
-        let slot = *slot;
         let traced = frame.rflags & RFLAGS_TF != 0;
         if traced && fallback.is_some() {
             // Somebody is stepping this code: the step must raise its #DB, which an emulation would not.
@@ -398,6 +441,8 @@ impl<H: Host> Engine<H> {
                 Ok(())
             }
             (Err(_), Some(_)) => self.begin_step(site, cpu, frame, slot, traced),
+            // What is in the slot is what the instruction was once. It is a push that fails, right above the frame of this very trap.
+            (Err(_), None) if site.rewritten.is_some() => Err(TooDeep),
             (Err(_), None) => {
                 frame.rip = slot;
                 Ok(())

@@ -63,7 +63,12 @@ impl<H: Host> Engine<H> {
     }
 
     /// Takes the hit back whose instruction has not completed in its slot, and will be hit again: its counts and its records.
+    ///
+    /// An instruction that is there to raise an exception has completed by that.
     pub(super) fn retract(&self, site: &Site, cpu: &Cpu, frame: &TrapFrame) {
+        if site.insn.raises() {
+            return;
+        }
         if cpu.is_busy() {
             // The attempt was inside a hit: it was counted as missed, and left no record.
             for probe in site.probes() {

@@ -106,7 +106,9 @@ impl<H: Host> Engine<H> {
             // What was stepped is the jump back.
             Resumption::Copied { .. }
             | Resumption::CopiedBehindSti { .. }
-            | Resumption::Emulated { fallback: None, .. } => {}
+            | Resumption::Emulated { fallback: None, .. }
+            | Resumption::Rewritten { .. }
+            | Resumption::Reported => {}
         }
         None
     }

@@ -35,7 +35,10 @@ impl<H: Host> Engine<H> {
             Some(mut entered) => {
                 for probe in hit().flat_map(|watch| watch.chain.iter()) {
                     // The copy of the instruction there, or at least not the breakpoint.
-                    let code = self.site(shown).map(|site| site.insn.bytes());
+                    let code = self
+                        .site(shown)
+                        .filter(|site| site.rewritten.is_none())
+                        .map(|site| site.insn.bytes());
                     let place = Where {
                         address: shown,
                         code,

@@ -73,7 +73,8 @@ fn what_comes_next_is_carried_out_with_it() {
         (&[0x66, 0xff, 0x18], Is(step(narrow)), step(narrow)),            // far call, 16 bits
         (&[0xcc], Is(refused), refused),                                  // int3
         (&[0xcd, 0x80], Is(refused), refused),                            // int
-        (&[0x0f, 0x0b], Is(refused), refused),                            // ud2
+        (&[0x0f, 0xb9, 0xc0], Is(refused), refused),                      // ud1
+        (&[0x0f, 0x0b], Is(Ok(Shaded::Copy)), Ok(Shaded::Copy)),          // ud2
         (&[0x0f, 0x05], Is(refused), refused),                            // syscall
         (&[0x66, 0xe8, 0, 0, 0, 0], Is(refused), refused),                // call with 66
     ];

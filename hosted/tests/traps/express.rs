@@ -28,7 +28,7 @@ fn counted(attributes: &str) -> (Vec<u64>, Vec<u64>, u64) {
         .iter()
         .flat_map(|victim| instructions(&session, address(*victim)))
         .collect();
-    // `endbr64` moves its probe to the next instruction, and `ud2` cannot be probed.
+    // `endbr64` moves its probe to the next instruction.
     places.remove(0);
     places.retain(|place| {
         let insertable = session.insert(&object(9, &point(*place, 1, "", COUNTS))).is_ok();

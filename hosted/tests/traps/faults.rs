@@ -5,6 +5,7 @@ use std::mem;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use hosted::CodeBuffer;
 use libc::{SIGFPE, SIGILL, SIGSEGV, c_int, c_void, siginfo_t, ucontext_t};
 
 use crate::support::{Session, address, instructions, point, session_with};
@@ -246,6 +247,28 @@ fn an_undefined_instruction_names_the_original() {
 }
 
 /// The engine cannot read the target, and lets the CPU find out: in a single step, which the fault ends.
+#[test]
+fn what_raises_an_exception_by_itself_completes_by_that() {
+    let (session, _handlers) = session_and_handlers();
+    // mov eax, 7; ud2; ret
+    let code = CodeBuffer::with(&[0xb8, 7, 0, 0, 0, 0x0f, 0x0b, 0xc3]).unwrap();
+    let start = code.range().start;
+    session.host().register_code("raises", start..start + 8);
+    session.insert_text(1, &point(start + 5, 1, "", "inc lv, a\npush r, rip\nlog 1\nexit"));
+    CONTINUE_AT.store(start + 7, Ordering::SeqCst);
+    // SAFETY: the code is a function without arguments; the handler goes on behind the ud2.
+    let run: extern "C" fn() -> u64 = unsafe { mem::transmute(start as *const ()) };
+    assert_eq!(run(), 7);
+    assert_eq!(SEEN.get(), (1, SIGILL, start + 5, start + 5));
+    let status = session.status()[0];
+    assert_eq!((status.hits, status.faulted, status.missed), (1, 0, 0));
+    let records = session.records();
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].words(), [start + 5]);
+    // The code goes before the engine.
+    session.remove_program(1);
+}
+
 #[test]
 fn an_emulated_call_through_bad_memory_faults_as_the_original() {
     let (session, _handlers) = session_and_handlers();

@@ -95,17 +95,17 @@ fn places_that_must_not_be_probed_are_refused() {
 #[test]
 fn what_cannot_be_resumed_is_refused_by_name() {
     let session = session();
-    // ud2; ret; syscall; ret; int3
-    let code = CodeBuffer::with(&[0x0f, 0x0b, 0xc3, 0x0f, 0x05, 0xc3, 0xcc, 0xc3]).unwrap();
+    // ud1 eax, eax; ret; syscall; ret; int3; ret
+    let code = CodeBuffer::with(&[0x0f, 0xb9, 0xc0, 0xc3, 0x0f, 0x05, 0xc3, 0xcc, 0xc3]).unwrap();
     let start = code.range().start;
-    session.host().register_code("refused", start..start + 8);
+    session.host().register_code("refused", start..start + 9);
     let bytes = |at: u64| match refusal(&session, start + at, "") {
         PointError::Instruction { refusal, .. } => refusal,
         other => panic!("{other:?}"),
     };
     assert_eq!(bytes(0), Refusal::Undefined);
-    assert_eq!(bytes(3), Refusal::SystemCall);
-    assert_eq!(bytes(6), Refusal::Breakpoint);
+    assert_eq!(bytes(4), Refusal::SystemCall);
+    assert_eq!(bytes(7), Refusal::Breakpoint);
 }
 
 #[test]

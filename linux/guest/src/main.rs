@@ -15,10 +15,12 @@ mod device;
 mod emergency;
 mod faults;
 mod inserting;
+mod kernel_log;
 mod live;
 mod machine;
 mod maps;
 mod modules;
+mod patched;
 mod program;
 mod records;
 mod refusals;
@@ -52,7 +54,10 @@ macro_rules! ensure {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = requests::as_a_child().or_else(faults::as_a_child) {
+    if let Some(code) = requests::as_a_child()
+        .or_else(faults::as_a_child)
+        .or_else(patched::as_a_child)
+    {
         return code;
     }
     if let Some(code) = inserting::as_a_benchmark() {
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
         ("emergency", emergency::TESTS),
         ("safety", safety::TESTS),
         ("faults", faults::TESTS),
+        ("patched", patched::TESTS),
         ("sweep", sweep::TESTS),
         ("batch", batch::TESTS),
         ("soak", soak::TESTS),

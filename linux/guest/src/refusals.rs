@@ -25,6 +25,7 @@ pub const TESTS: &crate::Tests = &[
     ("one_bad_point_refuses_the_program", one_bad_point_refuses_the_program),
     ("behind_the_function_tracers_nop", behind_the_function_tracers_nop),
     ("a_kprobes_place_and_it_ours", a_kprobes_place_and_it_ours),
+    ("nearly_everything_is_accepted", nearly_everything_is_accepted),
 ];
 
 fn prohibited(device: &Device, address: u64, expected: &[Prohibited]) -> Outcome {
@@ -297,5 +298,18 @@ fn a_kprobes_place_and_it_ours() -> Outcome {
     target.run(100)?;
     let hits = device.query()?[0].hits;
     ensure!(hits == 100, "{hits} hits instead of 100");
+    Ok(())
+}
+
+/// What `./x coverage` tells of all functions, for one of so many.
+fn nearly_everything_is_accepted() -> Outcome {
+    const EVERY: usize = 12;
+    const GOAL: f64 = 99.5;
+    let _module = Module::dprobes()?;
+    let report = survey::survey::run(survey::survey::Options { every: EVERY }, &mut |_, _| ())?;
+    println!("    {:.3} % of {} instructions", report.percent(), report.rest);
+    ensure!(report.percent() >= GOAL, "less than {GOAL} %:\n{report}");
+    ensure!(report.wrongly_accepted.is_empty(), "{:?}", report.wrongly_accepted);
+    ensure!(report.accepted.reported > 100, "BUG and WARN are refused:\n{report}");
     Ok(())
 }

@@ -59,6 +59,8 @@ pub struct Accepted {
     pub emulated: u64,
     /// A copy is single-stepped.
     pub stepped: u64,
+    /// Nothing is in its place: it is a trap by itself, of which the kernel is told as ever.
+    pub reported: u64,
     /// The probe goes behind it: an `endbr64` or a NOP of the function tracer, which does nothing else.
     pub behind: u64,
 }
@@ -66,7 +68,7 @@ pub struct Accepted {
 impl Accepted {
     /// All of them.
     pub fn all(&self) -> u64 {
-        self.copied + self.emulated + self.stepped + self.behind
+        self.copied + self.emulated + self.stepped + self.reported + self.behind
     }
 }
 
@@ -168,6 +170,11 @@ impl fmt::Display for Report {
         line(accepted.copied, "  a copy runs", &[])?;
         line(accepted.emulated, "  emulated", &[])?;
         line(accepted.stepped, "  a copy is single-stepped", &[])?;
+        line(
+            accepted.reported,
+            "  nothing takes its place: a trap by itself (BUG, WARN)",
+            &[],
+        )?;
         line(
             accepted.behind,
             "  the probe goes behind it: endbr64, or the function tracer's NOP",

@@ -165,6 +165,7 @@ impl Tally {
             (0, _) if answer.address != answer.asked => report.accepted.behind += 1,
             (0, 1) => report.accepted.copied += 1,
             (0, 2) => report.accepted.emulated += 1,
+            (0, 4) => report.accepted.reported += 1,
             (0, _) => report.accepted.stepped += 1,
             _ => note(&mut self.refused, reason(answer), asked),
         }

@@ -129,6 +129,7 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
         testmod.join("dprobes_target.ko"),
         testmod.join("dprobes_faults.ko"),
         testmod.join("dprobes_watched.ko"),
+        testmod.join("dprobes_patched.ko"),
         testmod.join("gkhi_exits.ko"),
         bench.join("empty_kprobe.ko"),
     ];

@@ -1,49 +1,16 @@
 //! A fault that nobody recovers from: the kernel reports it, and kills the task.
 
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode};
-
-use libtest_mimic::Failed;
-use rustix::fs::{OFlags, fcntl_setfl};
 
 use super::cases::{Faults, RECORD, Run};
 use crate::device::Device;
 use crate::machine::Module;
-use crate::{Outcome, ensure, program};
+use crate::{Outcome, ensure, kernel_log, program};
+use libtest_mimic::Failed;
 
 /// Set in the environment of the child that is to die: the address that it has the kernel read.
 const ADDRESS: &str = "FAULTS_ADDRESS";
-
-/// Keeps the kernel from ending the machine, and its report from the console, where it would be taken for a failure.
-struct Quiet {
-    printk: String,
-    panic_on_oops: String,
-}
-
-const PRINTK: &str = "/proc/sys/kernel/printk";
-const PANIC_ON_OOPS: &str = "/proc/sys/kernel/panic_on_oops";
-
-impl Quiet {
-    fn begin() -> std::io::Result<Self> {
-        let quiet = Quiet {
-            printk: fs::read_to_string(PRINTK)?,
-            panic_on_oops: fs::read_to_string(PANIC_ON_OOPS)?,
-        };
-        fs::write(PRINTK, "0")?;
-        fs::write(PANIC_ON_OOPS, "0")?;
-        Ok(quiet)
-    }
-}
-
-impl Drop for Quiet {
-    fn drop(&mut self) {
-        let _ = fs::write(PANIC_ON_OOPS, &self.panic_on_oops);
-        let _ = fs::write(PRINTK, &self.printk);
-    }
-}
 
 /// What this program does when the test has started it to be killed in the kernel.
 pub fn as_a_child() -> Option<ExitCode> {
@@ -59,24 +26,14 @@ pub fn as_a_child() -> Option<ExitCode> {
 
 /// What the kernel says while a child has it read at this address, and the signal that the child dies of.
 fn report_of(address: u64) -> Result<(String, Option<i32>), Failed> {
-    let mut log = File::open("/dev/kmsg")?;
-    fcntl_setfl(log.as_fd(), OFlags::NONBLOCK)?;
-    log.seek(SeekFrom::End(0))?;
-    let quiet = Quiet::begin()?;
-    let status = Command::new("/proc/self/exe")
-        .env(ADDRESS, address.to_string())
-        .status()?;
-    drop(quiet);
+    let run = || {
+        Command::new("/proc/self/exe")
+            .env(ADDRESS, address.to_string())
+            .status()
+    };
+    let (report, status) = kernel_log::during(run)?;
+    let status = status?;
     ensure!(status.signal().is_some(), "the child ended with {status}");
-    let mut report = String::new();
-    let mut line = vec![0; 8192];
-    while let Ok(length) = log.read(&mut line) {
-        let text = String::from_utf8_lossy(&line[..length]);
-        // Behind the head of each line, and without what belongs to it but is not the message.
-        if let Some((_, message)) = text.split_once(';') {
-            report.extend([message.lines().next().unwrap_or(""), "\n"]);
-        }
-    }
     Ok((report, status.signal()))
 }
 

@@ -1,0 +1,4 @@
+# shellcheck shell=sh
+# Probes on what the kernel rewrites, and on what it finds by its address: linux/guest, patched.
+
+DPROBES_MODULES=/ linux-tests --color never patched:: || exit 1
