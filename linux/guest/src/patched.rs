@@ -142,7 +142,7 @@ fn warnings_are_what_they_were() -> Outcome {
         let report = |argument| kernel_log::during(|| patched.run(name, argument));
         let place = patched.place("bug", &format!("patched_do_{name}"));
         // The first one taints the kernel, which the others show.
-        report(1)?;
+        report(1)?.1?;
         let ((first, _), (second, result)) = (report(1)?, report(1)?);
         ensure!(result? == 2, "it does not go on behind the warning");
         device.insert(&program::at(1, &[place], RECORD))?;
