@@ -34,9 +34,9 @@ int dprobes_control_set_sentry(u64 address, u64 token)
 {
 	int err;
 
-	control_lock();
+	dprobes_control_lock();
 	err = dprobes_set_sentry(address, token);
-	control_unlock();
+	dprobes_control_unlock();
 	return err;
 }
 
@@ -44,9 +44,9 @@ int dprobes_control_clear_sentries(void)
 {
 	int err;
 
-	control_lock();
+	dprobes_control_lock();
 	err = dprobes_clear_sentries();
-	control_unlock();
+	dprobes_control_unlock();
 	return err;
 }
 

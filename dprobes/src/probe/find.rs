@@ -179,12 +179,13 @@ impl<H: Host> Engine<H> {
         let offset = offset
             .filter(|offset| *offset < walk.text.len())
             .ok_or(PointError::Prohibited(Prohibited::NoFunction))?;
-        let insn = walk.to(offset)?;
+        let found = walk.to(offset);
         // The host says the same of the bytes inside of the NOP.
         let is_behind = |before: &Insn| before.len() as u64 == FTRACE_LEN;
-        if search.behind_ftrace && !walk.before.as_ref().is_some_and(is_behind) {
+        if search.behind_ftrace && !(found.is_ok() && walk.before.as_ref().is_some_and(is_behind)) {
             return Err(PointError::Prohibited(Prohibited::Ftrace));
         }
+        let insn = found?;
         let bytes = walk.text.get(offset..).unwrap_or(&[]);
         let found = bytes.get(..expected.len()).unwrap_or(bytes);
         if found != expected {
