@@ -306,6 +306,14 @@ enum dprobes_reason
      without this one.
      */
     DPROBES_REASON_MEMORY_BOUND = 28,
+    /*
+     The returns of functions of the kernel and its modules cannot be probed.
+     */
+    DPROBES_REASON_RETURN = 29,
+    /*
+     The exit facility `facts[0]` is not there; `detail` is a [`FacilityError`](crate::host::FacilityError) as a number.
+     */
+    DPROBES_REASON_FACILITY = 30,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_reason dprobes_reason;
@@ -782,10 +790,18 @@ struct dprobes_host {
      */
     int64_t (*kernel_stack)(const struct dprobes_trap_frame *frame, uint64_t *addresses, uintptr_t capacity);
     /*
-     *Hit.* Triggers an exit facility, for a hit on code with the registers `*frame`. 0, or a negative errno when there is
-     no such facility.
+     *Hit.* Triggers an exit facility, for a hit on code with the registers `*frame`, whose record has `length` bytes of `elements`. 0, or a
+     negative errno when there is no such facility.
      */
-    int32_t (*exit_to)(const struct dprobes_exit_to *exit, const struct dprobes_trap_frame *frame);
+    int32_t (*exit_to)(const struct dprobes_exit_to *exit,
+                       const struct dprobes_trap_frame *frame,
+                       const uint8_t *elements,
+                       uintptr_t length);
+    /*
+     Can there be this exit facility, which a program names that is about to be inserted? 0 if so, or if that is not known yet; 1 when this host
+     has none, 2 when programs may not have it.
+     */
+    uint32_t (*facility)(uint32_t facility);
     /*
      *Hit.* Asks that `dprobes_reap` be called soon from a context that may sleep.
      */
@@ -884,9 +900,10 @@ struct dprobes_host {
      From now on calls `dprobes_on_user_hit` with `number` whenever a process comes to the instruction at `offset` of the file, in every process
      that there is and will be, and then carries the instruction out, unless `rip` has been changed. Fills in `*attached`, the host's own word
      for it. 0, or a positive number as `user_file`; besides 4: behind the end of the file; 5: the instruction is one that the host does
-     not probe.
+     not probe. If `returns`, the call of `dprobes_on_user_hit` is when a call that has begun there has returned, and `rip` where to; one that will
+     not be told of, because too many are nested, is told to `dprobes_on_user_return_lost`.
      */
-    int32_t (*attach_user)(uint64_t file, uint64_t offset, uint64_t number, uint64_t *attached);
+    int32_t (*attach_user)(uint64_t file, uint64_t offset, uint64_t number, bool returns, uint64_t *attached);
     /*
      Takes back `count` of those that `attach_user` gave. When this returns none of them is hit any more, and no `dprobes_on_user_hit` for
      one of them is under way.
@@ -1793,6 +1810,12 @@ uintptr_t dprobes_instruction(uint64_t address,
  */
 void dprobes_on_user_hit(uint64_t number,
                          struct dprobes_trap_frame *frame);
+
+/*
+ A call at the place that was attached as `number`, for its returns, will return without a `dprobes_on_user_hit`: it is counted as missed. With
+ interrupts off.
+ */
+void dprobes_on_user_return_lost(uint64_t number);
 
 /*
  A `ud2` of kernel code raised #UD: to be called before anything else is done about it, by a host that answers `DPROBES_SPECIAL_REPORTED`.
