@@ -72,7 +72,7 @@ fn memory_is_bounded_wherever_it_runs_out() -> Outcome {
     ));
     // Whatever is made once is there after this.
     device.insert(&object)?;
-    device.remove_all()?;
+    device.remove("kernel", 1)?;
     let before = memory_used()?;
     let mut refusals = 0;
     for more in (0..).step_by(STEP as usize) {
@@ -94,7 +94,7 @@ fn memory_is_bounded_wherever_it_runs_out() -> Outcome {
     permit(0)?;
     let taken = memory_used()? - before;
     ensure!(taken > 0 && device.query()?.len() == 1, "{taken}");
-    device.remove_all()?;
+    device.remove("kernel", 1)?;
     ensure!(memory_used()? == before, "{} bytes are lost", memory_used()? - before);
     let rounds = target.rounds();
     thread::sleep(Duration::from_millis(50));
