@@ -184,7 +184,7 @@ fn stage(from: &Path, to: &Path) -> Result<()> {
         let path = entry?.path();
         let source = path
             .extension()
-            .is_some_and(|extension| ["c", "h", "S"].map(OsStr::new).contains(&extension));
+            .is_some_and(|extension| ["c", "h", "S", "lds"].map(OsStr::new).contains(&extension));
         if source || path.file_name() == Some(OsStr::new("Kbuild")) {
             let name = path.file_name().expect("an entry of a folder has a name");
             replace_if_different(&to.join(name), &fs::read(&path)?)?;
