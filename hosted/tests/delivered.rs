@@ -76,7 +76,7 @@ impl Host for Facility {
     fn kernel_stack(&self, _: &TrapFrame, _: &mut [u64]) -> Option<usize> {
         None
     }
-    fn exit_to(&self, _: &ExitTo, _: &TrapFrame) -> bool {
+    fn exit_to(&self, _: &ExitTo, _: &TrapFrame, _: &[u8]) -> bool {
         false
     }
     fn request_reap(&self) {

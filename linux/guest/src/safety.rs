@@ -70,9 +70,9 @@ fn memory_is_bounded_wherever_it_runs_out() -> Outcome {
     let object = program::assemble(&format!(
         "name = \"kernel\"\nmodtype = kernel\nmajor = 1\nvars = a, b, c\n{place}\nminor = 1\ninc lv, a\npush r, rip\nlog 1\nexit\n"
     ));
-    // Whatever is made once is there after this.
+    // Whatever is made once is there after this. Removing all gives back also what waits for a grace period.
     device.insert(&object)?;
-    device.remove("kernel", 1)?;
+    device.remove_all()?;
     let before = memory_used()?;
     let mut refusals = 0;
     for more in (0..).step_by(STEP as usize) {
@@ -82,10 +82,13 @@ fn memory_is_bounded_wherever_it_runs_out() -> Outcome {
             (refused.reason(), refused.errno) == (Reason::MemoryBound, Errno::NOMEM),
             "{refused:?}"
         );
+        // What is in use then has a part of this program too.
+        let [most, used] = refused.reply.facts;
         ensure!(
-            refused.reply.facts == [before + more + 1, before],
+            most == before + more + 1 && (before..=most).contains(&used),
             "{refused:?}, {before}"
         );
+        device.remove_all()?;
         ensure!(memory_used()? == before, "{} bytes are lost", memory_used()? - before);
         ensure!(device.query()?.is_empty(), "something stayed");
         refusals += 1;
@@ -94,7 +97,7 @@ fn memory_is_bounded_wherever_it_runs_out() -> Outcome {
     permit(0)?;
     let taken = memory_used()? - before;
     ensure!(taken > 0 && device.query()?.len() == 1, "{taken}");
-    device.remove("kernel", 1)?;
+    device.remove_all()?;
     ensure!(memory_used()? == before, "{} bytes are lost", memory_used()? - before);
     let rounds = target.rounds();
     thread::sleep(Duration::from_millis(50));
@@ -108,6 +111,9 @@ fn memory_that_runs_out_when_a_module_comes() -> Outcome {
     let object = greedy(1, "offset = dprobes_target_work", "dprobes_target", "kmod");
     device.insert(&object)?;
     drop(Target::load(0)?);
+    device.remove_all()?;
+    let empty = memory_used()?;
+    device.insert(&object)?;
     let before = memory_used()?;
     let mut refusals = 0;
     for more in (0..).step_by(16 * STEP as usize) {
@@ -122,13 +128,14 @@ fn memory_that_runs_out_when_a_module_comes() -> Outcome {
             (probe.state, probe.reason) == (State::Refused as u32, Reason::NoMemory as u32),
             "{probe:?}"
         );
-        ensure!(memory_used()? == before, "{} bytes are lost", memory_used()? - before);
         refusals += 1;
     }
     ensure!(refusals > 2, "{refusals} refusals");
     permit(0)?;
     let last = device.remove("dprobes_target", 1)?;
-    ensure!(last[0].hits == 2, "the first load and the last: {last:?}");
+    ensure!(last[0].hits == 1, "only the last load found memory: {last:?}");
+    device.remove_all()?;
+    ensure!(memory_used()? == empty, "{} bytes are lost", memory_used()? - empty);
     Ok(())
 }
 

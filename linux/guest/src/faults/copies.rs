@@ -306,6 +306,14 @@ pub fn every_instruction_of_the_copy_routines() -> Outcome {
     Ok(())
 }
 
+/// How often each probed instruction has completed.
+fn completed(counts: &Counts) -> Vec<u64> {
+    counts.iter().map(|(hits, _)| *hits).collect()
+}
+
+/// How often a count is taken before it is believed.
+const TRIES: u32 = 5;
+
 /// Runs every routine in every state once more, with the probes in place.
 fn compare(
     copies: &Copies,
@@ -333,13 +341,20 @@ fn compare(
             let faults = |counts: &Counts| counts.iter().map(|(_, faulted)| faulted).sum::<u64>();
             // Bringing memory in is nothing that shows in what is done with it: each instruction completes as often.
             if state == State::Dropped && bare_results == &bare[&(name, State::There)] {
-                for ((probe, now), before) in probes.iter().zip(&counts).zip(&there) {
+                // Somebody else may have called the routine meanwhile.
+                let mut counts = counts;
+                for _ in 1..TRIES {
+                    if completed(&counts) == completed(&there) {
+                        break;
+                    }
+                    (_, there) = counted(device, || copies.run(name, State::There))?;
+                    (_, counts) = counted(device, || copies.run(name, state))?;
+                }
+                for ((probe, now), before) in probes.iter().zip(completed(&counts)).zip(completed(&there)) {
                     ensure!(
-                        now.0 == before.0,
-                        "{what}: {:#x} was completed {} times, with the memory there {} times",
-                        probe.address,
-                        now.0,
-                        before.0
+                        now == before,
+                        "{what}: {:#x} was completed {now} times, with the memory there {before} times",
+                        probe.address
                     );
                 }
                 brought_in += faults(&counts).saturating_sub(faults(&there));
