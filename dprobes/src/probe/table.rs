@@ -82,7 +82,7 @@ impl<T> Entries<T> {
 }
 
 /// A map from addresses to pointers. It does not own what they point to. `LEAST` is the smallest capacity.
-pub(crate) struct Table<T, const LEAST: usize = 64> {
+pub(crate) struct Table<T, const LEAST: usize = 256> {
     entries: AtomicPtr<Entries<T>>,
     /// Entries and tombstones in the current table; only the writer looks.
     used: AtomicUsize,
