@@ -165,6 +165,9 @@ fn a_debugger_sees_the_same_with_a_probe_on_any_instruction() {
     assert!(bare.len() > 40, "{} steps", bare.len());
     let mut places = instructions("target_traced");
     places.extend(instructions("target_leaf"));
+    // What is jumped over is there so that nobody gets there.
+    // SAFETY: text of this kernel, of functions that end behind it.
+    places.retain(|place| unsafe { *core::ptr::with_exposed_provenance::<[u8; 2]>(*place as usize) } != [0x0f, 0x0b]);
     places.retain(|place| insert("every1", &[*place]).map(|()| remove(100)).is_ok());
     let mut kinds = [0; 4];
     for place in &places {

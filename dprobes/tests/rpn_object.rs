@@ -200,7 +200,7 @@ fn what_is_wrong_is_refused_by_name() {
             limit(second + 16, F::LineNumber, -3_i64 as u64, u64::from(u32::MAX))),
         (|b| b.points[1].opcode_len = 16, limit(second + 1, F::OpcodeLength, 16, 15)),
         (|b| b.points[1].opcode_len = 1, value(second + 65, F::Reserved, 0x1f)),
-        (|b| b.points[1].flags.set(4), value(second + 2, F::Flags, 4)),
+        (|b| b.points[1].flags.set(8), value(second + 2, F::Flags, 8)),
         (|b| b.points[1].ex_mask.set(0x4000), value(second + 10, F::ExMask, 0x4000)),
         (|b| b.points[0].watch = 5, value(HEADER + 79, F::WatchKind, 5)),
         (|b| b.points[0].watch_len = 1, value(HEADER + 82, F::WatchLength, 1)),
