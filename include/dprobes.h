@@ -85,7 +85,7 @@ struct gkhi_image;
  No correct resumption exists, or none that is worth its risk. The numbers are stable, because they cross the boundary to
  user space; one that is missing was a refusal once and is none any more. `docs/instructions.md` has the list for users.
  */
-enum Refusal
+enum dprobes_refusal
 #if __STDC_VERSION__ >= 202311L
   : uint8_t
 #endif // __STDC_VERSION__ >= 202311L
@@ -93,60 +93,60 @@ enum Refusal
     /*
      `int3`: it is somebody's breakpoint, or padding that never runs.
      */
-    REFUSAL_BREAKPOINT = 1,
+    DPROBES_REFUSAL_BREAKPOINT = 1,
     /*
      `int n`, `int1`: their handler finds the return address where the CPU has pushed it, and from ring 3 on another stack.
      */
-    REFUSAL_SOFTWARE_INTERRUPT = 2,
+    DPROBES_REFUSAL_SOFTWARE_INTERRUPT = 2,
     /*
      `syscall`, `sysenter`: the kernel is entered with the return address in a register that the engine does not get to
      see before the kernel's entry code has used it.
      */
-    REFUSAL_SYSTEM_CALL = 5,
+    DPROBES_REFUSAL_SYSTEM_CALL = 5,
     /*
      `sysret`, `sysexit`: the stack and GS are user space's there, a breakpoint must not be taken.
      */
-    REFUSAL_SYSTEM_RETURN = 6,
+    DPROBES_REFUSAL_SYSTEM_RETURN = 6,
     /*
      `ud0`, `ud1`: they only raise #UD, and kernels put a meaning into their operands, which the handler decodes.
      */
-    REFUSAL_UNDEFINED = 10,
+    DPROBES_REFUSAL_UNDEFINED = 10,
     /*
      `enclu`: it enters and leaves an enclave with the address of the next instruction in a register, and an enclave does
      not show whether it has come back.
      */
-    REFUSAL_ENCLAVE = 12,
+    DPROBES_REFUSAL_ENCLAVE = 12,
     /*
      `rsm`, `skinit`, `getsec`, `vmfunc`: they change how or from where the next instruction is fetched.
      */
-    REFUSAL_EXECUTION_MODE = 13,
+    DPROBES_REFUSAL_EXECUTION_MODE = 13,
     /*
      A near branch or `xbegin` with a 66 and no REX.W prefix: Intel ignores the prefix, AMD truncates RIP to 16 bits and
      shortens the displacement, so that even its length depends on the vendor. Compilers do not emit it.
      */
-    REFUSAL_VENDOR_DEPENDENT = 14,
+    DPROBES_REFUSAL_VENDOR_DEPENDENT = 14,
     /*
      A single step is not exact: it would show in the flags that the instruction reads, would undo those it writes, or
      would wait with interrupts off. Only [`Insn::step`](super::Insn::step) says this; [`Insn::resume`](super::Insn::resume) has a
      better way.
      */
-    REFUSAL_SINGLE_STEP = 15,
+    DPROBES_REFUSAL_SINGLE_STEP = 15,
     /*
      `sti` or `mov ss` in front of an instruction that cannot be carried out in their shadow: one of the others here, one
      that casts a shadow itself, or one that is not known.
      */
-    REFUSAL_INTERRUPT_SHADOW = 16,
+    DPROBES_REFUSAL_INTERRUPT_SHADOW = 16,
 };
 #if __STDC_VERSION__ >= 202311L
-typedef enum Refusal Refusal;
+typedef enum dprobes_refusal dprobes_refusal;
 #else
-typedef uint8_t Refusal;
+typedef uint8_t dprobes_refusal;
 #endif // __STDC_VERSION__ >= 202311L
 
 /*
  What a watchpoint watches for. The names are those of the debug registers' R/W fields (SDM volume 3, 18.2.4).
  */
-enum WatchKind
+enum dprobes_watch_kind
 #if __STDC_VERSION__ >= 202311L
   : uint8_t
 #endif // __STDC_VERSION__ >= 202311L
@@ -154,24 +154,24 @@ enum WatchKind
     /*
      The instruction at the address is about to be executed.
      */
-    WATCH_KIND_EXECUTE = 1,
+    DPROBES_WATCH_KIND_EXECUTE = 1,
     /*
      Something has been written there.
      */
-    WATCH_KIND_WRITE = 2,
+    DPROBES_WATCH_KIND_WRITE = 2,
     /*
      The I/O port has been read or written.
      */
-    WATCH_KIND_IO = 3,
+    DPROBES_WATCH_KIND_IO = 3,
     /*
      Something there has been read or written, but not fetched as an instruction.
      */
-    WATCH_KIND_READ_WRITE = 4,
+    DPROBES_WATCH_KIND_READ_WRITE = 4,
 };
 #if __STDC_VERSION__ >= 202311L
-typedef enum WatchKind WatchKind;
+typedef enum dprobes_watch_kind dprobes_watch_kind;
 #else
-typedef uint8_t WatchKind;
+typedef uint8_t dprobes_watch_kind;
 #endif // __STDC_VERSION__ >= 202311L
 
 /*
@@ -507,6 +507,29 @@ enum dprobes_file_error
 typedef enum dprobes_file_error dprobes_file_error;
 #else
 typedef uint32_t dprobes_file_error;
+#endif // __STDC_VERSION__ >= 202311L
+
+/*
+ Why an exit facility cannot be reached, as far as that is known before it is asked for.
+ */
+enum dprobes_facility_error
+#if __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+    /*
+     The host has none.
+     */
+    DPROBES_FACILITY_ERROR_ABSENT = 1,
+    /*
+     The host has it, and was told not to let programs have it.
+     */
+    DPROBES_FACILITY_ERROR_FORBIDDEN = 2,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum dprobes_facility_error dprobes_facility_error;
+#else
+typedef uint32_t dprobes_facility_error;
 #endif // __STDC_VERSION__ >= 202311L
 
 /*
@@ -1491,12 +1514,12 @@ struct dprobes_header {
 /*
  All of them, in the order of their numbers.
  */
-#define Refusal_ALL { Refusal_Breakpoint, Refusal_SoftwareInterrupt, Refusal_SystemCall, Refusal_SystemReturn, Refusal_Undefined, Refusal_Enclave, Refusal_ExecutionMode, Refusal_VendorDependent, Refusal_SingleStep, Refusal_InterruptShadow, }
+#define dprobes_refusal_ALL { dprobes_refusal_Breakpoint, dprobes_refusal_SoftwareInterrupt, dprobes_refusal_SystemCall, dprobes_refusal_SystemReturn, dprobes_refusal_Undefined, dprobes_refusal_Enclave, dprobes_refusal_ExecutionMode, dprobes_refusal_VendorDependent, dprobes_refusal_SingleStep, dprobes_refusal_InterruptShadow, }
 
 /*
  All of them.
  */
-#define WatchKind_ALL { WatchKind_Execute, WatchKind_Write, WatchKind_Io, WatchKind_ReadWrite, }
+#define dprobes_watch_kind_ALL { dprobes_watch_kind_Execute, dprobes_watch_kind_Write, dprobes_watch_kind_Io, dprobes_watch_kind_ReadWrite, }
 
 /*
  Makes the engine. The table is copied.

@@ -22,7 +22,6 @@
 
 /* dprobes.h has these as numbers. */
 enum { FACILITY_DEBUGGER = 1, FACILITY_DUMP = 2, FACILITY_CORE = 3, FACILITY_TRACE = 4 };
-enum { FACILITY_ABSENT = 1, FACILITY_FORBIDDEN = 2 };
 
 static bool dump;
 module_param(dump, bool, 0444);
@@ -94,9 +93,9 @@ u32 dprobes_host_facility(u32 facility)
 	switch (facility) {
 	case FACILITY_DEBUGGER:
 	case FACILITY_CORE:
-		return FACILITY_ABSENT;
+		return DPROBES_FACILITY_ERROR_ABSENT;
 	case FACILITY_DUMP:
-		return dump ? 0 : FACILITY_FORBIDDEN;
+		return dump ? 0 : DPROBES_FACILITY_ERROR_FORBIDDEN;
 	default:
 		/* Modules may bring theirs later, and tracing may be switched on later. */
 		return 0;

@@ -54,6 +54,13 @@ struct detour {
 
 static atomic_t detours;
 
+static void forget_detour(struct detour *detour)
+{
+	kfree(detour);
+	if (atomic_dec_and_test(&detours))
+		wake_up_var(&detours);
+}
+
 static void take_detour(struct callback_head *work)
 {
 	struct detour *detour = container_of(work, struct detour, work);
@@ -68,9 +75,7 @@ static void take_detour(struct callback_head *work)
 		}
 		*regs = detour->regs;
 	}
-	kfree(detour);
-	if (atomic_dec_and_test(&detours))
-		wake_up_var(&detours);
+	forget_detour(detour);
 }
 
 /* The context of the process, which may wait: it waits for these few bytes rather than go where it was not sent. */
@@ -81,12 +86,9 @@ static void begin_detour(const struct pt_regs *regs)
 	init_task_work(&detour->work, take_detour);
 	detour->regs = *regs;
 	atomic_inc(&detours);
-	if (task_work_add(current, &detour->work, TWA_RESUME)) {
-		/* It is ending, and goes nowhere. */
-		kfree(detour);
-		if (atomic_dec_and_test(&detours))
-			wake_up_var(&detours);
-	}
+	/* A process that is ending goes nowhere. */
+	if (task_work_add(current, &detour->work, TWA_RESUME))
+		forget_detour(detour);
 }
 
 /* Has the engine handle a hit. */

@@ -28,7 +28,6 @@
 #define WATCHPOINTS HBP_NUM
 
 /* dprobes.h has these as numbers. */
-enum { WATCH_EXECUTE = 1, WATCH_WRITE = 2, WATCH_IO = 3, WATCH_READ_WRITE = 4 };
 enum { REFUSED_ALL = 1, REFUSED_EXCLUDED = 2, REFUSED_IN_USE = 3, REFUSED_PORTS = 5, REFUSED_NO_MEMORY = 6 };
 
 static struct {
@@ -184,15 +183,15 @@ int dprobes_host_set_watchpoint(u32 number, u64 address, u32 kind, u32 length, s
 	unsigned int cpu;
 	int err = 0;
 
-	if (kind == WATCH_IO)
+	if (kind == DPROBES_WATCH_KIND_IO)
 		return REFUSED_PORTS;
 	hw_breakpoint_init(attr);
 	attr->bp_addr = address;
-	if (kind == WATCH_EXECUTE) {
+	if (kind == DPROBES_WATCH_KIND_EXECUTE) {
 		attr->bp_type = HW_BREAKPOINT_X;
 		attr->bp_len = sizeof(long);	/* what the kernel has for one byte of an instruction */
 	} else {
-		attr->bp_type = kind == WATCH_WRITE ? HW_BREAKPOINT_W : HW_BREAKPOINT_RW;
+		attr->bp_type = kind == DPROBES_WATCH_KIND_WRITE ? HW_BREAKPOINT_W : HW_BREAKPOINT_RW;
 		attr->bp_len = length;
 	}
 	cpus_read_lock();

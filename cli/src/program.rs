@@ -1,6 +1,7 @@
 //! A program that is to be inserted or looked at: its object, and where its parts are in the source.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 use dprobes::rpn::object::layout::MAGIC;
@@ -19,6 +20,23 @@ use crate::user::UserFile;
 
 /// More locations than this that cannot be resolved are counted, not explained.
 const MOST_EXPLAINED: usize = 20;
+
+/// What could not be resolved, explained, and how much more.
+#[derive(Default)]
+struct Failures(RefCell<(Vec<Report>, usize)>);
+
+impl Failures {
+    /// Notes one, and gives what stands in the place of its address.
+    fn note(&self, report: impl FnOnce() -> Report) -> u64 {
+        let (reports, more) = &mut *self.0.borrow_mut();
+        if reports.len() < MOST_EXPLAINED {
+            reports.push(report());
+        } else {
+            *more += 1;
+        }
+        0
+    }
+}
 
 /// A program whose object has been parsed and whose handlers have been verified, with the code that the module uses.
 #[derive(Debug)]
@@ -256,16 +274,7 @@ impl Program {
         let object = self.parse()?;
         let waits = |error: &Unresolved<'_>| object.follows_module() && error.is_module_not_loaded();
         let mut bytes = self.bytes.clone();
-        let failed = RefCell::new((Vec::new(), 0));
-        let fail = |report: &dyn Fn() -> Report| {
-            let (reports, more) = &mut *failed.borrow_mut();
-            if reports.len() < MOST_EXPLAINED {
-                reports.push(report());
-            } else {
-                *more += 1;
-            }
-            0
-        };
+        let failures = Failures::default();
         let done = object::resolve(
             &mut bytes,
             |index, location| {
@@ -274,61 +283,43 @@ impl Program {
                     Some(point) if point.returns() => Err(Unresolved::Return),
                     _ => resolve::address(&object, location, point.and_then(|point| point.watch()), symbols),
                 };
-                let address = found.unwrap_or_else(|error| match waits(&error) {
-                    true => 0,
-                    false => fail(&|| error.explain(symbols).at(self.place_of_point(index))),
+                let address = found.unwrap_or_else(|error| {
+                    if waits(&error) {
+                        return 0;
+                    }
+                    failures.note(|| error.explain(symbols).at(self.place_of_point(index)))
                 });
-                Ok::<_, std::convert::Infallible>(object::Place::Absolute(address))
+                Ok::<_, Infallible>(object::Place::Absolute(address))
             },
             |word| {
-                Ok(
-                    resolve::value(&object, &word, symbols).unwrap_or_else(|error| match waits(&error) {
-                        true => 0,
-                        false => fail(&|| self.explain_symbol(&error, &word, symbols)),
-                    }),
-                )
+                Ok(resolve::value(&object, &word, symbols).unwrap_or_else(|error| {
+                    if waits(&error) {
+                        return 0;
+                    }
+                    failures.note(|| self.explain_symbol(&error, &word, symbols))
+                }))
             },
         );
-        let (reports, more) = failed.into_inner();
-        match done {
-            Ok(()) if reports.is_empty() => Ok(bytes),
-            Ok(()) => Err(Error::Symbols { reports, more }),
-            Err(object::ResolveError::Object(error)) => Err(Error::Object {
-                path: self.file.clone(),
-                error,
-            }),
-            Err(object::ResolveError::Location { error, .. } | object::ResolveError::Symbol { error, .. }) => {
-                match error {}
-            }
-        }
+        self.resolved(bytes, done, failures)
     }
 
     /// The object with offsets in its file in place of symbols; or what is wrong with each of them. Every place is in code.
     pub fn resolve_in(&self, file: &UserFile) -> Result<Vec<u8>, Error> {
         let object = self.parse()?;
         let mut bytes = self.bytes.clone();
-        let failed = RefCell::new((Vec::new(), 0));
-        let fail = |report: &dyn Fn() -> Report| {
-            let (reports, more) = &mut *failed.borrow_mut();
-            if reports.len() < MOST_EXPLAINED {
-                reports.push(report());
-            } else {
-                *more += 1;
-            }
-            0
-        };
+        let failures = Failures::default();
         let offset = |index: u32, location: object::Location<'_>| {
             let returns = object.point(index).is_some_and(|point| point.returns());
             file.offset(location, returns)
-                .unwrap_or_else(|error| fail(&|| file.explain(&error).at(self.place_of_point(index))))
+                .unwrap_or_else(|error| failures.note(|| file.explain(&error).at(self.place_of_point(index))))
         };
         let done = object::resolve(
             &mut bytes,
-            |index, location| Ok::<_, std::convert::Infallible>(object::Place::ModuleOffset(offset(index, location))),
+            |index, location| Ok::<_, Infallible>(object::Place::ModuleOffset(offset(index, location))),
             |word| {
                 Ok(file.value(&word).unwrap_or_else(|error| {
                     // The word is the operand of a one-byte `push`.
-                    fail(&|| {
+                    failures.note(|| {
                         file.explain(&error)
                             .at(self.place_of_code(word.offset.saturating_sub(1)))
                     })
@@ -341,7 +332,17 @@ impl Program {
                 offset(index, location);
             }
         }
-        let (reports, more) = failed.into_inner();
+        self.resolved(bytes, done, failures)
+    }
+
+    /// A copy of the object in which everything has been resolved, or what could not be.
+    fn resolved(
+        &self,
+        bytes: Vec<u8>,
+        done: Result<(), object::ResolveError<Infallible>>,
+        failures: Failures,
+    ) -> Result<Vec<u8>, Error> {
+        let (reports, more) = failures.0.into_inner();
         match done {
             Ok(()) if reports.is_empty() => Ok(bytes),
             Ok(()) => Err(Error::Symbols { reports, more }),

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::thread;
 use std::time::Instant;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{Table, presets};
 use dprobes::wire::ProbeStatus;
 use serde::Serialize;
 
@@ -14,8 +14,8 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::output;
 use crate::render::escape::{Charset, name, trim};
-use crate::render::json;
 use crate::render::status::{self, When};
+use crate::render::{columns, json};
 
 /// Shows rates, again and again.
 pub fn run(args: &Top, global: &Global) -> Result<(), Error> {
@@ -155,24 +155,13 @@ fn table(rates: &[Rate<'_>], seconds: f64) -> String {
             status::state(probe.state, When::Now),
         ]);
     }
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if index < 4 {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
     let total: f64 = rates.iter().map(|rate| rate.hits).sum();
     let probes = if rates.len() == 1 { "probe" } else { "probes" };
-    let mut text = format!(
-        "{} {probes}, {total:.1} hits a second in the last {seconds:.1} s\n",
+    let table = columns::text(table, |index| index < 4);
+    format!(
+        "{} {probes}, {total:.1} hits a second in the last {seconds:.1} s\n{table}",
         rates.len()
-    );
-    for line in table.lines() {
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text.pop();
-    text
+    )
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Records and the state of probes, as text for people and as JSON for programs.
 
 pub mod address;
+pub mod columns;
 pub mod escape;
 mod histogram;
 pub mod json;

@@ -1,9 +1,10 @@
 //! The state of probes, as a table.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{Table, presets};
 use dprobes::rpn::object::WatchKind;
 use dprobes::wire::{ProbeStatus, State};
 
+use super::columns;
 use super::escape::{Charset, name, trim};
 use super::text::plain;
 use crate::refusal;
@@ -174,14 +175,7 @@ pub fn table(probes: &[ProbeStatus], when: When, charset: Charset) -> String {
             probe.lost.to_string(),
         ]);
     }
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if index >= COUNTS {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
+    columns::text(table, |index| index >= COUNTS)
 }
 
 /// The probes by module, major and minor code, and address.

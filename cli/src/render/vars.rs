@@ -1,11 +1,11 @@
 //! Variables, as a table and as JSON.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{Table, presets};
 use dprobes::wire::{VARS_GLOBAL, VarStatus};
 use serde::Serialize;
 
 use super::escape::{Charset, name, trim};
-use super::{json, words};
+use super::{columns, json, words};
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -52,14 +52,7 @@ pub fn table(vars: &[VarStatus], charset: Charset) -> String {
             words::word(var.value),
         ]);
     }
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if (1..=2).contains(&index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
+    columns::text(table, |index| (1..=2).contains(&index))
 }
 
 #[cfg(test)]

@@ -63,6 +63,12 @@ struct Segment {
     executable: bool,
 }
 
+impl Segment {
+    fn has(&self, address: u64) -> bool {
+        address.wrapping_sub(self.address) < self.size
+    }
+}
+
 /// A file that processes run.
 #[derive(Debug)]
 pub struct Elf {
@@ -168,9 +174,7 @@ impl Elf {
 
     /// Where in the file the byte of code at an address is.
     pub fn offset_of(&self, address: u64) -> Option<u64> {
-        let segment = self
-            .code()
-            .find(|segment| address.wrapping_sub(segment.address) < segment.size)?;
+        let segment = self.code().find(|segment| segment.has(address))?;
         Some(address - segment.address + segment.offset)
     }
 
@@ -241,9 +245,10 @@ fn loaded<'data>(segment: &object::Segment<'data, '_>) -> Segment {
 }
 
 fn symbols_of(file: &object::File<'_>, segments: &[Segment]) -> Vec<Symbol> {
-    let in_code = |address: u64| {
-        let inside = |segment: &&Segment| address.wrapping_sub(segment.address) < segment.size;
-        segments.iter().filter(|segment| segment.executable).any(|s| inside(&s))
+    let in_code = |address| {
+        segments
+            .iter()
+            .any(|segment| segment.executable && segment.has(address))
     };
     let symbol = |symbol: object::Symbol<'_, '_>| {
         let name = symbol.name().ok().filter(|name| !name.is_empty())?;

@@ -61,28 +61,28 @@ pub fn unresolved(error: &Unresolved<'_>, path: &Path, elf: &Elf) -> Report {
             .help("a number in `offset` counts from the beginning of the file; one in `address` is what objdump and nm print")
         }
         Unresolved::NotBoundary { address, start } => {
-            let name = |at: u64| match elf.containing(at) {
-                Some(symbol) if symbol.address == at => symbol.name.clone(),
-                Some(symbol) => format!("{}+{:#x}", symbol.name, at - symbol.address),
-                None => format!("{at:#x}"),
-            };
-            Report::new(format!("{} is inside an instruction", name(*address)))
+            Report::new(format!("{} is inside an instruction", place(*address, elf)))
                 .note("a breakpoint there would change the instruction, and the process with it")
-                .help(format!("the instruction begins at {}", name(*start)))
+                .help(format!("the instruction begins at {}", place(*start, elf)))
         }
         Unresolved::NotCalled { address } => {
-            let name = match elf.containing(*address) {
-                Some(symbol) if symbol.address == *address => symbol.name.clone(),
-                Some(symbol) => format!("{}+{:#x}", symbol.name, address - symbol.address),
-                None => format!("{address:#x}"),
-            };
-            Report::new(format!("{name} is not known to be the beginning of a function that is called"))
+            let place = place(*address, elf);
+            Report::new(format!("{place} is not known to be the beginning of a function that is called"))
                 .note("only there is the return address on top of the stack, where it is replaced; anything else would be damaged")
                 .help("name the function")
         }
         Unresolved::Moves { name } => Report::new(format!("{name} is at another address in every process"))
             .note(format!("{path} is position-independent"))
             .help("count from where the program is: `push r, rip` and the distance from the probed instruction"),
+    }
+}
+
+/// What an address is called.
+fn place(address: u64, elf: &Elf) -> String {
+    match elf.containing(address) {
+        Some(symbol) if symbol.address == address => symbol.name.clone(),
+        Some(symbol) => format!("{}+{:#x}", symbol.name, address - symbol.address),
+        None => format!("{address:#x}"),
     }
 }
 

@@ -131,7 +131,7 @@ impl<H: Host> Engine<H> {
         }
         let places = match file {
             Some(file) => self.find_user_places(object, file)?,
-            None => self.find_places(object)?,
+            None => self.find_places(object, loaded.base)?,
         };
         check_distinct(&places)?;
         let mut staged = Staged {
@@ -201,15 +201,11 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Checks every point of a program.
-    fn find_places(&self, object: &Object<'_>) -> Result<Vec<Spot>, InsertError> {
+    /// Checks every point of a program. `base` is where its module is, if it is for one that is loaded.
+    fn find_places(&self, object: &Object<'_>, base: Option<u64>) -> Result<Vec<Spot>, InsertError> {
         let base = match object.modtype() {
-            ModType::Kernel => 0,
-            ModType::Kmod => self
-                .host()
-                .module_base(object.name().as_bytes())
-                .ok_or(InsertError::NoModule)?,
-            ModType::User => 0,
+            ModType::Kmod => base.ok_or(InsertError::NoModule)?,
+            ModType::Kernel | ModType::User => 0,
         };
         let mut requests = mem::vec(object.points().len())?;
         let mut watched: Vec<Option<Watchpoint>> = mem::vec(object.points().len())?;

@@ -5,7 +5,6 @@
 //! an answer then, so that the reason stays with the probe.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::engine::{Control, Engine};
@@ -129,14 +128,13 @@ impl<H: Host> Engine<H> {
 
     /// The bytes of an object with addresses in place of symbols; `None` if it has none, or does not [follow its module](Object::follows_module): the
     /// kernel's are resolved by whoever inserts it.
-    pub(super) fn resolve(&self, object: &Object<'_>, bytes: &[u8]) -> Result<Option<Vec<u8>>, InsertError> {
+    pub(super) fn resolve(&self, object: &Object<'_>, bytes: &[u8]) -> Result<Option<Box<[u8]>>, InsertError> {
         let symbolic = |location| matches!(location, Location::Symbol { .. });
         let any = object.points().any(|point| symbolic(point.location())) || object.relocations().next().is_some();
         if !any || !object.follows_module() {
             return Ok(None);
         }
-        let mut resolved = mem::vec(bytes.len())?;
-        resolved.extend_from_slice(bytes);
+        let mut resolved = mem::bytes(bytes)?;
         let name = object.name().as_bytes();
         // Points of one function follow each other.
         let mut last = None;

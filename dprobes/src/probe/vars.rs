@@ -95,6 +95,8 @@ impl<H: Host> Engine<H> {
         let mut found = scope == VarScope::All;
         let mut chosen =
             |of: &VarStatus, names: &mut dyn Iterator<Item = &str>, values: &mut dyn Iterator<Item = &AtomicU64>| {
+                // A program may have no variables, which is not the same as being absent.
+                found |= first == 0;
                 for (index, (name, value)) in names.zip(values).enumerate().skip(first).take(number) {
                     found = true;
                     let status = VarStatus {
@@ -128,17 +130,7 @@ impl<H: Host> Engine<H> {
             };
             chosen(&of, &mut control.globals.iter(), &mut self.globals.values.iter());
         }
-        // A program may have no variables, which is not the same as being absent.
-        let none_wanted = first == 0
-            && match scope {
-                VarScope::Local { module, major } => control.programs.iter().any(|loaded| loaded.is(module, major)),
-                VarScope::Global | VarScope::All => true,
-            };
-        if found || none_wanted {
-            Ok(())
-        } else {
-            Err(VarError::NotFound)
-        }
+        found.then_some(()).ok_or(VarError::NotFound)
     }
 }
 

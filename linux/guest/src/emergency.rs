@@ -83,20 +83,27 @@ fn nothing_stays_halted(device: &Device, target: &Target) -> Outcome {
     Ok(())
 }
 
-fn by_the_key() -> Outcome {
+/// Has probes come and go, again and again, by this way of removing them.
+fn by(remove: impl Fn(&Device) -> Outcome) -> Outcome {
     let _module = Module::dprobes()?;
     let device = Device::open()?;
     let target = Target::load(2)?;
     for _ in 0..TIMES {
         insert(&device, &target)?;
         goes_on(&target)?;
-        press()?;
-        until_none(&device)?;
+        remove(&device)?;
         goes_on(&target)?;
         nothing_stays_halted(&device, &target)?;
         device.records()?;
     }
     Ok(())
+}
+
+fn by_the_key() -> Outcome {
+    by(|device| {
+        press()?;
+        until_none(device)
+    })
 }
 
 fn by_the_key_while_programs_come_and_go() -> Outcome {
@@ -132,19 +139,11 @@ fn by_the_key_while_programs_come_and_go() -> Outcome {
 }
 
 fn at_once_by_request() -> Outcome {
-    let _module = Module::dprobes()?;
-    let device = Device::open()?;
-    let target = Target::load(2)?;
-    for _ in 0..TIMES {
-        insert(&device, &target)?;
-        goes_on(&target)?;
+    by(|device| {
         device.remove_all_now()?;
         ensure!(device.query()?.is_empty(), "they are gone");
-        goes_on(&target)?;
-        nothing_stays_halted(&device, &target)?;
-        device.records()?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 fn without_any_probe() -> Outcome {
