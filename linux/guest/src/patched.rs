@@ -116,12 +116,12 @@ fn facts(report: &str) -> Vec<&str> {
     facts
 }
 
-/// Do two reports agree with a third, wherever they agree with each other?
+/// Do two reports agree with a third, wherever they agree with each other? The guest's kernel must not have stacks begin anywhere, or two can agree
+/// by chance.
 fn same(first: &str, second: &str, probed: &str) -> Outcome {
     let [first, second, probed] = [first, second, probed].map(facts);
     ensure!(first.len() > 10, "there is no report: {first:#?}");
     ensure!(first.len() == probed.len(), "bare: {first:#?}\nprobed: {probed:#?}");
-    // Where the stack begins is random, so that no pointer to it is compared.
     let mut compared = 0;
     for ((first, second), probed) in first.into_iter().zip(second).zip(probed) {
         // What was loaded from memory last may be anything.
