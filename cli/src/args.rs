@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::run::Run;
 use crate::device;
@@ -199,6 +199,7 @@ Examples:
   dprobes log --follow                         until Ctrl-C
   dprobes log --follow --count 10
   dprobes log --follow --json | jq .elements
+  dprobes log --format ctf --output trace && babeltrace2 trace
 
 {EXIT_CODES}"))]
 pub struct Log {
@@ -206,9 +207,17 @@ pub struct Log {
     #[arg(short, long)]
     pub follow: bool,
 
-    /// Print JSON, one object a line. Addresses and words are strings in hexadecimal.
-    #[arg(long)]
+    /// How to write them.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: LogFormat,
+
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
     pub json: bool,
+
+    /// The folder that the trace is written to; it is made, or empty. For --format ctf.
+    #[arg(short, long, value_name = "DIR", required_if_eq("format", "ctf"))]
+    pub output: Option<PathBuf>,
 
     /// End after this many records.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -217,6 +226,17 @@ pub struct Log {
     /// Name the kernel's addresses by this list, as for a stream that was saved elsewhere: /proc/kallsyms, or the output of `nm -n`.
     #[arg(long, value_name = "PATH")]
     pub kallsyms: Option<PathBuf>,
+}
+
+/// How records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for each.
+    Text,
+    /// A JSON object on each line. Addresses and words are strings in hexadecimal.
+    Json,
+    /// A trace in the Common Trace Format 1.8, a folder, which babeltrace2 and Trace Compass read. Losses are events that were discarded.
+    Ctf,
 }
 
 /// Show what the maps of programs have counted: tables and histograms.

@@ -3,37 +3,38 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::args::{Global, Log};
+use crate::args::{Global, Log, LogFormat};
 use crate::device::Device;
 use crate::error::Error;
 use crate::output;
 use crate::render::address::Addresses;
-use crate::render::escape::Charset;
-use crate::render::{json, text};
-use crate::stream::{Entry, Stream};
+use crate::render::escape::{Charset, trim};
+use crate::render::{ctf, json, text};
+use crate::stream::{Entry, Stream, StreamError};
 
 /// As much as the module has ready at once, so that records of several CPUs are sorted together.
 const BATCH: usize = 256 << 10;
 
-/// Prints records until there are none, or until interrupted.
+/// Writes records until there are none, or until interrupted.
 pub fn run(args: &Log, global: &Global) -> Result<(), Error> {
     let device = Device::open_stream(&global.device)?;
     let signals = signals().map_err(Error::Signals)?;
-    let mut printer = Printer {
-        json: args.json,
-        charset: Charset::from_env(),
-        // A stream that was saved may be from another kernel.
-        addresses: Addresses::choose(args.kallsyms.as_ref(), device.is_device())?,
-        left: args.count.unwrap_or(u64::MAX),
-    };
+    let mut writer = Writer::new(args, &device)?;
+    let result = pass_on(args, &device, &signals, &mut writer);
+    // What was read is written, also before an error.
+    result.and(writer.finish())
+}
+
+fn pass_on(args: &Log, device: &Device, signals: &UnixStream, writer: &mut Writer) -> Result<(), Error> {
     let mut stream = Stream::default();
     let mut buffer = vec![0; BATCH];
-    while printer.left > 0 {
+    while writer.left > 0 {
         match device.read(&mut buffer)? {
             Some(0) => {
                 stream.finish().map_err(Error::Stream)?;
@@ -41,13 +42,13 @@ pub fn run(args: &Log, global: &Global) -> Result<(), Error> {
             }
             Some(length) => {
                 stream.feed(&buffer[..length]);
-                printer.batch(&mut stream)?;
-                if wait(&device, &signals, Wait::Not)? == Event::Stop {
+                writer.batch(&mut stream)?;
+                if wait(device, signals, Wait::Not)? == Event::Stop {
                     break;
                 }
             }
             None if args.follow => {
-                if wait(&device, &signals, Wait::ForInput)? == Event::Stop {
+                if wait(device, signals, Wait::ForInput)? == Event::Stop {
                     break;
                 }
             }
@@ -102,17 +103,69 @@ fn wait(device: &Device, signals: &UnixStream, wait: Wait) -> Result<Event, Erro
     Ok(if stop { Event::Stop } else { Event::Ready })
 }
 
-struct Printer {
-    json: bool,
-    charset: Charset,
-    addresses: Addresses,
-    /// How many records are still to be printed.
+/// How many records are still to be written, and where to.
+struct Writer {
+    sink: Sink,
     left: u64,
 }
 
-impl Printer {
-    /// Prints every whole entry there is, by time.
+enum Sink {
+    Lines(Lines),
+    Trace(ctf::Trace),
+}
+
+/// Text or JSON on standard output.
+struct Lines {
+    json: bool,
+    charset: Charset,
+    addresses: Addresses,
+}
+
+impl Writer {
+    fn new(args: &Log, device: &Device) -> Result<Self, Error> {
+        let sink = match (&args.output, args.format) {
+            (Some(folder), LogFormat::Ctf) => {
+                Sink::Trace(ctf::Trace::create(folder, &origin(device)?).map_err(not_written)?)
+            }
+            _ => Sink::Lines(Lines {
+                json: args.json || args.format == LogFormat::Json,
+                charset: Charset::from_env(),
+                // A stream that was saved may be from another kernel.
+                addresses: Addresses::choose(args.kallsyms.as_ref(), device.is_device())?,
+            }),
+        };
+        Ok(Writer {
+            sink,
+            left: args.count.unwrap_or(u64::MAX),
+        })
+    }
+
+    /// Writes every whole entry there is.
     fn batch(&mut self, stream: &mut Stream) -> Result<(), Error> {
+        let (unwritten, damaged) = match &mut self.sink {
+            Sink::Lines(lines) => lines.batch(stream, &mut self.left)?,
+            Sink::Trace(trace) => add_all(trace, stream, &mut self.left)?,
+        };
+        if unwritten > 0 {
+            output::tell(&format!("{unwritten} more had been read already and are not shown"));
+        }
+        damaged.map_or(Ok(()), |error| Err(Error::Stream(error)))
+    }
+
+    fn finish(self) -> Result<(), Error> {
+        match self.sink {
+            Sink::Lines(_) => Ok(()),
+            Sink::Trace(trace) => trace.finish().map_err(not_written),
+        }
+    }
+}
+
+/// How many records were not wanted any more, and how the stream is damaged, if it is.
+type Batch = (u64, Option<StreamError>);
+
+impl Lines {
+    /// Prints every whole entry there is, by time.
+    fn batch(&self, stream: &mut Stream, left: &mut u64) -> Result<Batch, Error> {
         let mut lines: Vec<(u64, bool, String)> = Vec::new();
         let damaged = loop {
             match stream.next_entry() {
@@ -134,18 +187,62 @@ impl Printer {
             }
         };
         lines.sort_by_key(|(time, ..)| *time);
-        let mut unprinted = 0_u64;
+        let mut unwritten = 0;
         for (_, record, line) in lines {
-            if record && self.left == 0 {
-                unprinted += 1;
+            if record && *left == 0 {
+                unwritten += 1;
                 continue;
             }
             output::print(&line)?;
-            self.left -= u64::from(record && self.left != u64::MAX);
+            *left -= u64::from(record && *left != u64::MAX);
         }
-        if unprinted > 0 {
-            output::tell(&format!("{unprinted} more had been read already and are not shown"));
-        }
-        damaged.map_or(Ok(()), |error| Err(Error::Stream(error)))
+        Ok((unwritten, damaged))
     }
+}
+
+/// Adds every whole entry there is to a trace, in which each CPU has a stream of its own.
+fn add_all(trace: &mut ctf::Trace, stream: &mut Stream, left: &mut u64) -> Result<Batch, Error> {
+    let mut unwritten = 0;
+    let damaged = loop {
+        match stream.next_entry() {
+            Ok(Some(entry)) => {
+                let record = matches!(entry, Entry::Record(..));
+                if record && *left == 0 {
+                    unwritten += 1;
+                    continue;
+                }
+                trace.add(&entry).map_err(not_written)?;
+                *left -= u64::from(record && *left != u64::MAX);
+            }
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    trace.flush().map_err(not_written)?;
+    Ok((unwritten, damaged))
+}
+
+fn not_written((path, error): (PathBuf, io::Error)) -> Error {
+    Error::Write { path, error }
+}
+
+/// What the trace can say about this machine; nothing of a stream that was saved.
+fn origin(device: &Device) -> Result<ctf::Origin, Error> {
+    if !device.is_device() {
+        return Ok(ctf::Origin::default());
+    }
+    let nanos = |clock| {
+        let time = rustix::time::clock_gettime(clock);
+        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+    };
+    let epoch = nanos(rustix::time::ClockId::Realtime) - nanos(rustix::time::ClockId::Monotonic);
+    let label = |bytes: &[u8]| String::from_utf8_lossy(trim(bytes)).into_owned();
+    let probes = device.query()?.into_iter().map(|probe| {
+        let place = format!("{}: {}", label(&probe.module), label(&probe.label));
+        ((probe.major, probe.minor), place)
+    });
+    Ok(ctf::Origin {
+        epoch_ns: u64::try_from(epoch).unwrap_or(0),
+        probes: probes.collect(),
+    })
 }

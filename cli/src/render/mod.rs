@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod columns;
+pub mod ctf;
 pub mod escape;
 mod histogram;
 pub mod json;

@@ -202,6 +202,11 @@ impl<'a> Elements<'a> {
         Self { rest: bytes, offset: 0 }
     }
 
+    /// The bytes that have not been looked at; after an error there are none.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     fn parse(&self) -> Result<(Element<'a>, &'a [u8]), ElementError> {
         let (offset, left) = (self.offset, self.rest.len());
         let truncated = |needed| ElementError::Truncated { offset, needed, left };
