@@ -63,7 +63,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let workspace = &Workspace::find()?;
-    let progress = &mut Progress::new(workspace, arguments.verbose)?;
+    let progress = &Progress::new(workspace, arguments.verbose)?;
     match &arguments.verb {
         Verb::Build(arguments) => verb::build::run(workspace, progress, arguments),
         Verb::Test(arguments) => verb::test::run(workspace, progress, arguments),

@@ -42,7 +42,7 @@ impl Progress {
     }
 
     /// Runs a command as one step; an error, with the end of its output shown, when it fails.
-    pub fn step(&mut self, name: &str, command: &mut Command) -> Result<Output> {
+    pub fn step(&self, name: &str, command: &mut Command) -> Result<Output> {
         let output = self.attempt(name, command)?;
         if !output.success {
             bail!("{name} failed");
@@ -51,7 +51,7 @@ impl Progress {
     }
 
     /// Runs a command as one step, whose failure is shown and left to the caller.
-    pub fn attempt(&mut self, name: &str, command: &mut Command) -> Result<Output> {
+    pub fn attempt(&self, name: &str, command: &mut Command) -> Result<Output> {
         let log = self.log_path(name);
         let output = self.narrate(name, |say| {
             let output = capture(command, say)?;
@@ -66,11 +66,7 @@ impl Progress {
     }
 
     /// Does something else as one step, which says what it is at, line by line, and with its result, whether it succeeded.
-    pub fn narrate<T>(
-        &mut self,
-        name: &str,
-        work: impl FnOnce(&mut dyn FnMut(&str)) -> Result<(T, bool)>,
-    ) -> Result<T> {
+    pub fn narrate<T>(&self, name: &str, work: impl FnOnce(&mut dyn FnMut(&str)) -> Result<(T, bool)>) -> Result<T> {
         self.doing(name, "");
         let start = Instant::now();
         let result = work(&mut |line| {
@@ -103,11 +99,13 @@ impl Progress {
     pub fn show_end(&self, text: &str, log: &Path) {
         let lines: Vec<&str> = text.lines().collect();
         let skipped = lines.len().saturating_sub(SHOWN_ON_FAILURE);
+        // Steps that are done beside each other do not run into each other.
+        let mut shown = io::stderr().lock();
         if skipped > 0 {
-            eprintln!("        ({skipped} lines before this are in {})", log.display());
+            let _ = writeln!(shown, "        ({skipped} lines before this are in {})", log.display());
         }
         for line in &lines[skipped..] {
-            eprintln!("        {line}");
+            let _ = writeln!(shown, "        {line}");
         }
     }
 

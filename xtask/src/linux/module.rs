@@ -57,26 +57,21 @@ const CONFORMANCE: Module = Module {
 };
 
 /// Builds the module with the engine for a kernel and returns the file to load.
-pub fn build(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
+pub fn build(workspace: &Workspace, progress: &Progress, kernel: &Kernel) -> Result<PathBuf> {
     build_with_core(workspace, progress, kernel, &DPROBES)
 }
 
 /// Builds the module with the registry of hooks for a kernel and returns the file to load.
-pub fn build_gkhi(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
+pub fn build_gkhi(workspace: &Workspace, progress: &Progress, kernel: &Kernel) -> Result<PathBuf> {
     build_with_core(workspace, progress, kernel, &GKHI)
 }
 
 /// Builds the module that runs the table of what each instruction does, and returns the file to load.
-pub fn build_conformance(workspace: &Workspace, progress: &mut Progress, kernel: &Kernel) -> Result<PathBuf> {
+pub fn build_conformance(workspace: &Workspace, progress: &Progress, kernel: &Kernel) -> Result<PathBuf> {
     build_with_core(workspace, progress, kernel, &CONFORMANCE)
 }
 
-fn build_with_core(
-    workspace: &Workspace,
-    progress: &mut Progress,
-    kernel: &Kernel,
-    module: &Module,
-) -> Result<PathBuf> {
+fn build_with_core(workspace: &Workspace, progress: &Progress, kernel: &Kernel, module: &Module) -> Result<PathBuf> {
     let folder = staged(workspace, module.name, kernel);
     stage(&workspace.root.join(module.folder), &folder)?;
     stage(&workspace.root.join("linux/shared"), &folder)?;
@@ -91,7 +86,7 @@ fn build_with_core(
 /// what the modules `after` export, which have been built before.
 pub fn build_others(
     workspace: &Workspace,
-    progress: &mut Progress,
+    progress: &Progress,
     kernel: &Kernel,
     folder: &str,
     after: &[&Path],
@@ -117,7 +112,7 @@ fn include(workspace: &Workspace) -> String {
 }
 
 /// Runs a kernel's own build system on a folder.
-fn kbuild(progress: &mut Progress, kernel: &Kernel, folder: &Path, arguments: &[String], what: &str) -> Result<()> {
+fn kbuild(progress: &Progress, kernel: &Kernel, folder: &Path, arguments: &[String], what: &str) -> Result<()> {
     if !kernel.build_folder().join("Makefile").exists() {
         bail!(
             "{} has no headers (Debian: apt-get install linux-headers-{})",
@@ -139,7 +134,7 @@ fn kbuild(progress: &mut Progress, kernel: &Kernel, folder: &Path, arguments: &[
 }
 
 /// The library, compiled as a kernel asks for, as one relocatable object.
-fn core_object(workspace: &Workspace, progress: &mut Progress, module: &Module) -> Result<PathBuf> {
+fn core_object(workspace: &Workspace, progress: &Progress, module: &Module) -> Result<PathBuf> {
     // Other flags make another core library: a folder of their own keeps them apart.
     let target = workspace.target.join("linux/core");
     let mut cargo = workspace.bare_metal_cargo("build");

@@ -22,7 +22,7 @@ const FORMS: [(&str, &[&str]); 4] = [
 ];
 
 /// Builds them.
-pub fn build(workspace: &Workspace, progress: &mut Progress) -> Result<Victims> {
+pub fn build(workspace: &Workspace, progress: &Progress) -> Result<Victims> {
     let source = workspace.root.join("linux/victims");
     let folder = workspace.target.join("victims");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -90,7 +90,7 @@ impl Victims {
 }
 
 /// Moves what only debuggers need to a file of its own; the program names it if there is a `link`.
-fn strip(progress: &mut Progress, program: &Path, debug: &Path, link: Option<&Path>) -> Result<()> {
+fn strip(progress: &Progress, program: &Path, debug: &Path, link: Option<&Path>) -> Result<()> {
     let mut objcopy = Command::new("objcopy");
     progress.step("objcopy", objcopy.arg("--only-keep-debug").arg(program).arg(debug))?;
     progress.step("strip", Command::new("strip").arg("--strip-all").arg(program))?;

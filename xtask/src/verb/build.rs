@@ -23,7 +23,7 @@ What is built, in target/:
 pub struct Arguments {}
 
 /// Builds all.
-pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, _: &Arguments) -> Result<()> {
     tools(workspace, progress)?;
     let mut library = workspace.bare_metal_cargo("build");
     progress.step("libdprobes.a", library.args(["--release", "--package", "dprobes-capi"]))?;
@@ -35,13 +35,13 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Res
 }
 
 /// Builds the `dprobes` command.
-pub fn tools(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+pub fn tools(workspace: &Workspace, progress: &Progress) -> Result<()> {
     static_program(workspace, progress, "dprobes-cli", "dprobes").map(drop)
 }
 
 /// Builds a host program and returns it. It is linked statically, so that one and the same file runs here and in a guest, which
 /// has no libraries.
-pub fn static_program(workspace: &Workspace, progress: &mut Progress, package: &str, program: &str) -> Result<PathBuf> {
+pub fn static_program(workspace: &Workspace, progress: &Progress, package: &str, program: &str) -> Result<PathBuf> {
     let mut cargo = workspace.host_cargo("build");
     cargo
         .args(["--release", "--package", package])

@@ -52,7 +52,7 @@ pub struct Arguments {
 }
 
 /// Boots the guest and prints what the survey has found.
-pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) -> Result<()> {
     let kernel = match &arguments.kernel {
         None => Kernel::newest()?,
         Some(image) => Kernel::all()?

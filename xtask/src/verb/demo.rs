@@ -26,7 +26,7 @@ const FILES: usize = 6;
 pub struct Arguments {}
 
 /// Runs the demonstration.
-pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, _: &Arguments) -> Result<()> {
     build::tools(workspace, progress)?;
     let kernel = Kernel::newest()?;
     let module = module::build(workspace, progress, &kernel)?;

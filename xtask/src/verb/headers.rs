@@ -44,7 +44,7 @@ pub struct Arguments {
 }
 
 /// Generates or checks them.
-pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) -> Result<()> {
     progress.narrate("headers", |_| {
         for header in HEADERS {
             generate(workspace, &header, arguments.check)?;

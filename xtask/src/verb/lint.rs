@@ -23,7 +23,7 @@ database is no crate, and nothing but crates is downloaded.")]
 pub struct Arguments {}
 
 /// Runs every check, all of them even when one fails.
-pub fn run(workspace: &Workspace, progress: &mut Progress, _: &Arguments) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, _: &Arguments) -> Result<()> {
     let commands = [
         ("rustfmt", rustfmt(workspace)),
         ("clippy, host", host_clippy(workspace)),
@@ -126,7 +126,7 @@ fn shellcheck(workspace: &Workspace) -> Result<Command> {
     Ok(command)
 }
 
-fn install_cargo_deny(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+fn install_cargo_deny(workspace: &Workspace, progress: &Progress) -> Result<()> {
     let version = workspace.host_cargo("deny").arg("--version").output()?;
     if version.status.success() && String::from_utf8_lossy(&version.stdout).trim() == format!("cargo-deny {CARGO_DENY}")
     {

@@ -25,7 +25,7 @@ pub struct Arguments {
 }
 
 /// Builds the release library and checks it.
-pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) -> Result<()> {
     progress.step(
         "libdprobes.a",
         workspace

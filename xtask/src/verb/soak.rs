@@ -94,7 +94,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs it.
-pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) -> Result<()> {
     // The standard library's hash maps are seeded by the system.
     let seed = arguments
         .seed
@@ -257,7 +257,7 @@ struct Linux {
 }
 
 impl Linux {
-    fn build(workspace: &Workspace, progress: &mut Progress) -> Result<Self> {
+    fn build(workspace: &Workspace, progress: &Progress) -> Result<Self> {
         build::tools(workspace, progress)?;
         let kernel = Kernel::newest()?;
         let module = module::build(workspace, progress, &kernel)?;

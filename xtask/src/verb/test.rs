@@ -1,7 +1,11 @@
 //! `test`: everything that proves something.
 
 use std::fs;
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -26,6 +30,9 @@ const PANICS: &str = "# The kernel panics with: ";
 
 /// A guest whose tests run longer than this hangs.
 const GUEST_LIMIT: Duration = Duration::from_secs(420);
+
+/// More guests than this are not run at a time: each has half a gigabyte of memory.
+const MOST_GUESTS: usize = 8;
 
 /// Run the tests: on the host, on bare metal in QEMU, on Linux in QEMU
 #[derive(Args)]
@@ -58,7 +65,7 @@ enum Place {
 }
 
 /// Runs the tests and prints how many passed.
-pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) -> Result<()> {
     let wanted = |place| arguments.place.is_none_or(|only| only == place);
     let filter = arguments.filter.as_deref();
     let mut tally = Tally::default();
@@ -81,7 +88,7 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments
     Ok(())
 }
 
-fn host(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -> Result<Tally> {
+fn host(workspace: &Workspace, progress: &Progress, filter: Option<&str>) -> Result<Tally> {
     // All packages in one command: cargo would build what they share anew for each, with the features that each asks for.
     let tests = || {
         let mut cargo = workspace.host_cargo("test");
@@ -100,7 +107,7 @@ fn host(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) ->
 }
 
 /// The kernels in tests/, each booted by the runner that `.cargo/config.toml` names.
-fn bare_metal(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -> Result<Tally> {
+fn bare_metal(workspace: &Workspace, progress: &Progress, filter: Option<&str>) -> Result<Tally> {
     let mut cargo = workspace.bare_metal_cargo("test");
     cargo.arg("--no-fail-fast");
     if let Some(filter) = filter {
@@ -111,7 +118,7 @@ fn bare_metal(workspace: &Workspace, progress: &mut Progress, filter: Option<&st
 }
 
 /// The files of linux/tests, each in a guest of its own.
-fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -> Result<Tally> {
+fn linux(workspace: &Workspace, progress: &Progress, filter: Option<&str>) -> Result<Tally> {
     build::tools(workspace, progress)?;
     let kernel = Kernel::newest()?;
     let module = module::build(workspace, progress, &kernel)?;
@@ -144,8 +151,7 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
         .collect();
     names.sort_unstable();
 
-    let mut tally = Tally::default();
-    for name in names {
+    let test = |name: &String| {
         let mut files = files(workspace, &module)?;
         for module in &others {
             let name = module.file_name().expect("a module is a file").to_string_lossy();
@@ -153,7 +159,7 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
         }
         files.copy(&requests, "bin/linux-tests")?;
         victims.add_to(&mut files)?;
-        let script = read(&folder.join(&name))?;
+        let script = read(&folder.join(name))?;
         let guest = Guest {
             kernel: &kernel,
             files,
@@ -166,24 +172,39 @@ fn linux(workspace: &Workspace, progress: &mut Progress, filter: Option<&str>) -
         };
         let name = name.trim_end_matches(".sh");
         let panics = script.lines().find_map(|line| line.strip_prefix(PANICS));
-        tally += in_guest(
+        in_guest(
             progress,
             name,
             guest,
             panics,
             &workspace.target.join("tests").join(name),
-        )?;
-    }
-    Ok(tally)
+        )
+    };
+    beside_each_other(&names, test)
 }
 
-fn in_guest(
-    progress: &mut Progress,
-    name: &str,
-    guest: Guest<'_>,
-    panics: Option<&str>,
-    folder: &Path,
-) -> Result<Tally> {
+/// Does tests beside each other, as many as this machine has CPUs: a guest with two spends half of its time waiting.
+fn beside_each_other(names: &[String], test: impl Fn(&String) -> Result<Tally> + Sync) -> Result<Tally> {
+    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+    let next = AtomicUsize::new(0);
+    let worker = || -> Result<Tally> {
+        let mut tally = Tally::default();
+        while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+            tally += test(name)?;
+        }
+        Ok(tally)
+    };
+    thread::scope(|scope| {
+        let workers = Vec::from_iter((0..cpus.min(MOST_GUESTS)).map(|_| scope.spawn(worker)));
+        let mut tally = Tally::default();
+        for worker in workers {
+            tally += worker.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        }
+        Ok(tally)
+    })
+}
+
+fn in_guest(progress: &Progress, name: &str, guest: Guest<'_>, panics: Option<&str>, folder: &Path) -> Result<Tally> {
     let (Ending { report, console, fault }, tally) = progress.narrate(&format!("Linux tests, {name}"), |say| {
         let mut ending = guest.run(folder, say)?;
         if let Some(message) = panics {

@@ -16,7 +16,7 @@ const CPUS: [u32; 3] = [1, 2, 4];
 /// Measures in guests without an instruction counter, whose other CPUs are busy. `guest` makes one, and gets its script.
 pub fn on_linux<'a>(
     workspace: &Workspace,
-    progress: &mut Progress,
+    progress: &Progress,
     guest: impl Fn(&'a str) -> Result<Guest<'a>>,
     json: bool,
 ) -> Result<()> {
@@ -48,7 +48,7 @@ pub fn on_linux<'a>(
 }
 
 /// Measures in a process: the file gkhi/benches/process.rs says what its lines mean.
-pub fn in_process(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result<()> {
+pub fn in_process(workspace: &Workspace, progress: &Progress, json: bool) -> Result<()> {
     let mut cargo = workspace.host_cargo("bench");
     let output = progress.step(
         "measuring hooks in a process",

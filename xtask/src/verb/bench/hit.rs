@@ -26,7 +26,7 @@ struct Row {
 }
 
 /// Runs the benchmark.
-pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, json: bool) -> Result<()> {
     bare_metal(workspace, progress, json)?;
     let meter = build::static_program(workspace, progress, "meter", "meter")?;
     build::tools(workspace, progress)?;
@@ -62,7 +62,7 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result
 }
 
 /// The test kernel measures by itself; the file benches/hit.rs says what its lines mean.
-fn bare_metal(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result<()> {
+fn bare_metal(workspace: &Workspace, progress: &Progress, json: bool) -> Result<()> {
     let mut cargo = workspace.bare_metal_cargo("bench");
     let output = progress.step("measuring on bare metal", cargo.args(["--bench", "hit"]))?;
     let results: Vec<(&str, &str, &str)> = output

@@ -18,7 +18,7 @@ use crate::workspace::Workspace;
 const PASSES: f64 = 1000.0;
 
 /// Measures in a guest and prints.
-pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, json: bool) -> Result<()> {
     bare_metal(workspace, progress, json)?;
     let kernel = Kernel::newest()?;
     let gkhi = module::build_gkhi(workspace, progress, &kernel)?;
@@ -59,7 +59,7 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result
 }
 
 /// Runs a guest that counts instructions, and prints what it reports.
-fn measure(folder: &Path, progress: &mut Progress, guest: Guest, what: &str, json: bool) -> Result<()> {
+fn measure(folder: &Path, progress: &Progress, guest: Guest, what: &str, json: bool) -> Result<()> {
     let release = &guest.kernel.release;
     let ending = measured(
         progress,
@@ -71,7 +71,7 @@ fn measure(folder: &Path, progress: &mut Progress, guest: Guest, what: &str, jso
 }
 
 /// The test kernel measures by itself; the file benches/pass.rs says what its lines mean.
-fn bare_metal(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result<()> {
+fn bare_metal(workspace: &Workspace, progress: &Progress, json: bool) -> Result<()> {
     let mut cargo = workspace.bare_metal_cargo("bench");
     let output = progress.step("measuring hooks on bare metal", cargo.args(["--bench", "pass"]))?;
     let passes = lines(&output.text, "@pass ")?;

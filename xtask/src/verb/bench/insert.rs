@@ -28,7 +28,7 @@ struct Row {
 }
 
 /// Measures in guests and prints.
-pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, json: bool) -> Result<()> {
     let kernel = Kernel::newest()?;
     let module = module::build(workspace, progress, &kernel)?;
     let gkhi = module::build_gkhi(workspace, progress, &kernel)?;

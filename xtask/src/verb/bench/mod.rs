@@ -52,7 +52,7 @@ enum What {
 }
 
 /// Runs a benchmark.
-pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) -> Result<()> {
     match arguments.what {
         What::Hit => hit::run(workspace, progress, arguments.json),
         What::Hooks => hooks::run(workspace, progress, arguments.json),
@@ -62,7 +62,7 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments
 }
 
 /// Runs a guest that measures; its console is kept in `folder`, and shown if it fails.
-fn measured(progress: &mut Progress, what: &str, guest: Guest, folder: &Path) -> Result<Ending> {
+fn measured(progress: &Progress, what: &str, guest: Guest, folder: &Path) -> Result<Ending> {
     let ending = progress.narrate(what, |say| {
         let ending = guest.run(folder, say)?;
         let success = ending.fault.is_none();

@@ -10,7 +10,7 @@ use crate::verb::build;
 use crate::workspace::Workspace;
 
 /// Builds and runs the benchmark, which prints its results as it goes.
-pub fn run(workspace: &Workspace, progress: &mut Progress, json: bool) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, json: bool) -> Result<()> {
     let program = build::static_program(workspace, progress, "rpn-bench", "rpn-bench")?;
     let mut command = Command::new(&program);
     command.args(json.then_some("--json"));

@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 const SUMMARY: &str = "kinds of instructions";
 
 /// Runs it, and shows its summary, or where to look.
-pub(super) fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
+pub(super) fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) -> Result<()> {
     let last = workspace.target.join("fuzz-insn-last");
     let _ = fs::remove_file(&last);
     let mut cargo = workspace.host_cargo("test");

@@ -72,7 +72,7 @@ enum Target {
 }
 
 /// Runs them.
-pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments) -> Result<()> {
+pub fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) -> Result<()> {
     let targets = match arguments.target {
         None => &[
             Target::Object,
@@ -97,7 +97,7 @@ pub fn run(workspace: &Workspace, progress: &mut Progress, arguments: &Arguments
     Ok(())
 }
 
-fn fuzz(workspace: &Workspace, progress: &mut Progress, target: &str, seconds: u64) -> Result<()> {
+fn fuzz(workspace: &Workspace, progress: &Progress, target: &str, seconds: u64) -> Result<()> {
     install(workspace, progress)?;
     let folder = workspace.target.join("fuzz");
     let (corpus, artifacts) = (
@@ -123,7 +123,7 @@ fn fuzz(workspace: &Workspace, progress: &mut Progress, target: &str, seconds: u
 }
 
 /// The tests of the language, with fewer programs than otherwise.
-fn sample(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+fn sample(workspace: &Workspace, progress: &Progress) -> Result<()> {
     let mut cargo = workspace.nightly_cargo("test");
     cargo
         .arg("--manifest-path")
@@ -138,7 +138,7 @@ fn sample(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
     progress.step("tests of the language", &mut cargo).map(drop)
 }
 
-fn install(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+fn install(workspace: &Workspace, progress: &Progress) -> Result<()> {
     let version = workspace.nightly_cargo("fuzz").arg("--version").output()?;
     if version.status.success() {
         return Ok(());
