@@ -42,7 +42,7 @@ struct gkhi_image;
 /*
  What a query tells its caller; a command and a kernel that differ refuse each other.
  */
-#define DPROBES_INTERFACE_VERSION 4
+#define DPROBES_INTERFACE_VERSION 5
 
 /*
  For `all` of a request to remove: remove everything.
@@ -53,6 +53,41 @@ struct gkhi_image;
  The same: halt everything at once, then remove it.
  */
 #define DPROBES_REMOVE_ALL_NOW 2
+
+/*
+ Of [`dprobes_insert_as`]: there must be no program with the same major code for the same module.
+ */
+#define DPROBES_INSERT_NEW 0
+
+/*
+ The probes are added to the program that is there.
+ */
+#define DPROBES_INSERT_MERGE 1
+
+/*
+ The program that is there is removed, if there is one.
+ */
+#define DPROBES_INSERT_REPLACE 2
+
+/*
+ Of [`dprobes_disarm`]: all probes of the program.
+ */
+#define DPROBES_KEEP_ALL 1
+
+/*
+ Those with a minor code.
+ */
+#define DPROBES_KEEP_MINOR 2
+
+/*
+ Those of a group.
+ */
+#define DPROBES_KEEP_GROUP 3
+
+/*
+ Those of a type.
+ */
+#define DPROBES_KEEP_TYPE 4
 
 /*
  Bytes in a slot of the slot area.
@@ -314,6 +349,10 @@ enum dprobes_reason
      The exit facility `facts[0]` is not there; `detail` is a [`FacilityError`](crate::host::FacilityError) as a number.
      */
     DPROBES_REASON_FACILITY = 30,
+    /*
+     The program cannot be merged into the one that is inserted; `detail` is a [`MergeError`](crate::probe::MergeError) as a number.
+     */
+    DPROBES_REASON_MERGE = 31,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_reason dprobes_reason;
@@ -909,7 +948,7 @@ struct dprobes_host {
      */
     void (*clear_watchpoint)(uint32_t number);
     /*
-     Which file is `file`, the host's own word for the one that came with `dprobes_insert_for`? Fills in `*id`, what `stat` says of it. 0, or
+     Which file is `file`, the host's own word for the one that came with `dprobes_insert_as`? Fills in `*id`, what `stat` says of it. 0, or
      a positive number that says why it cannot be probed: 2 there is none, 3 it cannot be mapped, 6 memory is short, 7 it cannot be read,
      9 anything else. Null when the host has no probes in user space.
      */
@@ -994,6 +1033,18 @@ struct dprobes_probe_status {
      A [`State`] as a number.
      */
     uint32_t state;
+    /*
+     The group of the point in its program.
+     */
+    uint16_t group;
+    /*
+     Its type.
+     */
+    uint16_t type_;
+    /*
+     [`PROBE_SUSPENDED`] and [`PROBE_HALTED`]: why a hit would be counted and nothing else.
+     */
+    uint32_t flags;
     /*
      Where the breakpoint is; for a program in user space, where in its file; 0 if it is nowhere, because its module is not loaded. It may be
      after the address asked for, past an `endbr64` and the function tracer's NOP. Or what a watchpoint
@@ -1333,9 +1384,21 @@ struct dprobes_insert_request {
      */
     int32_t file;
     /*
-     Must be zero.
+     [`INSERT_NEW`], [`INSERT_MERGE`] or [`INSERT_REPLACE`].
      */
-    uint32_t reserved;
+    uint32_t how;
+    /*
+     Address of an array of [`ProbeStatus`] in the caller's memory: the final state of each probe of the program that was replaced.
+     */
+    uint64_t last;
+    /*
+     How many fit into `last`.
+     */
+    uint32_t capacity;
+    /*
+     Written by the kernel: how many probes the program that was replaced had, which may be more than fit.
+     */
+    uint32_t count;
     /*
      Written by the kernel, also when the call fails.
      */
@@ -1393,10 +1456,14 @@ struct dprobes_remove_request {
      */
     uint32_t count;
     /*
-     1: only take the probes of the program out, for good, and keep it, so that what its maps and variables have in the end can be read
-     before it is removed. `last` and `count` are not written then.
+     Not 0: only take probes of the program out, for good, and keep it, so that what its maps and variables have in the end can be read
+     before it is removed: [`KEEP_ALL`] of them, or those with a minor code, a group or a type. `last` and `count` are not written then.
      */
-    uint32_t keep;
+    uint16_t keep;
+    /*
+     The minor code, the group or the type; otherwise 0.
+     */
+    uint16_t number;
     /*
      Written by the kernel, also when the call fails.
      */
@@ -1570,15 +1637,23 @@ int32_t dprobes_clear_sentries(void);
 int32_t dprobes_insert(const uint8_t *object, uintptr_t length, struct dprobes_reply *reply);
 
 /*
- As [`dprobes_insert`]; a program for user space is for `file`, the host's own word for it, which is handed to `user_file` and the others.
+ As [`dprobes_insert`]. A program for user space is for `file`, the host's own word for it, which is handed to `user_file` and the others; 0 if
+ there is none. `how` says what is done with a program of the same major code for the same module. If it is replaced, the final state of its
+ first `capacity` probes is in `last`, and `*count` says how many it had, otherwise 0.
 
  # Safety
- As [`dprobes_insert`].
+ 1. As [`dprobes_insert`].
+ 2. `last` can be written for `capacity` elements, or `capacity` is 0.
+ 3. `count` is null or can be written.
  */
-int32_t dprobes_insert_for(const uint8_t *object,
-                           uintptr_t length,
-                           uint64_t file,
-                           struct dprobes_reply *reply);
+int32_t dprobes_insert_as(const uint8_t *object,
+                          uintptr_t length,
+                          uint64_t file,
+                          uint32_t how,
+                          struct dprobes_probe_status *last,
+                          uintptr_t capacity,
+                          uintptr_t *count,
+                          struct dprobes_reply *reply);
 
 /*
  Removes the program `major` of the module called `name`, `length` bytes that are not terminated, with all its probes.
@@ -1611,8 +1686,8 @@ int32_t dprobes_remove(const uint8_t *name,
 int32_t dprobes_remove_all(struct dprobes_reply *reply);
 
 /*
- Takes all probes of a program out, for good, and keeps the program until it is removed: what its maps and variables have does not change any
- more. When this returns its probes do not fire any more.
+ Takes probes of a program out, for good, and keeps the program until it is removed: what they have counted does not change any
+ more. When this returns they do not fire any more. `which` is `DPROBES_KEEP_ALL`, or says what `number` is: their minor code, group or type.
 
  Returns 0, or a negative errno with the facts in `*reply`, which is written in every case. On failure nothing has changed.
 
@@ -1623,6 +1698,8 @@ int32_t dprobes_remove_all(struct dprobes_reply *reply);
 int32_t dprobes_disarm(const uint8_t *name,
                        uintptr_t length,
                        uint16_t major,
+                       uint16_t which,
+                       uint16_t number,
                        struct dprobes_reply *reply);
 
 /*

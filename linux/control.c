@@ -51,17 +51,15 @@ int dprobes_control_clear_sentries(void)
 }
 
 /* A program for user space is for `file`, which may be NULL. */
-int dprobes_control_insert(const u8 *object, size_t length, struct file *file, struct dprobes_reply *reply)
+int dprobes_control_insert(const u8 *object, size_t length, struct file *file, u32 how, struct dprobes_probe_status *last,
+			   size_t capacity, uintptr_t *count, struct dprobes_reply *reply)
 {
 	u64 facts[2];
 	int err;
 
 	dprobes_control_lock();
 	dprobes_memory_was_refused(facts);
-	if (file)
-		err = dprobes_insert_for(object, length, (unsigned long)file, reply);
-	else
-		err = dprobes_insert(object, length, reply);
+	err = dprobes_insert_as(object, length, (unsigned long)file, how, last, capacity, count, reply);
 	if (err && reply->reason == DPROBES_REASON_NO_MEMORY && dprobes_memory_was_refused(facts)) {
 		reply->reason = DPROBES_REASON_MEMORY_BOUND;
 		memcpy(reply->facts, facts, sizeof(facts));
@@ -82,12 +80,13 @@ int dprobes_control_remove(const char *module, u16 major, struct dprobes_probe_s
 	return err;
 }
 
-int dprobes_control_disarm(const char *module, u16 major, struct dprobes_reply *reply)
+int dprobes_control_disarm(const char *module, u16 major, u16 which, u16 number, struct dprobes_reply *reply)
 {
 	int err;
 
 	dprobes_control_lock();
-	err = dprobes_disarm((const u8 *)module, strnlen(module, DPROBES_MODULE_NAME_MAX), major, reply);
+	err = dprobes_disarm((const u8 *)module, strnlen(module, DPROBES_MODULE_NAME_MAX), major, which, number,
+			     reply);
 	dprobes_control_unlock();
 	return err;
 }

@@ -165,42 +165,6 @@ static int locked_down(void)
 	return security_locked_down(LOCKDOWN_KPROBES);
 }
 
-static long insert(struct dprobes_insert_request __user *argument)
-{
-	struct dprobes_insert_request request;
-	struct file *file = NULL;
-	void *object;
-	int err;
-
-	/* It may have come since the device was opened. */
-	err = locked_down();
-	if (err)
-		return err;
-	if (copy_from_user(&request, argument, sizeof(request)))
-		return -EFAULT;
-	if (!request.length || request.length > DPROBES_OBJECT_MAX || request.file < -1 || request.reserved)
-		return -EINVAL;
-	if (request.file >= 0) {
-		file = fget(request.file);
-		if (!file)
-			return -EBADF;
-	}
-	object = vmemdup_user(u64_to_user_ptr(request.object), request.length);
-	if (IS_ERR(object)) {
-		err = PTR_ERR(object);
-		goto put_file;
-	}
-	err = dprobes_control_insert(object, request.length, file, &request.reply);
-	kvfree(object);
-	if (copy_to_user(&argument->reply, &request.reply, sizeof(request.reply)))
-		err = -EFAULT;
-
-put_file:
-	if (file)
-		fput(file);
-	return err;
-}
-
 /* Room for as many states as the caller has room for, and there are; NULL for none. */
 static struct dprobes_probe_status *states_alloc(size_t *capacity)
 {
@@ -221,6 +185,57 @@ static int states_copy(u64 to, const struct dprobes_probe_status *states, size_t
 	return copy_to_user(u64_to_user_ptr(to), states, min(count, capacity) * sizeof(*states)) ? -EFAULT : 0;
 }
 
+static long insert(struct dprobes_insert_request __user *argument)
+{
+	struct dprobes_insert_request request;
+	struct dprobes_probe_status *last;
+	struct file *file = NULL;
+	uintptr_t count = 0;
+	size_t capacity;
+	void *object;
+	int err;
+
+	/* It may have come since the device was opened. */
+	err = locked_down();
+	if (err)
+		return err;
+	if (copy_from_user(&request, argument, sizeof(request)))
+		return -EFAULT;
+	if (!request.length || request.length > DPROBES_OBJECT_MAX || request.file < -1 ||
+	    request.how > DPROBES_INSERT_REPLACE)
+		return -EINVAL;
+	if (request.file >= 0) {
+		file = fget(request.file);
+		if (!file)
+			return -EBADF;
+	}
+	object = vmemdup_user(u64_to_user_ptr(request.object), request.length);
+	if (IS_ERR(object)) {
+		err = PTR_ERR(object);
+		goto put_file;
+	}
+	capacity = request.how == DPROBES_INSERT_REPLACE ? request.capacity : 0;
+	last = states_alloc(&capacity);
+	if (IS_ERR(last)) {
+		err = PTR_ERR(last);
+		goto free_object;
+	}
+	err = dprobes_control_insert(object, request.length, file, request.how, last, capacity, &count, &request.reply);
+	if (!err)
+		err = states_copy(request.last, last, count, capacity);
+	request.count = count;
+	kvfree(last);
+	if (copy_to_user(argument, &request, sizeof(request)))
+		err = -EFAULT;
+
+free_object:
+	kvfree(object);
+put_file:
+	if (file)
+		fput(file);
+	return err;
+}
+
 static long remove(struct dprobes_remove_request __user *argument)
 {
 	struct dprobes_remove_request request;
@@ -231,7 +246,8 @@ static long remove(struct dprobes_remove_request __user *argument)
 
 	if (copy_from_user(&request, argument, sizeof(request)))
 		return -EFAULT;
-	if (request.all > DPROBES_REMOVE_ALL_NOW || request.keep > 1 || (request.all && request.keep))
+	if (request.all > DPROBES_REMOVE_ALL_NOW || request.keep > DPROBES_KEEP_TYPE || (request.all && request.keep) ||
+	    (request.keep <= DPROBES_KEEP_ALL && request.number))
 		return -EINVAL;
 	/* Before the lock, which somebody may have for long. */
 	if (request.all == DPROBES_REMOVE_ALL_NOW)
@@ -239,7 +255,8 @@ static long remove(struct dprobes_remove_request __user *argument)
 	if (request.all) {
 		err = dprobes_control_remove_all(&request.reply);
 	} else if (request.keep) {
-		err = dprobes_control_disarm((const char *)request.module, request.major, &request.reply);
+		err = dprobes_control_disarm((const char *)request.module, request.major, request.keep, request.number,
+					     &request.reply);
 	} else {
 		capacity = request.capacity;
 		last = states_alloc(&capacity);

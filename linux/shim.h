@@ -225,12 +225,13 @@ void dprobes_control_exit(void);
 void dprobes_control_lock(void);
 void dprobes_control_unlock(void);
 void dprobes_host_request_reap(void);							/* hit */
-int dprobes_control_insert(const u8 *object, size_t length, struct file *file, struct dprobes_reply *reply);
+int dprobes_control_insert(const u8 *object, size_t length, struct file *file, u32 how, struct dprobes_probe_status *last,
+			   size_t capacity, uintptr_t *count, struct dprobes_reply *reply);
 int dprobes_control_remove(const char *module, u16 major, struct dprobes_probe_status *last, size_t capacity,
 			   uintptr_t *count, struct dprobes_reply *reply);
 int dprobes_control_remove_all(struct dprobes_reply *reply);
 int dprobes_control_check(struct dprobes_point_check *checks, size_t count);
-int dprobes_control_disarm(const char *module, u16 major, struct dprobes_reply *reply);
+int dprobes_control_disarm(const char *module, u16 major, u16 which, u16 number, struct dprobes_reply *reply);
 int dprobes_control_vars(struct dprobes_vars_request *request, struct dprobes_var_status *buffer, size_t capacity);
 s64 dprobes_control_query(struct dprobes_probe_status *buffer, size_t capacity);
 s64 dprobes_control_maps(struct dprobes_map_status *buffer, size_t capacity);

@@ -7,8 +7,11 @@ use core::slice;
 
 use engine::OutOfMemory;
 use engine::host::Patch;
-use engine::probe::{Engine, SentryError};
-use engine::wire::{CHECKS_MAX, INTERFACE_VERSION, PointCheck, ProbeStatus, REMOVE_ALL, REMOVE_ALL_NOW, Reply};
+use engine::probe::{Engine, Insertion, Selection, SentryError};
+use engine::wire::{
+    CHECKS_MAX, INSERT_MERGE, INSERT_NEW, INSERT_REPLACE, INTERFACE_VERSION, KEEP_ALL, KEEP_GROUP, KEEP_MINOR,
+    KEEP_TYPE, PointCheck, ProbeStatus, REMOVE_ALL, REMOVE_ALL_NOW, Reply,
+};
 
 use crate::errno::{EBUSY, EINVAL, ENODEV, ENOMEM};
 use crate::host::{Table, dprobes_host};
@@ -21,13 +24,40 @@ pub const DPROBES_OBJECT_MAX: usize = 1 << 25;
 pub const DPROBES_MODULE_NAME_MAX: usize = 64;
 
 /// What a query tells its caller; a command and a kernel that differ refuse each other.
-pub const DPROBES_INTERFACE_VERSION: u32 = 4;
+pub const DPROBES_INTERFACE_VERSION: u32 = 5;
 
 /// For `all` of a request to remove: remove everything.
 pub const DPROBES_REMOVE_ALL: u16 = 1;
 
 /// The same: halt everything at once, then remove it.
 pub const DPROBES_REMOVE_ALL_NOW: u16 = 2;
+
+/// Of [`dprobes_insert_as`]: there must be no program with the same major code for the same module.
+pub const DPROBES_INSERT_NEW: u32 = 0;
+
+/// The probes are added to the program that is there.
+pub const DPROBES_INSERT_MERGE: u32 = 1;
+
+/// The program that is there is removed, if there is one.
+pub const DPROBES_INSERT_REPLACE: u32 = 2;
+
+const _: () = assert!(DPROBES_INSERT_NEW == INSERT_NEW && DPROBES_INSERT_MERGE == INSERT_MERGE);
+const _: () = assert!(DPROBES_INSERT_REPLACE == INSERT_REPLACE);
+
+/// Of [`dprobes_disarm`]: all probes of the program.
+pub const DPROBES_KEEP_ALL: u16 = 1;
+
+/// Those with a minor code.
+pub const DPROBES_KEEP_MINOR: u16 = 2;
+
+/// Those of a group.
+pub const DPROBES_KEEP_GROUP: u16 = 3;
+
+/// Those of a type.
+pub const DPROBES_KEEP_TYPE: u16 = 4;
+
+const _: () = assert!(DPROBES_KEEP_ALL == KEEP_ALL && DPROBES_KEEP_MINOR == KEEP_MINOR);
+const _: () = assert!(DPROBES_KEEP_GROUP == KEEP_GROUP && DPROBES_KEEP_TYPE == KEEP_TYPE);
 
 const _: () = assert!(DPROBES_REMOVE_ALL == REMOVE_ALL && DPROBES_REMOVE_ALL_NOW == REMOVE_ALL_NOW);
 
@@ -113,33 +143,67 @@ pub extern "C" fn dprobes_clear_sentries() -> i32 {
 /// 2. `reply` is null or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dprobes_insert(object: *const u8, length: usize, reply: *mut Reply) -> i32 {
-    // SAFETY: by this function's contract.
-    unsafe { insert(object, length, None, reply) }
+    // SAFETY: by this function's contract; there is no room for states.
+    unsafe {
+        dprobes_insert_as(
+            object,
+            length,
+            0,
+            DPROBES_INSERT_NEW,
+            ptr::null_mut(),
+            0,
+            ptr::null_mut(),
+            reply,
+        )
+    }
 }
 
-/// As [`dprobes_insert`]; a program for user space is for `file`, the host's own word for it, which is handed to `user_file` and the others.
+/// As [`dprobes_insert`]. A program for user space is for `file`, the host's own word for it, which is handed to `user_file` and the others; 0 if
+/// there is none. `how` says what is done with a program of the same major code for the same module. If it is replaced, the final state of its
+/// first `capacity` probes is in `last`, and `*count` says how many it had, otherwise 0.
 ///
 /// # Safety
-/// As [`dprobes_insert`].
+/// 1. As [`dprobes_insert`].
+/// 2. `last` can be written for `capacity` elements, or `capacity` is 0.
+/// 3. `count` is null or can be written.
+#[expect(clippy::too_many_arguments, reason = "a C function, with an array and its length")]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dprobes_insert_for(object: *const u8, length: usize, file: u64, reply: *mut Reply) -> i32 {
-    // SAFETY: by this function's contract.
-    unsafe { insert(object, length, Some(file), reply) }
-}
-
-/// # Safety
-/// As [`dprobes_insert`].
-unsafe fn insert(object: *const u8, length: usize, file: Option<u64>, reply: *mut Reply) -> i32 {
-    let result = match instance::engine() {
-        None => Err(failure(ENODEV)),
-        Some(_) if object.is_null() || length > DPROBES_OBJECT_MAX => Err(failure(EINVAL)),
-        Some(engine) => {
+pub unsafe extern "C" fn dprobes_insert_as(
+    object: *const u8,
+    length: usize,
+    file: u64,
+    how: u32,
+    last: *mut ProbeStatus,
+    capacity: usize,
+    count: *mut usize,
+    reply: *mut Reply,
+) -> i32 {
+    // SAFETY: by requirement 2.
+    let mut last = unsafe { StatusBuffer::new(last, capacity) };
+    let how = match how {
+        DPROBES_INSERT_NEW => Some(Insertion::New),
+        DPROBES_INSERT_MERGE => Some(Insertion::Merge),
+        DPROBES_INSERT_REPLACE => Some(Insertion::Replace),
+        _ => None,
+    };
+    let result = match (instance::engine(), how) {
+        (None, _) => Err(failure(ENODEV)),
+        (Some(_), None) => Err(failure(EINVAL)),
+        (Some(_), _) if object.is_null() || length > DPROBES_OBJECT_MAX => Err(failure(EINVAL)),
+        (Some(engine), Some(how)) => {
             // SAFETY: by requirement 1; the length is far below `isize::MAX`.
             let object = unsafe { slice::from_raw_parts(object, length) };
-            engine.insert_for(object, file).map_err(|error| error.reply())
+            let file = (file != 0).then_some(file);
+            engine
+                .insert_as(object, file, how, &mut |status| last.push(status))
+                .map_err(|error| error.reply())
         }
     };
-    // SAFETY: by requirement 2.
+    if !count.is_null() {
+        // SAFETY: by requirement 3.
+        unsafe { ptr::write(count, last.count) };
+    }
+    // SAFETY: by requirement 1.
     unsafe { answer(result, reply) }
 }
 
@@ -200,8 +264,8 @@ pub unsafe extern "C" fn dprobes_remove_all(reply: *mut Reply) -> i32 {
     unsafe { answer(result, reply) }
 }
 
-/// Takes all probes of a program out, for good, and keeps the program until it is removed: what its maps and variables have does not change any
-/// more. When this returns its probes do not fire any more.
+/// Takes probes of a program out, for good, and keeps the program until it is removed: what they have counted does not change any
+/// more. When this returns they do not fire any more. `which` is `DPROBES_KEEP_ALL`, or says what `number` is: their minor code, group or type.
 ///
 /// Returns 0, or a negative errno with the facts in `*reply`, which is written in every case. On failure nothing has changed.
 ///
@@ -209,12 +273,29 @@ pub unsafe extern "C" fn dprobes_remove_all(reply: *mut Reply) -> i32 {
 /// 1. `name` is null or points to `length` bytes that can be read and that nobody writes meanwhile.
 /// 2. `reply` is null or can be written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dprobes_disarm(name: *const u8, length: usize, major: u16, reply: *mut Reply) -> i32 {
+pub unsafe extern "C" fn dprobes_disarm(
+    name: *const u8,
+    length: usize,
+    major: u16,
+    which: u16,
+    number: u16,
+    reply: *mut Reply,
+) -> i32 {
+    let selection = match which {
+        DPROBES_KEEP_ALL => Some(Selection::All),
+        DPROBES_KEEP_MINOR => Some(Selection::Minor(number)),
+        DPROBES_KEEP_GROUP => Some(Selection::Group(number)),
+        DPROBES_KEEP_TYPE => Some(Selection::Type(number)),
+        _ => None,
+    };
     // SAFETY: by requirement 1.
-    let result = match (instance::engine(), unsafe { module_name(name, length) }) {
-        (None, _) => Err(failure(ENODEV)),
-        (Some(_), None) => Err(failure(EINVAL)),
-        (Some(engine), Some(name)) => engine.disarm(name, major).map_err(|error| error.reply()),
+    let result = match (instance::engine(), unsafe { module_name(name, length) }, selection) {
+        (None, ..) => Err(failure(ENODEV)),
+        (Some(engine), Some(name), Some(selection)) => {
+            let disarmed = engine.disarm(name, major, selection);
+            disarmed.map_err(|error| error.reply())
+        }
+        _ => Err(failure(EINVAL)),
     };
     // SAFETY: by requirement 2.
     unsafe { answer(result, reply) }

@@ -123,7 +123,7 @@ pub struct dprobes_host {
     >,
     /// Takes a watchpoint back. When this returns no CPU runs into it any more. Null when the host has none.
     pub clear_watchpoint: Option<unsafe extern "C" fn(number: u32)>,
-    /// Which file is `file`, the host's own word for the one that came with `dprobes_insert_for`? Fills in `*id`, what `stat` says of it. 0, or
+    /// Which file is `file`, the host's own word for the one that came with `dprobes_insert_as`? Fills in `*id`, what `stat` says of it. 0, or
     /// a positive number that says why it cannot be probed: 2 there is none, 3 it cannot be mapped, 6 memory is short, 7 it cannot be read,
     /// 9 anything else. Null when the host has no probes in user space.
     pub user_file: Option<unsafe extern "C" fn(file: u64, id: *mut FileId) -> i32>,

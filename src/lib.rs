@@ -30,7 +30,7 @@ mod traps;
 mod vars;
 
 pub use control::{
-    dprobes_check, dprobes_disarm, dprobes_exit, dprobes_halt, dprobes_init, dprobes_insert, dprobes_insert_for,
+    dprobes_check, dprobes_disarm, dprobes_exit, dprobes_halt, dprobes_init, dprobes_insert, dprobes_insert_as,
     dprobes_module_coming, dprobes_module_going, dprobes_module_live, dprobes_query, dprobes_reap, dprobes_remove,
     dprobes_remove_all,
 };

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::run::Run;
 use crate::device;
+use crate::select::Numbers;
 
 pub const EXIT_CODES: &str = "\
 Exit codes:
@@ -68,6 +69,7 @@ pub enum Command {
     Fmt(Fmt),
     Run(Box<Run>),
     Disasm(Disasm),
+    Completion(Completion),
 }
 
 /// A program, and how to preprocess it.
@@ -110,22 +112,54 @@ Examples:
   dprobes insert openat.rpn
   dprobes insert first-failure.rpn -D RET=0x68
   dprobes insert openat.dpo                       an object made by `dprobes asm`
+  dprobes insert net.rpn --group 1,4-6            only the probes of these groups
+  dprobes insert openat.rpn --replace             the program has been changed
+  dprobes insert more.rpn --merge                 more probes for the same program
 
 {EXIT_CODES}"))]
 pub struct Insert {
     #[command(flatten)]
     pub source: Source,
 
+    /// Only the probes of these groups: numbers, or ranges such as 3-7.
+    #[arg(long, value_name = "N,N-M", value_delimiter = ',', value_parser = Numbers::parse)]
+    pub group: Vec<Numbers>,
+
+    /// Only the probes of these types.
+    #[arg(long = "type", value_name = "N,N-M", value_delimiter = ',', value_parser = Numbers::parse)]
+    pub kind: Vec<Numbers>,
+
+    /// Add the probes to the program with the same major code for the same module, which must be inserted.
+    ///
+    /// They count in its variables and maps: those that the text declares must be, by name and order, the first of that program's. No
+    /// minor code and no place may be in both, and neither may suspend groups. All of the probes are added, or none. From then on it is one program.
+    #[arg(long, conflicts_with = "replace")]
+    pub merge: bool,
+
+    /// Take the place of the program with the same major code for the same module, if there is one.
+    ///
+    /// A place that both have is never unprobed: each hit is one of exactly one of them. All probes of the new one are armed, or the old one
+    /// stays. Counts, variables and maps begin anew; the final counts of the old one are shown.
+    #[arg(long)]
+    pub replace: bool,
+
+    /// Do not compare the instructions with what the program expects there (`opcode`): take whatever there is.
+    #[arg(long)]
+    pub dont_verify_opcodes: bool,
+
     /// Where addresses of symbols come from instead of /proc/kallsyms.
     #[arg(long, hide = true, value_name = "PATH")]
     pub kallsyms: Option<PathBuf>,
 
-    /// Print the inserted probes as JSON, one object a line, as `query --json` does.
+    /// Print the probes as JSON, one object a line, as `query --json` does: those that were replaced, then those of the program.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Take a program, or all, out of the running kernel.
+/// Take a program, some of its probes, or all, out of the running kernel.
+///
+/// With --minor, --at, --group or --type only these probes are taken out, for good. Their program stays, with what it has counted, until it
+/// is removed.
 ///
 /// When the command ends, no breakpoint of the program is left. Its final counts are shown, as `query` does, and what its maps have in the end, as `maps`
 /// does, unless everything is removed; records that it has logged can still be read.
@@ -137,6 +171,9 @@ pub struct Insert {
 Examples:
   dprobes remove 1                   the program with major code 1 for the kernel
   dprobes remove 4 --module e1000    the one with major code 4 for module e1000
+  dprobes remove 1 --minor 2         one probe of it
+  dprobes remove 1 --at vfs_read+4   the one at this place
+  dprobes remove 1 --group 3         those of a group
   dprobes remove --all
   dprobes remove --all --now         at once: something is wrong
 
@@ -150,6 +187,22 @@ pub struct Remove {
     #[arg(long, value_name = "NAME", default_value = "kernel", conflicts_with = "all")]
     pub module: String,
 
+    /// Only the probe with this minor code.
+    #[arg(long, value_name = "N", conflicts_with = "all")]
+    pub minor: Option<u16>,
+
+    /// Only the probe at this place, as `query` has it: its label, or its address.
+    #[arg(long, value_name = "PLACE", conflicts_with_all = ["all", "minor"])]
+    pub at: Option<String>,
+
+    /// Only the probes of this group.
+    #[arg(long, value_name = "N", conflicts_with_all = ["all", "minor", "at"])]
+    pub group: Option<u16>,
+
+    /// Only the probes of this type.
+    #[arg(long = "type", value_name = "N", conflicts_with_all = ["all", "minor", "at", "group"])]
+    pub kind: Option<u16>,
+
     /// Remove every program.
     #[arg(long)]
     pub all: bool,
@@ -159,7 +212,7 @@ pub struct Remove {
     pub now: bool,
 
     /// Print the final counts as JSON, one object a line for each probe, then for each map.
-    #[arg(long, conflicts_with = "all")]
+    #[arg(long)]
     pub json: bool,
 }
 
@@ -172,6 +225,8 @@ pub struct Remove {
 ///
 /// A probe of a module that is not loaded is waiting: it goes in when the module is loaded, before the module's init runs. If that is not possible it is
 /// refused, with the reason, and the other probes of the program are withheld; all are tried again when the module is loaded again.
+///
+/// With --json `active` says whether a hit would run the program, and `why_not` why it would not.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
 Examples:
@@ -436,6 +491,29 @@ Examples:
 pub struct Disasm {
     /// The object.
     pub object: PathBuf,
+}
+
+/// Print what has a shell complete the command line of `dprobes`.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes completion bash >/usr/share/bash-completion/completions/dprobes
+  dprobes completion zsh >/usr/share/zsh/site-functions/_dprobes
+  dprobes completion fish >~/.config/fish/completions/dprobes.fish
+  . <(dprobes completion bash)                    for this shell
+
+{EXIT_CODES}"))]
+pub struct Completion {
+    /// The shell.
+    pub shell: Shell,
+}
+
+/// A shell that completes command lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[cfg(test)]

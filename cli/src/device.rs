@@ -9,9 +9,10 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use dprobes::wire::{
-    INTERFACE_VERSION, IOCTL_INSERT, IOCTL_MAPS, IOCTL_QUERY, IOCTL_READ_MAP, IOCTL_REMOVE, IOCTL_VARS, InsertRequest,
-    MapStatus, MapsRequest, ProbeStatus, QueryRequest, REMOVE_ALL, REMOVE_ALL_NOW, ReadMapRequest, RemoveRequest,
-    Reply, VarStatus, VarsRequest, label,
+    INSERT_MERGE, INSERT_NEW, INSERT_REPLACE, INTERFACE_VERSION, IOCTL_INSERT, IOCTL_MAPS, IOCTL_QUERY, IOCTL_READ_MAP,
+    IOCTL_REMOVE, IOCTL_VARS, InsertRequest, KEEP_ALL, KEEP_GROUP, KEEP_MINOR, KEEP_TYPE, MapStatus, MapsRequest,
+    ProbeStatus, QueryRequest, REMOVE_ALL, REMOVE_ALL_NOW, ReadMapRequest, RemoveRequest, Reply, VarStatus,
+    VarsRequest, label,
 };
 use rustix::io::Errno;
 use rustix::ioctl::{Updater, ioctl};
@@ -56,6 +57,27 @@ impl From<DeviceError> for RequestError {
     fn from(error: DeviceError) -> Self {
         RequestError::Device(error)
     }
+}
+
+/// What is done with a program of the same major code for the same module that is inserted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum How {
+    /// There must be none.
+    New = INSERT_NEW,
+    /// It gets the probes as well.
+    Merge = INSERT_MERGE,
+    /// It goes, if it is there.
+    Replace = INSERT_REPLACE,
+}
+
+/// Which probes of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    All,
+    Minor(u16),
+    Group(u16),
+    Type(u16),
 }
 
 /// The device, open, and known to speak our version of the interface.
@@ -110,18 +132,32 @@ impl Device {
         }
     }
 
-    /// Inserts a program; one for user space with the file that it is for.
-    pub fn insert(&self, object: &[u8], file: Option<&File>) -> Result<(), RequestError> {
+    /// Inserts a program; one for user space with the file that it is for. If it replaces another the final state of the first `capacity` probes
+    /// of that is returned.
+    pub fn insert(
+        &self,
+        object: &[u8],
+        file: Option<&File>,
+        how: How,
+        capacity: usize,
+    ) -> Result<Vec<ProbeStatus>, RequestError> {
+        let mut last = vec![ProbeStatus::default(); capacity];
         let mut request = InsertRequest {
             object: object.as_ptr().expose_provenance() as u64,
             length: object.len() as u64,
             file: file.map_or(-1, AsRawFd::as_raw_fd),
+            how: how as u32,
+            last: last.as_mut_ptr().expose_provenance() as u64,
+            capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
             ..InsertRequest::default()
         };
         // SAFETY: the number is that of a request of this type, which lives until the call ends. The kernel reads `length`
-        // bytes at `object`, which is borrowed that long, and writes only the request's reply.
+        // bytes at `object`, which is borrowed that long, and writes the request and at most `capacity` entries at `last`, a vector of that many,
+        // exposed and alive until after the call.
         let done = unsafe { ioctl(&self.file, Updater::<{ IOCTL_INSERT }, _>::new(&mut request)) };
-        self.outcome(done, request.reply, "inserting through")
+        self.outcome(done, request.reply, "inserting through")?;
+        last.truncate(request.count as usize);
+        Ok(last)
     }
 
     /// Removes one program and returns the final state of its first `capacity` probes.
@@ -139,11 +175,18 @@ impl Device {
         Ok(last)
     }
 
-    /// Takes the probes of a program out for good, and keeps it until it is removed.
-    pub fn disarm(&self, major: u16, module: &str) -> Result<(), RequestError> {
+    /// Takes probes of a program out for good, and keeps it until it is removed.
+    pub fn disarm(&self, major: u16, module: &str, which: Which) -> Result<(), RequestError> {
+        let (keep, number) = match which {
+            Which::All => (KEEP_ALL, 0),
+            Which::Minor(number) => (KEEP_MINOR, number),
+            Which::Group(number) => (KEEP_GROUP, number),
+            Which::Type(number) => (KEEP_TYPE, number),
+        };
         self.remove_request(&mut RemoveRequest {
             major,
-            keep: 1,
+            keep,
+            number,
             module: label(module.as_bytes()),
             ..RemoveRequest::default()
         })

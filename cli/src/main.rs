@@ -16,6 +16,7 @@ mod refusal;
 mod render;
 mod report;
 mod resolve;
+mod select;
 mod stream;
 mod symbols;
 mod user;

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::kallsyms::{Kallsyms, NotFound};
 use crate::report::{Place, Report};
 use crate::resolve::{self, Unresolved};
+use crate::select::{self, Pieces, Wanted};
 use crate::user::UserFile;
 
 /// More locations than this that cannot be resolved are counted, not explained.
@@ -45,6 +46,8 @@ pub struct Program {
     file: PathBuf,
     /// The text and where its parts went, when the file was text.
     source: Option<(String, Assembled)>,
+    /// Which points of the file these are, if not all of them, and where their code was.
+    kept: Option<(Vec<u32>, Pieces)>,
 }
 
 impl Program {
@@ -77,6 +80,7 @@ impl Program {
             bytes,
             file: source.file.clone(),
             source: Some((text, assembled)),
+            kept: None,
         };
         program.verify()?;
         Ok(program)
@@ -92,9 +96,52 @@ impl Program {
             bytes,
             file: file.to_owned(),
             source: None,
+            kept: None,
         };
         program.verify()?;
         Ok(program)
+    }
+
+    /// The program with only the points that are wanted.
+    pub fn select(mut self, wanted: Wanted<'_>) -> Result<Self, Error> {
+        if wanted.is_all() {
+            return Ok(self);
+        }
+        let object = self.parse()?;
+        let points = || (0..).zip(object.points());
+        let is_wanted = |point: &Point<'_>| wanted.has(point.group(), point.type_());
+        let kept: Vec<u32> = points()
+            .filter_map(|(index, point)| is_wanted(&point).then_some(index))
+            .collect();
+        if kept.is_empty() {
+            let mut there: Vec<_> = points().map(|(_, point)| (point.group(), point.type_())).collect();
+            there.sort_unstable();
+            there.dedup();
+            let there: Vec<_> = there
+                .iter()
+                .map(|(group, type_)| format!("group {group}, type {type_}"))
+                .collect();
+            let report = Report::new("the program has no probe of the groups and types that were asked for");
+            return Err(Error::Refused(Box::new(
+                report.note(format!("its probes have: {}", there.join("; "))),
+            )));
+        }
+        let (bytes, pieces) = select::points(&self.bytes, &kept).map_err(|error| Error::Object {
+            path: self.file.clone(),
+            error,
+        })?;
+        self.bytes = bytes;
+        self.kept = Some((kept, pieces));
+        Ok(self)
+    }
+
+    /// The program, accepting whatever instructions are at its points.
+    pub fn with_any_opcode(mut self) -> Result<Self, Error> {
+        select::any_opcode(&mut self.bytes).map_err(|error| Error::Object {
+            path: self.file.clone(),
+            error,
+        })?;
+        Ok(self)
     }
 
     /// The addresses of the points of an object that was [resolved](Self::resolve); `None` for offsets in a module.
@@ -168,7 +215,7 @@ impl Program {
     /// The text of an instruction, by its offset in the code; `None` if there is only an object, or a macro wrote it.
     pub fn text_of_code(&self, offset: u32) -> Option<String> {
         let (_, assembled) = self.source.as_ref()?;
-        let span = assembled.code_span(offset)?;
+        let span = assembled.code_span(self.code_in_file(offset)?)?;
         let sources = assembled.sources();
         (sources.use_site(span) == span).then(|| sources.text(span).to_owned())
     }
@@ -187,6 +234,22 @@ impl Program {
         (object.modtype() == object::ModType::User).then(|| object.name().to_owned())
     }
 
+    /// Which point of the file a point is.
+    fn in_file(&self, index: u32) -> Option<u32> {
+        match &self.kept {
+            None => Some(index),
+            Some((kept, _)) => kept.get(index as usize).copied(),
+        }
+    }
+
+    /// Where a byte of the code is in that of the file.
+    fn code_in_file(&self, offset: u32) -> Option<u32> {
+        match &self.kept {
+            None => Some(offset),
+            Some((_, pieces)) => pieces.original(offset),
+        }
+    }
+
     /// The place of a point's definition.
     pub fn place_of_point(&self, index: u32) -> Option<Place> {
         let object = self.object().ok()?;
@@ -195,7 +258,7 @@ impl Program {
         let span = self
             .source
             .as_ref()
-            .and_then(|(_, assembled)| assembled.point_span(index));
+            .and_then(|(_, assembled)| assembled.point_span(self.in_file(index)?));
         self.place(span, point.line(), label)
     }
 
@@ -204,7 +267,7 @@ impl Program {
         let span = self
             .source
             .as_ref()
-            .and_then(|(_, assembled)| assembled.code_span(offset));
+            .and_then(|(_, assembled)| assembled.code_span(self.code_in_file(offset)?));
         self.place(span, self.object().ok()?.line_at(offset).unwrap_or(0), String::new())
     }
 

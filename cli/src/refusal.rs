@@ -2,11 +2,12 @@
 
 use dprobes::host::{FacilityError, FileError, Prohibited};
 use dprobes::insn::Refusal;
+use dprobes::probe::MergeError;
 use dprobes::rpn::object::LocationError;
 use dprobes::rpn::op::facility;
 use dprobes::wire::{ProbeStatus, Reason, Reply, WatchUnsupported};
 
-use crate::device::RequestError;
+use crate::device::{RequestError, Which};
 use crate::error::Error;
 use crate::kallsyms::Kallsyms;
 use crate::program::Program;
@@ -23,6 +24,8 @@ pub enum Request<'a> {
     },
     /// Remove the program with this major code for this module.
     Remove { major: u16, module: &'a str },
+    /// Take probes of a program out.
+    TakeOut { major: u16, module: &'a str, which: Which },
     /// Remove everything.
     RemoveAll,
     /// Nothing: a probe with this label, of a program for this module, was refused when that was loaded.
@@ -76,6 +79,7 @@ pub fn explain(reply: &Reply, request: Request<'_>) -> Report {
             .help("use the command that was built with the module"),
         Reason::Verify => subject.verify(),
         Reason::Exists => subject.exists(),
+        Reason::Merge => subject.merge(),
         Reason::NotFound => subject.missing(),
         Reason::NoMemory => subject.no_memory(),
         Reason::NoSlot => subject
@@ -227,7 +231,7 @@ impl Subject<'_> {
     fn identity(&self) -> (String, u16) {
         match self.request {
             Request::Insert { program, .. } => program.identity(),
-            Request::Remove { major, module } => (module.to_owned(), major),
+            Request::Remove { major, module } | Request::TakeOut { major, module, .. } => (module.to_owned(), major),
             Request::RemoveAll => (String::new(), 0),
             Request::Load { module, .. } => (module.to_owned(), 0),
         }
@@ -285,13 +289,60 @@ impl Subject<'_> {
         Report::new(format!(
             "a program with major code {major} is inserted for {module} already"
         ))
-        .help(format!("remove that one first, with {remove}"))
+        .help(format!(
+            "remove that one first, with {remove}; or have this one take its place, with --replace"
+        ))
         .help("or give this one another code: `major = ...`; a module can have several programs")
+    }
+
+    fn merge(&self) -> Report {
+        let (module, major) = self.identity();
+        let report = self.report(format!(
+            "the program cannot be merged into the one with major code {major} for {module}"
+        ));
+        let report = match MergeError::from_code(self.reply.detail) {
+            Some(MergeError::Variables) => report
+                .note("its variables are not the first of that program's, with the same names in the same order")
+                .help("declare with `vars` what that program declares, or the beginning of it; `dprobes vars` shows them"),
+            Some(MergeError::Maps) => report
+                .note("its maps are not the first of that program's, with the same names, kinds and options in the same order")
+                .help("declare with `map` what that program declares, or the beginning of it; `dprobes maps` shows them"),
+            Some(MergeError::Groups) => report
+                .note("one of the two suspends groups, which would reach the probes of its own text only")
+                .help("insert it as a program of its own: `major = ...`"),
+            Some(MergeError::Minor) => report
+                .note("that program has a probe with this minor code")
+                .help("give this one another: `minor = ...`"),
+            Some(MergeError::File) => report
+                .note("the file has been replaced since that program was inserted")
+                .help("remove that one; its probes are in the file that was there before"),
+            None => report.help("use the command that was built with the module"),
+        };
+        report.note("nothing was inserted")
     }
 
     fn missing(&self) -> Report {
         match self.request {
             Request::RemoveAll => Report::new("there is nothing to remove"),
+            Request::TakeOut { major, module, which } => {
+                let what = match which {
+                    Which::All => "it has no probes".to_owned(),
+                    Which::Minor(minor) => format!("it has no probe with minor code {minor}"),
+                    Which::Group(group) => format!("it has no probe of group {group}"),
+                    Which::Type(kind) => format!("it has no probe of type {kind}"),
+                };
+                Report::new(format!(
+                    "no program with major code {major} is inserted for {module}, or {what}"
+                ))
+                .help("`dprobes query --json` shows the codes, the group and the type of each probe")
+            }
+            Request::Insert { .. } => {
+                let (module, major) = self.identity();
+                Report::new(format!(
+                    "no program with major code {major} is inserted for {module}, into which this could be merged"
+                ))
+                .help("insert it without --merge")
+            }
             _ => {
                 let (module, major) = self.identity();
                 Report::new(format!("no program with major code {major} is inserted for {module}"))

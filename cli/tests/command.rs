@@ -141,7 +141,7 @@ error: symbols is not the device of DProbes
         r#"
 error: /dev/null does not know the request
  |
- = note: the command speaks version 4 of the interface
+ = note: the command speaks version 5 of the interface
  = note: the module is of another version, or this is another device
  = help: use the command that was built with the module
 "#,
@@ -439,4 +439,99 @@ fn every_command_has_help_with_examples_and_exit_codes() {
             assert!(help.contains(part), "{command}: no {part} in\n{help}");
         }
     }
+}
+
+/// bash itself completes: what it offers for the last of these words.
+fn bash_completes(words: &[&str]) -> Option<Vec<String>> {
+    let folder = Folder::new();
+    let script = folder.dprobes(&["completion", "bash"]).code(0).stdout;
+    folder.put("completion", &script);
+    // As bash does it, from what `complete` has registered (bash(1), "Programmable Completion").
+    let ask = ". ./completion
+        function=$(complete -p dprobes | sed 's/.* -F \\([^ ]*\\).*/\\1/')
+        COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+        \"$function\" dprobes \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"
+        printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let output = Command::new("bash")
+        .current_dir(folder.0.path())
+        .args(["--norc", "-c", ask, "bash"])
+        .args(words)
+        .output()
+        .ok()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    Some(text.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn bash_completes_commands_options_and_values() {
+    let Some(commands) = bash_completes(&["dprobes", ""]) else {
+        // No bash.
+        return;
+    };
+    for command in ["insert", "remove", "query", "log", "maps", "vars", "top", "completion"] {
+        assert!(commands.iter().any(|word| word == command), "{command}: {commands:?}");
+    }
+    let complete = |words: &[&str]| bash_completes(words).unwrap();
+    assert_eq!(complete(&["dprobes", "ins"]), ["insert"]);
+    assert_eq!(complete(&["dprobes", "insert", "--rep"]), ["--replace"]);
+    assert_eq!(complete(&["dprobes", "insert", "--dont"]), ["--dont-verify-opcodes"]);
+    assert_eq!(complete(&["dprobes", "remove", "1", "--mi"]), ["--minor"]);
+    assert_eq!(complete(&["dprobes", "completion", "ba"]), ["bash"]);
+    // Files are left to bash.
+    assert_eq!(complete(&["dprobes", "insert", "open"]), [""]);
+}
+
+#[test]
+fn zsh_and_fish_know_the_commands() {
+    let folder = Folder::new();
+    for shell in ["zsh", "fish"] {
+        let ran = folder.dprobes(&["completion", shell]).code(0);
+        let script = String::from_utf8(ran.stdout).unwrap();
+        for word in ["insert", "dont-verify-opcodes", "minor", "merge"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+        // They read it without complaint, where they are installed.
+        folder.put("script", script.as_bytes());
+        if let Ok(output) = Command::new(shell)
+            .args(["-n", "script"])
+            .current_dir(folder.0.path())
+            .output()
+        {
+            assert!(
+                output.status.success(),
+                "{shell}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+    folder.dprobes(&["completion", "tcsh"]).code(2);
+}
+
+#[test]
+fn what_contradicts_itself_is_wrong_usage() {
+    let folder = Folder::new();
+    let wrong: [&[&str]; 7] = [
+        &["insert", "openat.rpn", "--merge", "--replace"],
+        &["insert", "openat.rpn", "--group", "x"],
+        &["insert", "openat.rpn", "--group", "3-1"],
+        &["insert", "openat.rpn", "--type", "65536"],
+        &["remove", "--all", "--minor", "1"],
+        &["remove", "1", "--minor", "1", "--group", "2"],
+        &["remove", "--minor", "1"],
+    ];
+    for command in wrong {
+        folder.dprobes(command).code(2);
+    }
+    // Before the device is asked.
+    folder
+        .dprobes(&[&["insert", "openat.rpn", "--group", "1,4-6"], &NO_MODULE[..]].concat())
+        .code(1)
+        .stderr(
+            r#"
+error: the program has no probe of the groups and types that were asked for
+ |
+ = note: its probes have: group 0, type 0
+"#,
+        );
 }

@@ -9,7 +9,7 @@ use zerocopy::FromZeros;
 use crate::aggregate::{Kind, Map};
 
 /// Version of the control interface; a command and a module that differ refuse each other.
-pub const INTERFACE_VERSION: u32 = 4;
+pub const INTERFACE_VERSION: u32 = 5;
 
 /// The answer to an insert or a remove, with the facts of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromZeros)]
@@ -103,6 +103,8 @@ pub enum Reason {
     Return = 29,
     /// The exit facility `facts[0]` is not there; `detail` is a [`FacilityError`](crate::host::FacilityError) as a number.
     Facility = 30,
+    /// The program cannot be merged into the one that is inserted; `detail` is a [`MergeError`](crate::probe::MergeError) as a number.
+    Merge = 31,
 }
 
 /// Why a host cannot watch.
@@ -154,7 +156,8 @@ impl Reason {
             | Reason::WatchLocation
             | Reason::File
             | Reason::AmbiguousSymbol
-            | Reason::OutsideSymbol => -EINVAL,
+            | Reason::OutsideSymbol
+            | Reason::Merge => -EINVAL,
             Reason::Exists => -EEXIST,
             Reason::NotFound | Reason::NoModule | Reason::NoSymbol => -ENOENT,
             Reason::NoMemory | Reason::MemoryBound => -ENOMEM,
@@ -203,6 +206,7 @@ impl Reason {
             28 => Self::MemoryBound,
             29 => Self::Return,
             30 => Self::Facility,
+            31 => Self::Merge,
             _ => return None,
         })
     }
@@ -263,6 +267,12 @@ pub struct ProbeStatus {
     pub minor: u16,
     /// A [`State`] as a number.
     pub state: u32,
+    /// The group of the point in its program.
+    pub group: u16,
+    /// Its type.
+    pub type_: u16,
+    /// [`PROBE_SUSPENDED`] and [`PROBE_HALTED`]: why a hit would be counted and nothing else.
+    pub flags: u32,
     /// Where the breakpoint is; for a program in user space, where in its file; 0 if it is nowhere, because its module is not loaded. It may be
     /// after the address asked for, past an `endbr64` and the function tracer's NOP. Or what a watchpoint
     /// watches: an address, or a port.
@@ -315,6 +325,12 @@ pub struct ProbeStatus {
     /// The module; zero-padded UTF-8.
     pub module: [u8; 64],
 }
+
+/// For [`ProbeStatus::flags`]: the group of the probe is suspended.
+pub const PROBE_SUSPENDED: u32 = 1;
+
+/// For [`ProbeStatus::flags`]: everything is halted.
+pub const PROBE_HALTED: u32 = 2;
 
 /// One map of an inserted program, as a list shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromZeros)]
@@ -399,7 +415,7 @@ pub fn label(text: &[u8]) -> [u8; 64] {
 }
 
 const _: () = assert!(size_of::<Reply>() == 40);
-const _: () = assert!(size_of::<ProbeStatus>() == 288);
+const _: () = assert!(size_of::<ProbeStatus>() == 296);
 const _: () = assert!(size_of::<MapStatus>() == 200);
 
 /// `ioctl` argument: insert a program.
@@ -412,11 +428,26 @@ pub struct InsertRequest {
     pub length: u64,
     /// The descriptor of the file that a program for user space is for, open for reading; -1 for programs of another kind, or for none.
     pub file: i32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// [`INSERT_NEW`], [`INSERT_MERGE`] or [`INSERT_REPLACE`].
+    pub how: u32,
+    /// Address of an array of [`ProbeStatus`] in the caller's memory: the final state of each probe of the program that was replaced.
+    pub last: u64,
+    /// How many fit into `last`.
+    pub capacity: u32,
+    /// Written by the kernel: how many probes the program that was replaced had, which may be more than fit.
+    pub count: u32,
     /// Written by the kernel, also when the call fails.
     pub reply: Reply,
 }
+
+/// For [`InsertRequest::how`]: there must be no program with the same major code for the same module.
+pub const INSERT_NEW: u32 = 0;
+
+/// For [`InsertRequest::how`]: the probes are added to the program that is there, and count in its variables and maps.
+pub const INSERT_MERGE: u32 = 1;
+
+/// For [`InsertRequest::how`]: the program that is there is removed, if there is one. A place that both have is never without one of the two.
+pub const INSERT_REPLACE: u32 = 2;
 
 impl Default for InsertRequest {
     /// No object, and no file.
@@ -425,7 +456,10 @@ impl Default for InsertRequest {
             object: 0,
             length: 0,
             file: -1,
-            reserved: 0,
+            how: INSERT_NEW,
+            last: 0,
+            capacity: 0,
+            count: 0,
             reply: Reply::default(),
         }
     }
@@ -449,12 +483,26 @@ pub struct RemoveRequest {
     pub last: u64,
     /// Written by the kernel: how many probes the program had, which may be more than fit.
     pub count: u32,
-    /// 1: only take the probes of the program out, for good, and keep it, so that what its maps and variables have in the end can be read
-    /// before it is removed. `last` and `count` are not written then.
-    pub keep: u32,
+    /// Not 0: only take probes of the program out, for good, and keep it, so that what its maps and variables have in the end can be read
+    /// before it is removed: [`KEEP_ALL`] of them, or those with a minor code, a group or a type. `last` and `count` are not written then.
+    pub keep: u16,
+    /// The minor code, the group or the type; otherwise 0.
+    pub number: u16,
     /// Written by the kernel, also when the call fails.
     pub reply: Reply,
 }
+
+/// For [`RemoveRequest::keep`]: take all probes out.
+pub const KEEP_ALL: u16 = 1;
+
+/// For [`RemoveRequest::keep`]: take those with a minor code out.
+pub const KEEP_MINOR: u16 = 2;
+
+/// For [`RemoveRequest::keep`]: take those of a group out.
+pub const KEEP_GROUP: u16 = 3;
+
+/// For [`RemoveRequest::keep`]: take those of a type out.
+pub const KEEP_TYPE: u16 = 4;
 
 /// For [`RemoveRequest::all`].
 pub const REMOVE_ALL: u16 = 1;

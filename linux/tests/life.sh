@@ -35,6 +35,44 @@ check "the victim can be opened again" cat /victim
 check "the first is still there" equal "$(field state)" armed
 
 check "the first goes" dprobes remove 1
+
+# Another form of a program takes its place, probes are added, and are taken out one by one.
+sed 's/^minor .*/minor = 7\ngroup = 3/' /examples/openat.rpn >/tmp/changed.rpn
+cat >/tmp/more.rpn <<'END'
+name    = "kernel"
+modtype = kernel
+major   = 1
+vars    = opens
+offset  = __x64_sys_sethostname
+minor   = 8
+group   = 4
+opcode  = 0xcc
+        inc     lv, opens
+        abort
+END
+opens() { dprobes vars kernel 1 -v opens --json | sed 's/.*"value":"\([0-9]*\)".*/\1/'; }
+of() { dprobes query --json | grep "\"minor\":$1," | sed -n "s/.*\"$2\":\"\{0,1\}\([^\",}]*\).*/\1/p"; }
+check "nothing is there to be merged with" refused "insert it without --merge" dprobes insert --merge /tmp/more.rpn
+check "a program is inserted if there is none to replace" dprobes insert --replace /examples/openat.rpn
+cat $name
+check "the old one's counts are shown" sh -c 'dprobes insert --replace /tmp/changed.rpn | grep -q "removed  .*[1-9]"'
+check "the new one begins anew" equal "$(of 7 state) $(of 1 state)" "armed "
+check "what is to be merged is looked at" refused "opcode" dprobes insert --merge /tmp/more.rpn
+check "unless that is not wanted" dprobes insert --merge --dont-verify-opcodes /tmp/more.rpn
+check "both are one program" equal "$(of 7 state) $(of 8 state)" "armed armed"
+before=$(opens)
+hostname cmd
+check "and count in its variables" test "$(opens)" -gt "$before"
+check "no minor code is there twice" refused "this minor code" dprobes insert --merge --dont-verify-opcodes /tmp/more.rpn
+check "what is in no group that is wanted is not inserted" refused "no probe of the groups" dprobes insert --group 5 /tmp/more.rpn
+check "one probe is taken out" sh -c 'dprobes remove 1 --at __x64_sys_sethostname | grep -q "taken out"'
+check "the other one stays" equal "$(of 7 state) $(of 8 active) $(of 8 hits)" "armed false 1"
+hostname again
+check "it does not fire any more" equal "$(of 8 hits)" 1
+check "a group is taken out" dprobes remove 1 --group 3
+check "no probe is active" equal "$(dprobes query --json | grep -c '"active":true')" 0
+check "what the program does not have is not taken out" refused "no probe of group 9" dprobes remove 1 --group 9
+check "the program goes with all of them" equal "$(dprobes remove 1 --json | grep -c .)" 2
 check "nothing is left" equal "$(dprobes query --json)" ""
 dprobes log >/dev/null
 cat $name >/dev/null

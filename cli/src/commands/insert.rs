@@ -1,7 +1,7 @@
 //! `dprobes insert`.
 
 use crate::args::{Global, Insert};
-use crate::device::Device;
+use crate::device::{Device, How};
 use crate::error::Error;
 use crate::output;
 use crate::program::Program;
@@ -9,12 +9,25 @@ use crate::refusal::{self, Request};
 use crate::render::escape::Charset;
 use crate::render::json;
 use crate::render::status::{self, When};
+use crate::select::Wanted;
 use crate::symbols;
 use crate::user::UserFile;
 
 /// Inserts a program and shows its probes.
 pub fn run(args: &Insert, global: &Global) -> Result<(), Error> {
-    let program = Program::load(&args.source, output::tell)?;
+    let wanted = Wanted {
+        groups: &args.group,
+        types: &args.kind,
+    };
+    let mut program = Program::load(&args.source, output::tell)?.select(wanted)?;
+    if args.dont_verify_opcodes {
+        program = program.with_any_opcode()?;
+    }
+    let how = match (args.merge, args.replace) {
+        (true, _) => How::Merge,
+        (_, true) => How::Replace,
+        _ => How::New,
+    };
     // Before the symbols: without the module, or without permission for it, their addresses are of no use.
     let device = Device::open(&global.device)?;
     let file = program.user_file().map(|path| UserFile::open(&path)).transpose()?;
@@ -30,8 +43,17 @@ pub fn run(args: &Insert, global: &Global) -> Result<(), Error> {
         (None, Some(symbols)) => program.insertable(symbols)?,
         (None, None) => program.bytes().to_vec(),
     };
+    let (module, major) = program.identity();
+    let ours = |device: &Device| -> Result<Vec<_>, Error> {
+        let probes = device.query()?.into_iter();
+        Ok(probes.filter(|probe| status::is_of(probe, &module, major)).collect())
+    };
+    let replaced = match how {
+        How::Replace => ours(&device)?.len(),
+        How::New | How::Merge => 0,
+    };
     let file = file.as_ref().map(|user| &user.file);
-    device.insert(&resolved, file).map_err(|error| {
+    let last = device.insert(&resolved, file, how, replaced).map_err(|error| {
         refusal::error(
             error,
             Request::Insert {
@@ -41,16 +63,18 @@ pub fn run(args: &Insert, global: &Global) -> Result<(), Error> {
         )
     })?;
 
-    let (module, major) = program.identity();
-    let probes = device.query()?;
-    let ours: Vec<_> = probes
-        .into_iter()
-        .filter(|probe| status::is_of(probe, &module, major))
-        .collect();
+    let now = ours(&device)?;
     if args.json {
-        return ours
-            .iter()
-            .try_for_each(|probe| output::print(&json::probe(probe, When::Now)));
+        let gone = status::sorted(&last).into_iter();
+        gone.map(|probe| (probe, When::AtRemoval))
+            .chain(now.iter().map(|probe| (probe, When::Now)))
+            .try_for_each(|(probe, when)| output::print(&json::probe(probe, when)))?;
+        return Ok(());
     }
-    output::print(&(status::inserted(&ours, Charset::from_env()) + "\n"))
+    let charset = Charset::from_env();
+    if !last.is_empty() {
+        let table = status::table(&last, When::AtRemoval, charset);
+        output::print(&format!("these were replaced:\n{table}\n\n"))?;
+    }
+    output::print(&(status::inserted(&now, charset) + "\n"))
 }

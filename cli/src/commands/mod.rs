@@ -1,5 +1,6 @@
 //! One file for each thing the command can be told to do.
 
+mod completion;
 mod fmt;
 mod insert;
 mod log;
@@ -29,5 +30,6 @@ pub fn run(command: &Command, global: &Global) -> Result<(), Error> {
         Command::Fmt(args) => fmt::run(args),
         Command::Run(args) => run::run(args),
         Command::Disasm(args) => object::disasm(args),
+        Command::Completion(args) => completion::run(args),
     }
 }

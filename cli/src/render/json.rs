@@ -129,7 +129,15 @@ struct Status<'a> {
     minor: u16,
     label: std::borrow::Cow<'a, str>,
     address: String,
+    group: u16,
+    #[serde(rename = "type")]
+    type_: u16,
     state: String,
+    /// Would a hit run the program?
+    active: bool,
+    /// Why it would not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_not: Option<&'static str>,
     /// Why it was refused when its module was loaded, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
@@ -224,7 +232,11 @@ pub fn probe(probe: &ProbeStatus, when: When) -> String {
         minor: probe.minor,
         label: String::from_utf8_lossy(trim(&probe.label)),
         address: format!("{:#x}", probe.address),
+        group: probe.group,
+        type_: probe.type_,
         state: status::state(probe.state, when),
+        active: when == When::Now && status::why_not(probe).is_none(),
+        why_not: status::why_not(probe),
         refused: refusal::when_loaded(probe),
         watch: status::watch(probe),
         file: at_path(probe).map(|now| ProbedFile {

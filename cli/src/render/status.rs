@@ -2,7 +2,7 @@
 
 use comfy_table::{Table, presets};
 use dprobes::rpn::object::WatchKind;
-use dprobes::wire::{ProbeStatus, State};
+use dprobes::wire::{PROBE_HALTED, PROBE_SUSPENDED, ProbeStatus, State};
 
 use super::columns;
 use super::escape::{Charset, name, trim};
@@ -40,6 +40,23 @@ pub fn state(code: u32, when: When) -> String {
     }
 }
 
+/// Why a hit would not run the probe's program, in words that need no other facts; `None` if it would.
+pub fn why_not(probe: &ProbeStatus) -> Option<&'static str> {
+    match State::from_code(probe.state)? {
+        State::Armed if probe.flags & PROBE_HALTED != 0 => Some("everything is halted"),
+        State::Armed if probe.flags & PROBE_SUSPENDED != 0 => Some("its group is suspended"),
+        State::Armed => None,
+        State::Exhausted => Some("it has taken max_hits"),
+        State::RemovedItself => Some("its program has removed it"),
+        State::ModuleGone => Some("its module has been unloaded, and the program asks for an address"),
+        State::Waiting => Some("its module is not loaded"),
+        State::Refused => Some("it was refused when its module was loaded"),
+        State::Withheld => Some("another probe of the program was refused"),
+        State::CodeFreed => Some("the module's init has run"),
+        State::Disarmed => Some("it was taken out by request"),
+    }
+}
+
 /// The state of a probe, with what a person needs to understand why it is not active, and what has become of its file.
 fn described(probe: &ProbeStatus, when: When, charset: Charset) -> String {
     let state = state(probe.state, when);
@@ -63,6 +80,11 @@ fn described(probe: &ProbeStatus, when: When, charset: Charset) -> String {
         Some(State::Refused) => format!("refused: {}", reason.unwrap_or_default()),
         Some(State::Withheld) => "withheld: another probe of the program was refused".to_owned(),
         Some(State::CodeFreed) => "over: the module's init has run".to_owned(),
+        Some(State::Armed) => match why_not(probe) {
+            Some(why) => format!("{state}, but {why}"),
+            None => state,
+        },
+        Some(State::Disarmed) => "taken out".to_owned(),
         _ => state,
     }
 }
@@ -196,6 +218,9 @@ mod tests {
             major: 1,
             minor: 1,
             state: State::Armed as u32,
+            group: 0,
+            type_: 0,
+            flags: 0,
             address: 0xffff_ffff_8120_0009,
             watch: 0,
             watch_len: 0,
@@ -296,9 +321,22 @@ kernel  1.4    do_sys_openat2                                                   
         );
         let json = crate::render::json::probe(&all[0], When::Now);
         assert!(
-            json.contains(r#""state":"armed","watch":"write 8","file":null,"resume":null,"#),
+            json.contains(r#""state":"armed","active":true,"watch":"write 8","file":null,"resume":null,"#),
             "{json}"
         );
+    }
+
+    #[test]
+    fn what_is_armed_may_do_nothing() {
+        for (flags, text) in [
+            (1, "armed, but its group is suspended"),
+            (3, "armed, but everything is halted"),
+        ] {
+            let probe = ProbeStatus { flags, ..samples()[3] };
+            assert_eq!(described(&probe, When::Now, Charset::Ascii), text);
+            let json = crate::render::json::probe(&probe, When::Now);
+            assert!(json.contains(r#""active":false,"why_not":"#), "{json}");
+        }
     }
 
     #[test]
@@ -321,7 +359,7 @@ probe 1.2 on xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx at
     fn json_has_every_count() {
         assert_eq!(
             crate::render::json::probe(&samples()[3], When::Now),
-            r#"{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","state":"armed","watch":null,"file":null,"resume":"copied","locals":1,"hits":1234567,"skipped":2,"suspended":3,"missed":4,"faulted":5,"late":6,"exceptions":7,"overflows":8,"unavailable":9,"lost":10}
+            r#"{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","group":0,"type":0,"state":"armed","active":true,"watch":null,"file":null,"resume":"copied","locals":1,"hits":1234567,"skipped":2,"suspended":3,"missed":4,"faulted":5,"late":6,"exceptions":7,"overflows":8,"unavailable":9,"lost":10}
 "#
         );
     }

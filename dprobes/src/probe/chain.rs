@@ -49,6 +49,29 @@ impl<T: Linked> Chain<T> {
         last.store(ptr::from_ref(new).cast_mut(), Ordering::Release);
     }
 
+    /// Puts one in the place of another: whoever passes meets either of them. False if that one is not here. Control lock held.
+    pub(crate) fn replace(&self, gone: &T, new: &T) -> bool {
+        let mut link = &self.0;
+        for linked in self.iter() {
+            if ptr::eq(linked, gone) {
+                new.next()
+                    .store(linked.next().load(Ordering::Acquire), Ordering::Relaxed);
+                link.store(ptr::from_ref(new).cast_mut(), Ordering::Release);
+                return true;
+            }
+            link = linked.next();
+        }
+        false
+    }
+
+    /// Puts one in the place of the first that is going, or appends it if none is. Control lock held.
+    pub(crate) fn link_instead(&self, new: &T, going: impl Fn(&T) -> bool) {
+        match self.iter().find(|linked| going(linked)) {
+            Some(gone) if self.replace(gone, new) => {}
+            _ => self.link(new),
+        }
+    }
+
     /// Takes one out. Traps that are on it go on to its successors. Control lock held.
     pub(crate) fn unlink(&self, gone: &T) {
         let mut link = &self.0;

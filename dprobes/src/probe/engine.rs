@@ -17,7 +17,7 @@ use crate::host::{Host, Watchpoint};
 use crate::insn::Insn;
 use crate::mem::{self, OutOfMemory};
 use crate::text::slot::{FreeSlots, SlotArea};
-use crate::wire::{ProbeStatus, label};
+use crate::wire::{PROBE_HALTED, PROBE_SUSPENDED, ProbeStatus, label};
 
 /// The engine over a host.
 ///
@@ -155,7 +155,7 @@ impl<H: Host> Engine<H> {
     pub fn query(&self, visit: &mut dyn FnMut(&ProbeStatus)) {
         for loaded in &self.lock().programs {
             for probe in &loaded.probes {
-                visit(&status(loaded, probe));
+                visit(&status(loaded, probe, self.is_halted()));
             }
         }
     }
@@ -165,7 +165,7 @@ impl<H: Host> Engine<H> {
     pub fn locals(&self, module: &[u8], major: u16, values: &mut [u64]) -> Option<usize> {
         let control = self.lock();
         let loaded = control.programs.iter().find(|loaded| loaded.is(module, major))?;
-        for (value, local) in values.iter_mut().zip(&loaded.locals) {
+        for (value, local) in values.iter_mut().zip(&*loaded.locals) {
             *value = local.load(Ordering::Relaxed);
         }
         Some(loaded.locals.len())
@@ -203,13 +203,21 @@ impl Loaded {
 }
 
 /// The state of a probe, for a query.
-pub(super) fn status(loaded: &Loaded, probe: &Probe) -> ProbeStatus {
+pub(super) fn status(loaded: &Loaded, probe: &Probe, halted: bool) -> ProbeStatus {
+    let suspended = if loaded.is_suspended(probe.group) {
+        PROBE_SUSPENDED
+    } else {
+        0
+    };
     let (skipped, hits, late) = probe.turns();
     let counts = &probe.counts;
     ProbeStatus {
         major: loaded.major,
         minor: probe.minor,
         state: probe.state_code(),
+        group: probe.selected.0,
+        type_: probe.selected.1,
+        flags: suspended | if halted { PROBE_HALTED } else { 0 },
         address: probe.address,
         watch: probe.watchpoint.map_or(0, |what| what.kind() as u32),
         watch_len: probe.watchpoint.map_or(0, |what| what.len().into()),

@@ -18,6 +18,15 @@ pub enum InsertError {
     Verify(VerifyError),
     /// A program with this major code is inserted for this module.
     Exists,
+    /// None is, into which it could be merged.
+    NotFound,
+    /// It cannot be merged into the one that is.
+    Merge {
+        /// Which point, if it is about one.
+        point: Option<usize>,
+        /// Why.
+        error: MergeError,
+    },
     /// Memory is short.
     NoMemory,
     /// No slot is free.
@@ -54,6 +63,37 @@ pub enum InsertError {
         /// Why.
         error: PointError,
     },
+}
+
+/// Why a program cannot be merged into the one that is inserted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MergeError {
+    /// Its local variables are not, by name and order, the first of that program's.
+    Variables = 1,
+    /// Its maps are not, by name, order and kind, the first of that program's.
+    Maps = 2,
+    /// One of the two suspends groups, which would be its own only.
+    Groups = 3,
+    /// A point has a minor code that the program has already.
+    Minor = 4,
+    /// It is for another file.
+    File = 5,
+}
+
+impl MergeError {
+    /// From the number in [`Reply::detail`].
+    #[must_use]
+    pub const fn from_code(code: u32) -> Option<Self> {
+        match code {
+            1 => Some(Self::Variables),
+            2 => Some(Self::Maps),
+            3 => Some(Self::Groups),
+            4 => Some(Self::Minor),
+            5 => Some(Self::File),
+            _ => None,
+        }
+    }
 }
 
 /// Why a point was refused.
@@ -168,6 +208,12 @@ impl InsertError {
                 ..refuse(Reason::Verify, u64::from(error.offset))
             },
             InsertError::Exists => refuse(Reason::Exists, 0),
+            InsertError::NotFound => refuse(Reason::NotFound, 0),
+            InsertError::Merge { point, error } => Reply {
+                point: point.map_or(u32::MAX, |point| point as u32),
+                detail: error as u32,
+                ..refuse(Reason::Merge, 0)
+            },
             InsertError::NoMemory => refuse(Reason::NoMemory, 0),
             InsertError::NoSlot { slots } => refuse(Reason::NoSlot, slots as u64),
             InsertError::Globals { names } => refuse(Reason::Globals, names as u64),

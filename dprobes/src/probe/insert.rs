@@ -10,6 +10,7 @@ use super::engine::{Control, Engine};
 use super::error::{InsertError, PointError};
 use super::express::Tally;
 use super::find::Request;
+use super::part::{Insertion, Storage};
 use super::place::{Spot, StageError};
 use super::program::{Loaded, Probe};
 use super::site::Site;
@@ -23,7 +24,7 @@ use crate::rpn::verify::verify;
 use crate::sort;
 use crate::text::slot::Area;
 use crate::text::transaction::CommitError;
-use crate::wire::{State, label};
+use crate::wire::{ProbeStatus, State, label};
 
 /// What an insert has prepared and nobody else can see yet.
 struct Staged {
@@ -49,6 +50,21 @@ impl<H: Host> Engine<H> {
     /// # Errors
     /// As [`insert`](Self::insert).
     pub fn insert_for(&self, object: &[u8], file: Option<u64>) -> Result<(), InsertError> {
+        self.insert_as(object, file, Insertion::New, &mut |_| ())
+    }
+
+    /// As [`insert_for`](Self::insert_for), in the place of a program that is there, or as a part of it. `last` is shown the final state of each
+    /// probe that was replaced: every hit there ever was is in its counts.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert). What was to be replaced is still there then.
+    pub fn insert_as(
+        &self,
+        object: &[u8],
+        file: Option<u64>,
+        insertion: Insertion,
+        last: &mut dyn FnMut(&ProbeStatus),
+    ) -> Result<(), InsertError> {
         let bytes = object;
         let object = Object::parse(bytes)?;
         let follows = object.follows_module();
@@ -66,11 +82,8 @@ impl<H: Host> Engine<H> {
                 .map_err(|error| InsertError::Facility { facility, error })?;
         }
         let mut control = self.lock();
-        if control
-            .programs
-            .iter()
-            .any(|loaded| loaded.is(object.name().as_bytes(), object.major()))
-        {
+        let is_there = |loaded: &Loaded| loaded.is(object.name().as_bytes(), object.major());
+        if insertion == Insertion::New && control.programs.iter().any(|loaded| is_there(loaded)) {
             return Err(InsertError::Exists);
         }
         control.programs.try_reserve(1).map_err(|_| InsertError::NoMemory)?;
@@ -80,14 +93,22 @@ impl<H: Host> Engine<H> {
             ModType::Kernel | ModType::Kmod => None,
         };
         let names = control.globals.len();
-        let inserted = self.load(&mut control, &object, program).and_then(|mut loaded| {
+        let storage = match insertion {
+            Insertion::Merge => self.storage_of_merged(&control, &object, &program, file.as_ref())?,
+            Insertion::New | Insertion::Replace => self.new_storage(&object)?,
+        };
+        let new = unused_owner(&control);
+        let is_replaced = |loaded: &Loaded| insertion == Insertion::Replace && is_there(loaded) && loaded.owner != new;
+        let going = |probe: &Probe| probe.loaded().is_some_and(is_replaced);
+        let inserted = self.load(&mut control, &object, program, storage, new);
+        let inserted = inserted.and_then(|mut loaded| {
             if follows {
                 loaded.object = Some(mem::bytes(bytes)?);
                 if self.host().module_base(object.name().as_bytes()).is_none() {
                     return Ok(loaded);
                 }
             }
-            if let Err(error) = self.arm(&mut control, &mut loaded, &object, bytes, file.as_ref()) {
+            if let Err(error) = self.arm(&mut control, &mut loaded, &object, bytes, file.as_ref(), &going) {
                 // Some may have fired before they were taken out again.
                 self.globals.pool.free_all(loaded.owner);
                 return Err(error);
@@ -95,7 +116,14 @@ impl<H: Host> Engine<H> {
             Ok(loaded)
         });
         match inserted {
-            Ok(loaded) => control.programs.push(loaded),
+            Ok(loaded) => {
+                control.programs.push(loaded);
+                if insertion == Insertion::Replace {
+                    self.release_watchpoints(&mut control, going);
+                    self.release_user_sites(&mut control, going);
+                    self.drop_unarmed(&mut control, is_replaced, last);
+                }
+            }
             Err(error) => {
                 self.truncate_globals(&mut control.globals, names);
                 return Err(error);
@@ -104,7 +132,8 @@ impl<H: Host> Engine<H> {
         Ok(())
     }
 
-    /// Has all probes of a program, which are nowhere, go where the object, which has these bytes, says: all of them, or none.
+    /// Has all probes of a program, which are nowhere, go where the object, which has these bytes, says: all of them, or none. They take the
+    /// places of those that are going, whose other breakpoints are taken out with the same transaction.
     ///
     /// # Errors
     /// [`InsertError`]. The probes are nowhere then.
@@ -115,6 +144,7 @@ impl<H: Host> Engine<H> {
         object: &Object<'_>,
         bytes: &[u8],
         file: Option<&UserFile>,
+        going: &dyn Fn(&Probe) -> bool,
     ) -> Result<(), InsertError> {
         loaded.base = match object.modtype() {
             ModType::Kmod => self.host().module_base(object.name().as_bytes()),
@@ -140,14 +170,16 @@ impl<H: Host> Engine<H> {
         };
         let prepared = self.stage_sites(control, &mut staged).and_then(|()| {
             self.place_probes(loaded, &staged);
+            let taken = taken_places(control, loaded, going)?;
             self.set_watchpoints(control, loaded)?;
             if let Some(file) = file {
                 loaded.file = file.id;
                 self.attach_user_sites(control, loaded, &staged.places, file)?;
             }
-            Ok(self.table.reserve(staged.sites.len())?)
+            self.check_places_of_part(loaded)?;
+            Ok((self.table.reserve(staged.sites.len())?, taken))
         });
-        let old_table = match prepared {
+        let (old_table, taken) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 for site in staged.sites {
@@ -172,10 +204,20 @@ impl<H: Host> Engine<H> {
                 && let Some(site) = self.site(probe.address)
             {
                 probe.site.store(ptr::from_ref(site).cast_mut(), Ordering::Release);
-                site.link(probe);
+                // Where another is in its place it waits until nothing can fail any more.
+                if !site.probes().any(|there| going(there) && there.is_active()) {
+                    site.link(probe);
+                }
             }
         }
-        let armed = self.rearm([&*loaded], Site::is_wanted);
+        let replaced = control
+            .programs
+            .iter()
+            .filter(|loaded| loaded.probes.first().is_some_and(going));
+        let stays = |site: &Site| {
+            site.probes().any(|probe| probe.is_active() && !going(probe)) || taken.binary_search(&site.address).is_ok()
+        };
+        let armed = self.rearm(replaced.chain([&*loaded]), stays);
         if !old_table.is_empty() {
             // A trap that may be reading the old table has ended after this.
             self.host().sync_cores();
@@ -183,8 +225,16 @@ impl<H: Host> Engine<H> {
         drop(old_table);
         match armed {
             Ok(()) => {
-                self.link_watchpoints(loaded);
-                self.link_user_sites(loaded);
+                for probe in &loaded.probes {
+                    if let Some(site) = probe.site()
+                        && let Some(gone) = site.probes().find(|there| going(there))
+                        && !site.probes().any(|there| ptr::eq(there, probe))
+                    {
+                        site.replace(gone, probe);
+                    }
+                }
+                self.link_watchpoints(loaded, going);
+                self.link_user_sites(loaded, going);
                 Ok(())
             }
             Err(error) => {
@@ -194,7 +244,7 @@ impl<H: Host> Engine<H> {
                 }
                 self.release_watchpoints(control, |_| false);
                 self.release_user_sites(control, |_| false);
-                self.unlink(control, core::iter::once(&**loaded));
+                self.unlink(control, loaded.probes.iter());
                 loaded.probes.iter_mut().for_each(Probe::leave);
                 Err(error)
             }
@@ -310,16 +360,30 @@ impl<H: Host> Engine<H> {
         })
     }
 
+    /// What a program counts in, at zero.
+    fn new_storage(&self, object: &Object<'_>) -> Result<Storage, InsertError> {
+        Ok(Storage {
+            locals: mem::boxed_slice(object.locals().len(), |_| AtomicU64::new(0))?.into(),
+            maps: self.new_maps(object)?.into(),
+            part: false,
+        })
+    }
+
     /// Makes the program with its probes, which are nowhere, and nobody sees yet.
-    fn load(&self, control: &mut Control, object: &Object<'_>, program: Program) -> Result<Box<Loaded>, InsertError> {
-        let locals = mem::boxed_slice(object.locals().len(), |_| AtomicU64::new(0))?;
+    fn load(
+        &self,
+        control: &mut Control,
+        object: &Object<'_>,
+        program: Program,
+        storage: Storage,
+        owner: u32,
+    ) -> Result<Box<Loaded>, InsertError> {
         let global_slots = control.globals.indices(object.globals())?;
         let mut probes = mem::vec(object.points().len())?;
         probes.extend(object.points().enumerate().map(|(index, point)| {
             let group = program.group_of(index).unwrap_or(0);
             Probe::new(index, group, &point)
         }));
-        let maps = self.new_maps(object)?;
         let suspended = program.groups().iter().map(|group| group.suspended);
         let groups = if program.suspends() { suspended.len() } else { 0 };
         let mut flags = mem::vec(groups)?;
@@ -332,13 +396,14 @@ impl<H: Host> Engine<H> {
             base: None,
             file: FileId::default(),
             object: None,
-            locals,
+            locals: storage.locals,
+            part: storage.part,
             names: mem::joined(|| object.locals(), '\0')?,
             global_slots,
             local_pool: program.allocates_locals().then(pool).transpose()?,
-            owner: unused_owner(control),
+            owner,
             suspended: flags.into_boxed_slice(),
-            maps,
+            maps: storage.maps,
             program,
             probes: probes.into_boxed_slice(),
         })?)
@@ -385,6 +450,23 @@ impl<H: Host> Engine<H> {
 pub(super) fn point_with(object: &Object<'_>, offset: u32) -> usize {
     let handler = |point: Point<'_>| point.code().contains(&offset);
     object.points().position(handler).unwrap_or(0)
+}
+
+/// The addresses, in ascending order, where probes of a program are to be in the place of others, that are going.
+fn taken_places(control: &Control, loaded: &Loaded, going: &dyn Fn(&Probe) -> bool) -> Result<Vec<u64>, InsertError> {
+    let mut places = Vec::new();
+    if control.programs.iter().flat_map(|loaded| &loaded.probes).any(going) {
+        places = mem::vec(loaded.probes.len())?;
+        places.extend(
+            loaded
+                .probes
+                .iter()
+                .filter(|probe| probe.is_in_text())
+                .map(|probe| probe.address),
+        );
+        sort::by_key(&mut places, |address| *address);
+    }
+    Ok(places)
 }
 
 /// Are no two points of a program at the same place?

@@ -90,8 +90,8 @@ impl<H: Host> Engine<H> {
 
     /// Shows every map, in the order of insertion.
     pub fn maps(&self, visit: &mut dyn FnMut(&MapStatus)) {
-        for loaded in &self.lock().programs {
-            for (index, map) in (0..).zip(&loaded.maps) {
+        for loaded in self.lock().programs.iter().filter(|loaded| !loaded.part) {
+            for (index, map) in (0..).zip(&*loaded.maps) {
                 visit(&status(loaded, index, map));
             }
         }
@@ -104,7 +104,7 @@ impl<H: Host> Engine<H> {
     /// [`MapError`].
     pub fn read_map(&self, id: u64, after: Option<&[u64]>, out: &mut [u8]) -> Result<MapReading, MapError> {
         let control = self.lock();
-        let mut maps = control.programs.iter().flat_map(|loaded| &loaded.maps);
+        let mut maps = control.programs.iter().flat_map(|loaded| &*loaded.maps);
         let map = &maps.find(|map| map.id == id).ok_or(MapError::NotFound)?.map;
         let after = match after {
             None => None,

@@ -12,6 +12,7 @@ mod globals;
 mod insert;
 mod maps;
 mod module;
+mod part;
 mod place;
 mod program;
 mod remove;
@@ -29,8 +30,10 @@ mod watch;
 mod table_tests;
 
 pub use engine::Engine;
-pub use error::{InsertError, PointError, RemoveError};
+pub use error::{InsertError, MergeError, PointError, RemoveError};
 pub use maps::{MapError, MapReading};
+pub use part::Insertion;
+pub use remove::Selection;
 pub use sentry::SentryError;
 pub use vars::{VarError, VarRange, VarScope};
 

@@ -76,7 +76,7 @@ impl<H: Host> Engine<H> {
             self.host().sync_cores();
             let armed = Object::parse(&bytes)
                 .map_err(InsertError::from)
-                .and_then(|object| self.arm(control, loaded, &object, &bytes, None));
+                .and_then(|object| self.arm(control, loaded, &object, &bytes, None, &|_| false));
             loaded.object = Some(bytes);
             if let Err(error) = armed {
                 loaded.refuse(&error);

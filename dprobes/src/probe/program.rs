@@ -8,6 +8,7 @@ use super::attempt::{Outcome, Outcomes};
 use super::chain::Linked;
 use super::express::Tally;
 use super::maps::NamedMap;
+use super::part::Shared;
 use super::site::Site;
 use super::user::UserNumber;
 use super::watch::WatchNumber;
@@ -31,7 +32,9 @@ pub(crate) struct Loaded {
     pub(crate) file: FileId,
     /// The object, if the program [goes in and out](super::module) with its module.
     pub(crate) object: Option<Box<[u8]>>,
-    pub(crate) locals: Box<[AtomicU64]>,
+    /// Was it merged into another?
+    pub(crate) part: bool,
+    pub(crate) locals: Shared<AtomicU64>,
     /// What they are called, separated by NUL.
     pub(crate) names: Box<str>,
     /// Where each of its global variables is in the system's.
@@ -42,7 +45,7 @@ pub(crate) struct Loaded {
     pub(crate) owner: u32,
     /// For each of its groups: is it suspended? Empty if none ever is.
     pub(crate) suspended: Box<[AtomicBool]>,
-    pub(crate) maps: Box<[NamedMap]>,
+    pub(crate) maps: Shared<NamedMap>,
     pub(crate) probes: Box<[Probe]>,
 }
 
@@ -65,6 +68,8 @@ pub(crate) struct Probe {
     /// Which of the program's groups.
     pub(crate) group: u16,
     pub(crate) minor: u16,
+    /// What its author selects it by.
+    pub(crate) selected: (u16, u16),
     pub(crate) label: Label,
     pub(crate) address: u64,
     /// What it watches, if it is not a breakpoint.
@@ -166,6 +171,7 @@ impl Probe {
             point: index,
             group,
             minor: point.minor(),
+            selected: (point.group(), point.type_()),
             label: label(point.display().as_bytes()),
             address: 0,
             watchpoint: None,

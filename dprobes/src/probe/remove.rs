@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ptr;
 use core::sync::atomic::Ordering;
 
-use super::engine::{Control, Engine, status};
+use super::engine::{Control, Engine};
 use super::error::RemoveError;
 use super::program::{Loaded, Probe};
 use super::rewritten::Unchanging;
@@ -19,6 +19,30 @@ use crate::wire::ProbeStatus;
 /// Slots that wait for a grace period before one is forced: waiting takes long on some hosts, slots are plenty.
 const LIMBO_MAX: usize = 1024;
 
+/// Which probes of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection {
+    /// All of them.
+    All,
+    /// The ones with this minor code.
+    Minor(u16),
+    /// Those of this group.
+    Group(u16),
+    /// Those of this type.
+    Type(u16),
+}
+
+impl Selection {
+    fn has(self, probe: &Probe) -> bool {
+        match self {
+            Selection::All => true,
+            Selection::Minor(minor) => probe.minor == minor,
+            Selection::Group(group) => probe.selected.0 == group,
+            Selection::Type(type_) => probe.selected.1 == type_,
+        }
+    }
+}
+
 impl<H: Host> Engine<H> {
     /// Removes the program with `major` for `module`. When this returns, its probes do not fire any more. `last` is shown the
     /// final state of each of them: every hit there ever was is in its counts.
@@ -27,10 +51,8 @@ impl<H: Host> Engine<H> {
     /// [`RemoveError`]. Nothing has changed then.
     pub fn remove(&self, module: &[u8], major: u16, last: &mut dyn FnMut(&ProbeStatus)) -> Result<(), RemoveError> {
         let mut control = self.lock();
-        let index = self.disarm_program(&mut control, module, major)?;
-        let loaded = control.programs.remove(index);
-        self.forget(&mut control, core::slice::from_ref(&loaded));
-        loaded.probes.iter().for_each(|probe| last(&status(&loaded, probe)));
+        self.take_out_of_program(&mut control, module, major, Selection::All)?;
+        self.drop_unarmed(&mut control, |loaded| loaded.is(module, major), last);
         Ok(())
     }
 
@@ -45,7 +67,7 @@ impl<H: Host> Engine<H> {
         let programs = core::mem::take(&mut control.programs);
         self.release_watchpoints(&mut control, |_| true);
         self.release_user_sites(&mut control, |_| true);
-        self.forget(&mut control, &programs);
+        self.forget(&mut control, programs.iter().map(|loaded| &**loaded));
         let table = self.table.shrink();
         self.reclaim(&mut control);
         if !table.is_empty() {
@@ -57,38 +79,50 @@ impl<H: Host> Engine<H> {
         Ok(())
     }
 
-    /// Takes all probes of a program out, for good, and keeps the program until it is removed: what it has counted does not change any more and
-    /// can be read. When this returns, its probes do not fire any more.
+    /// Takes probes of a program out, for good, and keeps the program until it is removed: what they have counted does not change any more and
+    /// can be read. When this returns they do not fire any more.
     ///
     /// # Errors
     /// [`RemoveError`]. Nothing has changed then.
-    pub fn disarm(&self, module: &[u8], major: u16) -> Result<(), RemoveError> {
+    pub fn disarm(&self, module: &[u8], major: u16, selection: Selection) -> Result<(), RemoveError> {
         let mut control = self.lock();
-        let index = self.disarm_program(&mut control, module, major)?;
+        self.take_out_of_program(&mut control, module, major, selection)?;
         let programs = core::mem::take(&mut control.programs);
-        if let Some(loaded) = programs.get(index) {
-            self.unlink(&mut control, core::iter::once(&**loaded));
-            loaded.probes.iter().for_each(Probe::disarm);
-        }
+        let parts = programs.iter().filter(|loaded| loaded.is(module, major));
+        let going = || {
+            parts
+                .clone()
+                .flat_map(|loaded| &loaded.probes)
+                .filter(|probe| selection.has(probe))
+        };
+        self.unlink(&mut control, going());
+        going().for_each(Probe::disarm);
         control.programs = programs;
         Ok(())
     }
 
-    /// Takes the breakpoints and watchpoints of a program away, and says which program that is. Its probes are linked still.
-    fn disarm_program(&self, control: &mut Control, module: &[u8], major: u16) -> Result<usize, RemoveError> {
-        let found = control.programs.iter().position(|loaded| loaded.is(module, major));
-        let index = found.ok_or(RemoveError::NotFound)?;
-        let going = control
-            .programs
-            .get(index)
-            .map_or(ptr::null(), |loaded| ptr::from_ref(&**loaded));
-        let is_going = |probe: &Probe| probe.loaded().is_some_and(|loaded| ptr::eq(loaded, going));
-        let wanted_by_others = |site: &Site| site.probes().any(|probe| probe.is_active() && !is_going(probe));
-        self.rearm(control.programs.get(index), wanted_by_others)
-            .map_err(RemoveError::from)?;
+    /// Takes the breakpoints and watchpoints of a program's probes away. They are linked still.
+    fn take_out_of_program(
+        &self,
+        control: &mut Control,
+        module: &[u8],
+        major: u16,
+        selection: Selection,
+    ) -> Result<(), RemoveError> {
+        let parts = || control.programs.iter().filter(|loaded| loaded.is(module, major));
+        if !parts()
+            .flat_map(|loaded| &loaded.probes)
+            .any(|probe| selection.has(probe))
+        {
+            return Err(RemoveError::NotFound);
+        }
+        let of_program = |probe: &Probe| probe.loaded().is_some_and(|loaded| loaded.is(module, major));
+        let is_going = |probe: &Probe| selection.has(probe) && of_program(probe);
+        let wanted = |site: &Site| site.probes().any(|probe| probe.is_active() && !is_going(probe));
+        self.rearm(parts(), wanted).map_err(RemoveError::from)?;
         self.release_watchpoints(control, is_going);
         self.release_user_sites(control, is_going);
-        Ok(index)
+        Ok(())
     }
 
     /// Disarms probes that are exhausted or that removed themselves. To be called after
@@ -189,8 +223,8 @@ impl<H: Host> Engine<H> {
     }
 
     /// Unlinks disarmed programs from everything a trap can find. They can be freed after that.
-    pub(super) fn forget(&self, control: &mut Control, programs: &[Box<Loaded>]) {
-        self.unlink(control, programs.iter().map(|loaded| &**loaded));
+    pub(super) fn forget<'p>(&self, control: &mut Control, programs: impl Iterator<Item = &'p Loaded> + Clone) {
+        self.unlink(control, programs.clone().flat_map(|loaded| &loaded.probes));
         for loaded in programs {
             self.globals.pool.free_all(loaded.owner);
         }
@@ -199,9 +233,9 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Unlinks disarmed programs from everything a trap can find, and waits until none has found them before that.
-    pub(super) fn unlink<'p>(&self, control: &mut Control, programs: impl Iterator<Item = &'p Loaded>) {
-        for probe in programs.flat_map(|loaded| &loaded.probes) {
+    /// Unlinks disarmed probes from everything a trap can find, and waits until none has found them before that.
+    pub(super) fn unlink<'p>(&self, control: &mut Control, probes: impl Iterator<Item = &'p Probe>) {
+        for probe in probes {
             self.leave_watchpoint(probe);
             self.leave_user_site(probe);
             control.limbo.extend(self.detach(probe));

@@ -163,6 +163,23 @@ impl Site {
         self.choose_way();
     }
 
+    /// Puts a probe in the place of another: each hit is one of either. Control lock held.
+    pub(crate) fn replace(&self, gone: &Probe, new: &Probe) {
+        // The ranks ascend. Where there are later ones, a fault in flight that the one before has attempted is told to this one, which knows
+        // nothing of it.
+        let is_last = gone.rank() == self.ranks.load(Ordering::Relaxed);
+        let rank = match is_last {
+            true => self.ranks.fetch_add(1, Ordering::Relaxed) + 1,
+            false => gone.rank(),
+        };
+        new.rank.store(rank, Ordering::Relaxed);
+        if self.chain.replace(gone, new) {
+            self.choose_way();
+        } else {
+            self.link(new);
+        }
+    }
+
     /// Takes a probe out. Control lock held.
     pub(crate) fn unlink(&self, probe: &Probe) {
         self.chain.unlink(probe);

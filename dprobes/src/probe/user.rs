@@ -254,11 +254,16 @@ impl<H: Host> Engine<H> {
         Ok(site)
     }
 
-    /// From now on hits at the places of a program are its probes' as well.
-    pub(super) fn link_user_sites(&self, loaded: &Loaded) {
+    /// The place that a probe is at, or is to be.
+    pub(super) fn user_site_of(&self, probe: &Probe) -> Option<&UserSite> {
+        self.user_sites.get(probe.user.get())
+    }
+
+    /// From now on hits at the places of a program are its probes' as well, or instead of those that are going.
+    pub(super) fn link_user_sites(&self, loaded: &Loaded, going: &dyn Fn(&Probe) -> bool) {
         for probe in &loaded.probes {
-            if let Some(site) = self.user_sites.get(probe.user.get()) {
-                site.chain.link(probe);
+            if let Some(site) = self.user_site_of(probe) {
+                site.chain.link_instead(probe, going);
             }
         }
     }
@@ -300,7 +305,7 @@ impl<H: Host> Engine<H> {
 
     /// Takes a probe off its site, if it is on one, which others may want.
     pub(super) fn leave_user_site(&self, probe: &Probe) {
-        if let Some(site) = self.user_sites.get(probe.user.get()) {
+        if let Some(site) = self.user_site_of(probe) {
             probe.user.set(0);
             site.chain.unlink(probe);
         }

@@ -107,7 +107,7 @@ impl<H: Host> Engine<H> {
                     visit(status, value);
                 }
             };
-        for loaded in &control.programs {
+        for loaded in control.programs.iter().filter(|loaded| !loaded.part) {
             let wanted = match scope {
                 VarScope::All => true,
                 VarScope::Local { module, major } => loaded.is(module, major),
@@ -136,7 +136,7 @@ impl<H: Host> Engine<H> {
 
 impl Loaded {
     /// What its local variables are called, in their order.
-    fn local_names(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn local_names(&self) -> impl Iterator<Item = &str> {
         self.names.split('\0')
     }
 }

@@ -151,11 +151,16 @@ impl<H: Host> Engine<H> {
         Ok(number)
     }
 
-    /// From now on the watchpoints of a program are its probes' as well.
-    pub(super) fn link_watchpoints(&self, loaded: &Loaded) {
+    /// The watchpoint that a probe is on, or is to be.
+    pub(super) fn watch_of(&self, probe: &Probe) -> Option<&Watch> {
+        self.watches.get(probe.watch.get()?)
+    }
+
+    /// From now on the watchpoints of a program are its probes' as well, or instead of those that are going.
+    pub(super) fn link_watchpoints(&self, loaded: &Loaded, going: &dyn Fn(&Probe) -> bool) {
         for probe in &loaded.probes {
-            if let Some(watch) = probe.watch.get().and_then(|number| self.watches.get(number)) {
-                watch.chain.link(probe);
+            if let Some(watch) = self.watch_of(probe) {
+                watch.chain.link_instead(probe, going);
             }
         }
     }
@@ -187,7 +192,7 @@ impl<H: Host> Engine<H> {
 
     /// Takes a probe off its watchpoint, if it is on one, which others may want.
     pub(super) fn leave_watchpoint(&self, probe: &Probe) {
-        if let Some(watch) = probe.watch.get().and_then(|number| self.watches.get(number)) {
+        if let Some(watch) = self.watch_of(probe) {
             probe.watch.clear();
             watch.chain.unlink(probe);
         }

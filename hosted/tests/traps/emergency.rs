@@ -1,5 +1,6 @@
 //! Halting: every hit does nothing but carry its instruction out, until everything is removed.
 
+use dprobes::probe::Selection;
 use dprobes::wire::State;
 
 use crate::support::{address, instructions, point, session};
@@ -62,7 +63,7 @@ fn what_was_disarmed_keeps_what_it_has() {
     let at = instructions(&session, address(victim_branches as *const ()))[1];
     session.insert_text(1, &point(at, 1, "", COUNTS));
     victim_branches(1, 1);
-    session.disarm(b"kernel", 1).unwrap();
+    session.disarm(b"kernel", 1, Selection::All).unwrap();
     victim_branches(1, 1);
     session.insert_text(2, &point(at, 1, "", COUNTS));
     victim_branches(1, 1);
@@ -71,7 +72,7 @@ fn what_was_disarmed_keeps_what_it_has() {
     assert_eq!(probes[1].hits, 1);
     assert_eq!(session.variables(1, 1), [1]);
     // Twice is as once.
-    session.disarm(b"kernel", 1).unwrap();
+    session.disarm(b"kernel", 1, Selection::All).unwrap();
     assert_eq!(session.remove_program(1)[0].hits, 1);
     victim_branches(1, 1);
     assert_eq!(session.only_probe().hits, 2);

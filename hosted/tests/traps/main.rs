@@ -6,6 +6,7 @@ mod faults;
 mod insertion;
 mod limits;
 mod modules;
+mod parts;
 mod programs;
 mod recursion;
 mod resumption;

@@ -160,7 +160,7 @@ fn sizes_and_pointers_are_checked() -> Outcome {
         ),
         (
             RemoveRequest {
-                keep: 2,
+                keep: 5,
                 ..remove_request("kernel", 1)
             },
             Errno::INVAL,
