@@ -166,7 +166,6 @@ pub unsafe extern "C" fn dprobes_insert(object: *const u8, length: usize, reply:
 /// 1. As [`dprobes_insert`].
 /// 2. `last` can be written for `capacity` elements, or `capacity` is 0.
 /// 3. `count` is null or can be written.
-#[expect(clippy::too_many_arguments, reason = "a C function, with an array and its length")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dprobes_insert_as(
     object: *const u8,
