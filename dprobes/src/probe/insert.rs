@@ -455,7 +455,8 @@ pub(super) fn point_with(object: &Object<'_>, offset: u32) -> usize {
 /// The addresses, in ascending order, where probes of a program are to be in the place of others, that are going.
 fn taken_places(control: &Control, loaded: &Loaded, going: &dyn Fn(&Probe) -> bool) -> Result<Vec<u64>, InsertError> {
     let mut places = Vec::new();
-    if control.programs.iter().flat_map(|loaded| &loaded.probes).any(going) {
+    let has_gone = |loaded: &Loaded| loaded.probes.first().is_some_and(going);
+    if control.programs.iter().any(|loaded| has_gone(loaded)) {
         places = mem::vec(loaded.probes.len())?;
         places.extend(
             loaded
