@@ -18,7 +18,7 @@ pub const TESTS: &crate::Tests = &[
 ];
 
 const ROUNDS: u64 = 1_000_000;
-const TIMES: u16 = 1000;
+const TIMES: u16 = 250;
 
 /// Runs rounds on every CPU for as long as this thread works, and at least so many on all together. Returns what the work returns
 /// and how many were run.

@@ -22,6 +22,7 @@ mod maps;
 mod modules;
 mod patched;
 mod program;
+mod random;
 mod records;
 mod refusals;
 mod requests;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         ("batch", batch::TESTS),
         ("soak", soak::TESTS),
         ("live", live::TESTS),
+        ("random", random::TESTS),
     ] {
         for &(name, test) in tests {
             trials.push(Trial::test(format!("{module}::{name}"), test));

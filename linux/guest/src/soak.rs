@@ -46,10 +46,16 @@ const CODE: [(&str, &str); 5] = [
 const AT_TARGET: u16 = 9_999;
 
 /// Numbers that look random (SplitMix64).
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    /// The same numbers for the same seed.
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    /// One below a bound.
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

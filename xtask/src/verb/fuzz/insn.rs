@@ -8,6 +8,9 @@ use super::Arguments;
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
+/// Instructions with a probe, if nothing else is said.
+const INSTRUCTIONS: u64 = 10_000_000;
+
 /// What the campaign's last lines begin with: what was run, and how.
 const SUMMARY: &str = "kinds of instructions";
 
@@ -19,7 +22,10 @@ pub(super) fn run(workspace: &Workspace, progress: &Progress, arguments: &Argume
     cargo
         .args(["--release", "--package", "hosted", "--test", "differential"])
         .args(["--", "--ignored", "--exact", "campaign", "--nocapture"])
-        .env("DPROBES_INSN_COUNT", arguments.count.to_string())
+        .env(
+            "DPROBES_INSN_COUNT",
+            arguments.count.unwrap_or(INSTRUCTIONS).to_string(),
+        )
         .env("DPROBES_INSN_SEED", arguments.seed.to_string())
         .env("DPROBES_INSN_LAST", &last);
     if let Some(seconds) = arguments.seconds {

@@ -1,6 +1,7 @@
 //! `fuzz`: the targets of fuzz/ and the tests of the language under AddressSanitizer, and the CPU against itself.
 
 mod insn;
+mod requests;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -9,6 +10,9 @@ use crate::progress::Progress;
 use crate::workspace::Workspace;
 
 const CARGO_FUZZ: &str = "0.13.2";
+
+/// Operations on the device, if nothing else is said.
+const OPERATIONS: u64 = 1_000_000;
 
 /// Seconds for each target of libFuzzer, if nothing else is said.
 const SECONDS: u64 = 60;
@@ -20,6 +24,7 @@ const SECONDS: u64 = 60;
   ./x fuzz insn --count 100000 --seed 7     fewer, and other ones
   ./x fuzz insn --seconds 600 --count 1000000000
   ./x fuzz insn --seed 4711 --blocks 1      one block again
+  ./x fuzz requests                         a million operations on the module's device, in a guest
   ./x fuzz                                  all targets of libFuzzer, 60 seconds each
   ./x fuzz object --seconds 3600
   ./x fuzz sample
@@ -29,6 +34,10 @@ instruction that can be probed. Registers, flags, memory, vector and x87 state, 
 cannot be is in hosted/tests/differential/exempt.rs, with the reasons. It needs no nightly toolchain. A difference is
 reduced and written to hosted/tests/differential/cases, where `cargo test` replays it each time. DPROBES_INSN_SHOW=1
 prints each block before it runs.
+
+`requests` has two threads do random ioctls, reads, writes and mappings on /dev/dprobes as root, with good objects, with
+objects some bits of which are others, and with made-up arguments. The kernel must survive it, no breakpoint and no
+memory may be left. CI does the same with 20,000.
 
 For the others AddressSanitizer needs the nightly toolchain. cargo-fuzz is installed from crates.io the first time. What
 a target has learnt is kept in target/fuzz/corpus, and an input that fails in target/fuzz/artifacts.
@@ -42,11 +51,11 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
 
-    /// Only `insn`: how many instructions are executed with a probe
-    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
-    count: u64,
+    /// Only `insn` and `requests`: how many instructions are executed with a probe, or operations done [default: 10000000, 1000000]
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
 
-    /// Only `insn`: the first block
+    /// Only `insn` and `requests`: the first block, or what decides the random numbers
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
@@ -59,6 +68,8 @@ pub struct Arguments {
 enum Target {
     /// Random instructions on the CPU: bare and probed
     Insn,
+    /// Random operations on the module's device, in a guest
+    Requests,
     /// Objects and code: parsed, verified, run
     Object,
     /// Text: assembled, and disassembled again
@@ -87,6 +98,12 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) ->
     for target in targets {
         match target {
             Target::Insn => insn::run(workspace, progress, arguments)?,
+            Target::Requests => requests::run(
+                workspace,
+                progress,
+                arguments.count.unwrap_or(OPERATIONS),
+                arguments.seed,
+            )?,
             Target::Sample => sample(workspace, progress)?,
             Target::Object => fuzz(workspace, progress, "object", seconds)?,
             Target::Text => fuzz(workspace, progress, "text", seconds)?,
