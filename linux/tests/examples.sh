@@ -114,6 +114,18 @@ check "some are logged" test "$(records | grep -c .)" -gt 0
 take_out 12
 dprobes log >/dev/null
 
+# And while memory runs out.
+put_in page-faults.rpn -D EVERY=1000
+tail /dev/zero 2>/dev/null
+check "memory has run out" sh -c 'dmesg | grep -q "Out of memory: Killed process .*(tail)"'
+before=$(hits 1)
+counted=$(total regions)
+after=$(hits 1)
+check "every page fault on the way is counted" test "$before" -le "$counted" -a "$counted" -le "$after" -a "$before" -gt 1000
+check "none was missed, and no key had no room" equal "$(dprobes query --json | grep -o '"missed":0') $(dprobes maps --json | grep -o '"dropped":0')" '"missed":0 "dropped":0'
+take_out 12
+dprobes log >/dev/null
+
 # wrong-value.rpn
 put_in wrong-value.rpn
 before=$(cat /proc/sys/vm/overcommit_memory)

@@ -32,6 +32,16 @@ check "the victim cannot be opened" refused "Bad address" cat /victim
 check "other files can" cat $name
 check "the second program goes alone" dprobes remove 3
 check "the victim can be opened again" cat /victim
+
+# For one process: this shell.
+dprobes insert /examples/inject.rpn -D PID=$$ >/dev/null
+mine=opened
+read -r _ </victim 2>/dev/null || mine=failed
+check "one process cannot open it" equal "$mine" failed
+check "others can" cat /victim
+dprobes remove 3 >/dev/null
+read -r mine </victim
+check "and that one can again" equal "$mine" secret
 check "the first is still there" equal "$(field state)" armed
 
 check "the first goes" dprobes remove 1

@@ -55,5 +55,19 @@ check "when the module is there it is refused at once" refused "has no symbol no
 rmmod dprobes_target
 sed '/^name/s/dprobes_target/dprobes-target/' /tmp/m.rpn >/tmp/h.rpn
 check "a name that no module has" refused "dprobes_target" dprobes insert /tmp/h.rpn
+
+# driver-init.rpn of the examples.
+dprobes log >/dev/null
+dprobes insert /examples/driver-init.rpn -D 'MODULE="dprobes_target"' -D INIT=target_init >/dev/null
+insmod /dprobes_target.ko
+found=$(dprobes log --json | grep '"type":"record"')
+check "the first instruction of a driver is logged" equal "$(echo "$found" | grep -c .)" 1
+check "by the process that loads it" equal "$(echo "$found" | grep -o '"process":"insmod"')" '"process":"insmod"'
+check "and where it was loaded from" test "$(echo "$found" | grep -c 'target_init.*do_one_initcall+.*finit_module')" = 1
+rmmod dprobes_target
+insmod /dprobes_target.ko
+check "and again at the next load" equal "$(dprobes log --json | grep -c '"type":"record"')" 1
+rmmod dprobes_target
+dprobes remove 17 --module dprobes_target >/dev/null
 check "the module unloads with a program that waits" dprobes insert /tmp/m.rpn
 check "in order" rmmod dprobes
