@@ -102,7 +102,7 @@ struct gkhi_image;
 /*
  The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
  */
-#define DPROBES_HOST_VERSION 4
+#define DPROBES_HOST_VERSION 5
 
 /*
  Words of a key, at most.
@@ -113,6 +113,11 @@ struct gkhi_image;
  The most bytes that [`dprobes_instruction`] gives.
  */
 #define DPROBES_INSTRUCTION_MAX 15
+
+/*
+ How many words `follow_return` is given for a call, and [`dprobes_on_return`] gets back.
+ */
+#define DPROBES_CALL_WORDS 8
 
 /*
  Why an instruction cannot be probed.
@@ -342,7 +347,7 @@ enum dprobes_reason
      */
     DPROBES_REASON_MEMORY_BOUND = 28,
     /*
-     The returns of functions of the kernel and its modules cannot be probed.
+     Calls of the function cannot be followed to their returns; `detail` is a [`ReturnError`](crate::host::ReturnError) as a number.
      */
     DPROBES_REASON_RETURN = 29,
     /*
@@ -353,6 +358,11 @@ enum dprobes_reason
      The program cannot be merged into the one that is inserted; `detail` is a [`MergeError`](crate::probe::MergeError) as a number.
      */
     DPROBES_REASON_MERGE = 31,
+    /*
+     The handler of the point uses variables of a call, and the point is neither on the returns of a function nor at the beginning of one on whose
+     returns the program has a point too.
+     */
+    DPROBES_REASON_CALL_VARIABLES = 32,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_reason dprobes_reason;
@@ -572,6 +582,41 @@ typedef uint32_t dprobes_facility_error;
 #endif // __STDC_VERSION__ >= 202311L
 
 /*
+ Why a host does not follow the calls of a function to where they return.
+ */
+enum dprobes_return_error
+#if __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // __STDC_VERSION__ >= 202311L
+ {
+    /*
+     It follows none.
+     */
+    DPROBES_RETURN_ERROR_UNSUPPORTED = 1,
+    /*
+     A call does not begin at the place: it is not the first instruction of a function.
+     */
+    DPROBES_RETURN_ERROR_NOT_ENTRY = 2,
+    /*
+     The function does not return: there is no way out of its code.
+     */
+    DPROBES_RETURN_ERROR_NEVER_RETURNS = 3,
+    /*
+     The function returns for another task, or on another stack, than it was called on.
+     */
+    DPROBES_RETURN_ERROR_SWITCHES = 4,
+    /*
+     Memory is short.
+     */
+    DPROBES_RETURN_ERROR_NO_MEMORY = 5,
+};
+#if __STDC_VERSION__ >= 202311L
+typedef enum dprobes_return_error dprobes_return_error;
+#else
+typedef uint32_t dprobes_return_error;
+#endif // __STDC_VERSION__ >= 202311L
+
+/*
  What a record is, and how far it has come. The numbers are those in [`Header::state`].
  */
 enum dprobes_record_state
@@ -788,8 +833,8 @@ struct dprobes_file_id {
 };
 
 /*
- What the surrounding kernel provides. Every function must be given, except for those about watchpoints, and those about
- files in user space: of each kind all or none.
+ What the surrounding kernel provides. Every function must be given, except for those about watchpoints, those about
+ returns, and those about files in user space: of each kind all or none.
 
  The functions marked *hit* are called from a trap, with interrupts off, possibly inside the page-fault handler or an
  NMI: they must not sleep, allocate, page in, or take a lock that interrupted code may hold. All others are called from
@@ -864,6 +909,17 @@ struct dprobes_host {
      has none, 2 when programs may not have it.
      */
     uint32_t (*facility)(uint32_t facility);
+    /*
+     *Hit.* A call begins of a function whose returns were asked for with `attach_return`: `*frame` has the registers with which its first
+     instruction is about to be executed, with the return address on top of the stack. When it has returned the host calls `dprobes_on_return` with
+     `number` and the `DPROBES_CALL_WORDS` words, which it has copied. False: it cannot be followed, and it is as if it had not been asked for.
+     */
+    bool (*follow_return)(uint64_t number, const struct dprobes_trap_frame *frame, const uint64_t *words);
+    /*
+     *Hit.* The first instruction of a function has faulted, behind a `follow_return` with this number, on the stack pointer that `*frame` has. If it is
+     executed again there, that is no further call: it is followed already.
+     */
+    void (*follow_again)(uint64_t number, const struct dprobes_trap_frame *frame);
     /*
      *Hit.* Asks that `dprobes_reap` be called soon from a context that may sleep.
      */
@@ -971,6 +1027,20 @@ struct dprobes_host {
      one of them is under way.
      */
     void (*detach_user)(const uint64_t *attached, uintptr_t count);
+    /*
+     Calls of the function from `start` up to but not including `end` are to be followed to their returns: makes ready what `follow_return` needs.
+     0, or a positive number that says why they cannot be: 1 this host follows none, 4 the function returns for another task or on another stack
+     than it was called on, 5 memory is short. Null, as the three others, when the host follows none.
+     */
+    int32_t (*attach_return)(uint64_t start, uint64_t end);
+    /*
+     Takes one `attach_return` back. Calls under way return as they would have.
+     */
+    void (*detach_return)(void);
+    /*
+     The function at `address`, whether it may be probed or not: fills in where it begins and ends, and returns true; false when none is known.
+     */
+    bool (*function_at)(uint64_t address, struct dprobes_function *function);
     /*
      Memory of `size` bytes, at least 1, aligned to `align`, a power of two; null when there is none. Never called during
      a hit.
@@ -1117,6 +1187,10 @@ struct dprobes_probe_status {
      Records lost because the ring of their CPU was full.
      */
     uint64_t lost;
+    /*
+     Calls that could not be followed to their return, because there was no room to note one more: the program did not run.
+     */
+    uint64_t unfollowed;
     /*
      Why the probe was refused when its module was loaded: a [`Reason`] as a number, 0 if it was not. This and what follows are as in
      [`Reply`].
@@ -1912,10 +1986,28 @@ void dprobes_on_user_hit(uint64_t number,
                          struct dprobes_trap_frame *frame);
 
 /*
- A call at the place that was attached as `number`, for its returns, will return without a `dprobes_on_user_hit`: it is counted as missed. With
+ A call at the place that was attached as `number`, for its returns, will return without a `dprobes_on_user_hit`: it is counted as unfollowed. With
  interrupts off.
  */
 void dprobes_on_user_return_lost(uint64_t number);
+
+/*
+ The task with this cookie, as in `dprobes_task`, has ended, and comes to no probe in user space any more. With interrupts off. To be called by a
+ host that has these, for every task.
+ */
+void dprobes_on_task_ended(uint64_t cookie);
+
+/*
+ A call that is followed has returned: `number` and `words` are what `follow_return` was given. `frame` holds the registers with which the
+ caller goes on, `rip` the address that the call has returned to. When this returns general registers may have been changed, but for
+ `rip` and `rsp`.
+
+ # Safety
+ As [`dprobes_on_breakpoint`]; `words` may be read for `DPROBES_CALL_WORDS` words.
+ */
+void dprobes_on_return(uint64_t number,
+                       struct dprobes_trap_frame *frame,
+                       const uint64_t *words);
 
 /*
  A `ud2` of kernel code raised #UD: to be called before anything else is done about it, by a host that answers `DPROBES_SPECIAL_REPORTED`.

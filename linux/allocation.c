@@ -62,6 +62,20 @@ static size_t size_to_take(uintptr_t size, uintptr_t align)
 	return size;
 }
 
+bool dprobes_memory_take(size_t bytes)
+{
+	if (atomic_long_add_return(bytes, &used) - base <= (long)bound() || !base)
+		return true;
+	refused = true;
+	atomic_long_sub(bytes, &used);
+	return false;
+}
+
+void dprobes_memory_give(size_t bytes)
+{
+	atomic_long_sub(bytes, &used);
+}
+
 u8 *dprobes_host_alloc(uintptr_t size, uintptr_t align)
 {
 	u8 *memory = NULL;
@@ -69,12 +83,11 @@ u8 *dprobes_host_alloc(uintptr_t size, uintptr_t align)
 	if (align > PAGE_SIZE || size > LONG_MAX || WARN_ON_ONCE(in_nmi() || irqs_disabled()))
 		return NULL;
 	size = size_to_take(size, align);
-	if (atomic_long_add_return(size, &used) - base > (long)bound() && base)
-		refused = true;
-	else
-		memory = kvmalloc(size, GFP_KERNEL);
+	if (!dprobes_memory_take(size))
+		return NULL;
+	memory = kvmalloc(size, GFP_KERNEL);
 	if (!memory)
-		atomic_long_sub(size, &used);
+		dprobes_memory_give(size);
 	return memory;
 }
 

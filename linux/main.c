@@ -54,6 +54,7 @@ static int __init dprobes_module_init(void)
 	if (err)
 		goto forget_modules;
 	dprobes_emergency_init();
+	dprobes_user_init();
 	pr_info("ready: %d slots for probes\n", DPROBES_SLOTS_SIZE / DPROBES_SLOT_SIZE);
 	return 0;
 
@@ -91,6 +92,7 @@ static void __exit dprobes_module_exit(void)
 	}
 	dprobes_modules_exit();
 	dprobes_user_exit();
+	dprobes_returns_exit();
 	dprobes_sentries_clear();
 	wait_for_gate();
 	dprobes_traps_exit();

@@ -128,6 +128,21 @@ static int function_prohibits(struct dprobes_candidate *candidate, const struct 
 	return 0;
 }
 
+bool dprobes_host_function_at(u64 address, struct dprobes_function *function)
+{
+	unsigned long size, offset;
+	char buffer[KSYM_NAME_LEN];
+	char *module_name;
+
+	if (!dprobes_symbols.core_kernel_text(address) && !module_of(address))
+		return false;
+	if (!dprobes_symbols.kallsyms_lookup(address, &size, &offset, &module_name, buffer) || offset >= size)
+		return false;
+	function->start = address - offset;
+	function->end = function->start + size;
+	return true;
+}
+
 /*
  * Faults at other instructions are recovered from by their exception-table entry alone (trap.c). For this kind, the loads that may reach
  * beyond the end of mapped memory, the kernel decodes the instruction that faulted, and would find the breakpoint.

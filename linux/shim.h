@@ -23,6 +23,7 @@
 struct exception_table_entry;
 struct file;
 struct kprobe;
+struct kretprobe_blackpoint;
 struct module;
 struct mutex;
 enum bug_trap_type;
@@ -32,6 +33,8 @@ struct list_head;
 struct static_call_site;
 struct perf_event;
 struct pt_regs;
+struct rethook;
+struct rethook_node;
 struct tracepoint;
 
 /* symbols.c: what the kernel has but does not export. */
@@ -81,9 +84,21 @@ struct dprobes_symbols {
 	bool (*nmi_uaccess_okay)(void);
 
 #ifdef CONFIG_UPROBES
+	struct tracepoint *__tracepoint_sched_process_exit;
 	/* Ends what uprobes have begun. */
 	void (*uprobe_notify_resume)(struct pt_regs *regs);
 #endif
+	/* Which kernels have, and returns are probed with: see returns.c. */
+	struct dprobes_returns_symbols {
+		/* What they take depends on the version. */
+		void *rethook_alloc;
+		void *rethook_add_node;
+		void (*rethook_free)(struct rethook *rethook);
+		struct rethook_node *(*rethook_try_get)(struct rethook *rethook);
+		void (*rethook_hook)(struct rethook_node *node, struct pt_regs *regs, bool mcount);
+		const struct kretprobe_blackpoint *kretprobe_blacklist;
+	} returns;
+
 	/* What looks at probed instructions: see undefined.c and rewrite.c. */
 	enum bug_trap_type (*report_bug)(unsigned long address, struct pt_regs *regs);
 	void (*arch_static_call_transform)(void *site, void *trampoline, void *function, bool tail);
@@ -122,6 +137,7 @@ static inline bool dprobes_in_slots(unsigned long addr)
 
 /* probeable.c */
 void dprobes_host_probeable(struct dprobes_candidate *candidates, uintptr_t count);
+bool dprobes_host_function_at(u64 address, struct dprobes_function *function);
 
 /* modules.c */
 int dprobes_modules_init(void);
@@ -151,6 +167,9 @@ bool dprobes_host_writable(u64 address);						/* hit */
 void dprobes_memory_is_programs(void);
 /* Has the bound on it refused any since this was called last? Then what it is and what is in use, in bytes. The caller has the control lock. */
 bool dprobes_memory_was_refused(u64 facts[2]);
+/* Memory that others allocate for programs: counts it, if the bound allows so much more, and no longer. */
+bool dprobes_memory_take(size_t bytes);
+void dprobes_memory_give(size_t bytes);
 u8 *dprobes_host_alloc(uintptr_t size, uintptr_t align);
 void dprobes_host_free(u8 *memory, uintptr_t size, uintptr_t align);
 
@@ -162,11 +181,19 @@ int dprobes_host_msr(u32 number, u64 *value);						/* hit */
 /* stack.c */
 s64 dprobes_host_kernel_stack(const struct dprobes_trap_frame *frame, u64 *addresses, uintptr_t capacity); /* hit */
 
+/* returns.c */
+bool dprobes_host_follow_return(u64 number, const struct dprobes_trap_frame *frame, const u64 *words);	/* hit */
+void dprobes_host_follow_again(u64 number, const struct dprobes_trap_frame *frame);			/* hit */
+int dprobes_host_attach_return(u64 start, u64 end);
+void dprobes_host_detach_return(void);
+void dprobes_returns_exit(void);
+
 /* user.c: the control path, with kprobe_mutex held */
 int dprobes_host_user_file(u64 word, struct dprobes_file_id *id);
 s64 dprobes_host_read_user_file(u64 word, u64 offset, u8 *buffer, uintptr_t length);
 int dprobes_host_attach_user(u64 word, u64 offset, u64 number, bool returns, u64 *attached);
 void dprobes_host_detach_user(const u64 *attached, uintptr_t count);
+void dprobes_user_init(void);
 void dprobes_user_exit(void);
 
 /* host.c */

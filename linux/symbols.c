@@ -49,6 +49,7 @@ static const struct lookup_wanted wanted[] __initconst = {
 	WANTED(nmi_uaccess_okay),
 #ifdef CONFIG_UPROBES
 	WANTED(uprobe_notify_resume),
+	{ "__tracepoint_sched_process_exit", (void **)&dprobes_symbols.__tracepoint_sched_process_exit, .optional = true },
 #endif
 	WANTED(report_bug),
 	WANTED(arch_static_call_transform),
@@ -59,6 +60,15 @@ static const struct lookup_wanted wanted[] __initconst = {
 	WANTED(idt_table),
 	WANTED(notify_die),
 	WANTED(die_chain),
+	/* Without them returns are not probed. */
+#define RETURNS(symbol) { #symbol, (void **)&dprobes_symbols.returns.symbol, .optional = true }
+	RETURNS(rethook_alloc),
+	RETURNS(rethook_add_node),
+	RETURNS(rethook_free),
+	RETURNS(rethook_try_get),
+	RETURNS(rethook_hook),
+	RETURNS(kretprobe_blacklist),
+#undef RETURNS
 	/* Only to say who has the debug registers. */
 	{ "bp_per_reg", (void **)&dprobes_symbols.bp_per_reg, .optional = true },
 #undef WANTED

@@ -26,6 +26,7 @@
 #include <linux/slab.h>
 #include <linux/stat.h>
 #include <linux/task_work.h>
+#include <linux/tracepoint.h>
 #include <linux/uprobes.h>
 #include <linux/wait_bit.h>
 
@@ -290,15 +291,43 @@ void dprobes_host_detach_user(const u64 *attached, uintptr_t count)
 	mutex_lock(dprobes_symbols.kprobe_mutex);
 }
 
+/* A task ends, in its own context: what is kept for its calls goes. */
+static void on_exit(void *unused, struct task_struct *task)
+{
+	unsigned long flags;
+
+	local_irq_save(flags);
+	dprobes_on_task_ended((unsigned long)task);
+	local_irq_restore(flags);
+}
+
+/* Without it what is kept for calls that tasks have not returned from stays, until others have the same place. */
+void dprobes_user_init(void)
+{
+	struct tracepoint *point = dprobes_symbols.__tracepoint_sched_process_exit;
+	int err = point ? tracepoint_probe_register(point, on_exit, NULL) : -ENOENT;
+
+	if (err)
+		pr_info("cannot be told of tasks that end (%d)\n", err);
+}
+
 /* Nothing is attached any more. When this returns no process is in code of this file. */
 void dprobes_user_exit(void)
 {
+	if (dprobes_symbols.__tracepoint_sched_process_exit) {
+		tracepoint_probe_unregister(dprobes_symbols.__tracepoint_sched_process_exit, on_exit, NULL);
+		tracepoint_synchronize_unregister();
+	}
 	wait_var_event(&detours, !atomic_read(&detours));
 	/* The last of them is still on its way out of here, and does not sleep before that. */
 	synchronize_rcu_tasks();
 }
 
 #else
+
+void dprobes_user_init(void)
+{
+}
 
 void dprobes_user_exit(void)
 {

@@ -6,18 +6,18 @@ use core::ops::Range;
 use core::slice;
 
 use engine::host::{
-    BadAddress, Candidate, ExitTo, FacilityError, FileError, FileId, Function, Host, Patch, Prohibited, SymbolError,
-    Task, TrapFrame, WatchError, Watchpoint, WriteTextError,
+    BadAddress, CallWords, Candidate, ExitTo, FacilityError, FileError, FileId, Function, Host, Patch, Prohibited,
+    ReturnError, SymbolError, Task, TrapFrame, WatchError, Watchpoint, WriteTextError,
 };
 
 use crate::errno::EEXIST;
 use crate::instance;
 
 /// The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
-pub const DPROBES_HOST_VERSION: u32 = 4;
+pub const DPROBES_HOST_VERSION: u32 = 5;
 
-/// What the surrounding kernel provides. Every function must be given, except for those about watchpoints, and those about
-/// files in user space: of each kind all or none.
+/// What the surrounding kernel provides. Every function must be given, except for those about watchpoints, those about
+/// returns, and those about files in user space: of each kind all or none.
 ///
 /// The functions marked *hit* are called from a trap, with interrupts off, possibly inside the page-fault handler or an
 /// NMI: they must not sleep, allocate, page in, or take a lock that interrupted code may hold. All others are called from
@@ -66,6 +66,13 @@ pub struct dprobes_host {
     /// Can there be this exit facility, which a program names that is about to be inserted? 0 if so, or if that is not known yet; 1 when this host
     /// has none, 2 when programs may not have it.
     pub facility: Option<unsafe extern "C" fn(facility: u32) -> u32>,
+    /// *Hit.* A call begins of a function whose returns were asked for with `attach_return`: `*frame` has the registers with which its first
+    /// instruction is about to be executed, with the return address on top of the stack. When it has returned the host calls `dprobes_on_return` with
+    /// `number` and the `DPROBES_CALL_WORDS` words, which it has copied. False: it cannot be followed, and it is as if it had not been asked for.
+    pub follow_return: Option<unsafe extern "C" fn(number: u64, frame: *const TrapFrame, words: *const u64) -> bool>,
+    /// *Hit.* The first instruction of a function has faulted, behind a `follow_return` with this number, on the stack pointer that `*frame` has. If it is
+    /// executed again there, that is no further call: it is followed already.
+    pub follow_again: Option<unsafe extern "C" fn(number: u64, frame: *const TrapFrame)>,
     /// *Hit.* Asks that `dprobes_reap` be called soon from a context that may sleep.
     pub request_reap: Option<unsafe extern "C" fn()>,
     /// *Hit.* The instruction at which `dprobes_set_sentry` was told `token` is about to be executed with the registers `*frame`. To have
@@ -140,6 +147,14 @@ pub struct dprobes_host {
     /// Takes back `count` of those that `attach_user` gave. When this returns none of them is hit any more, and no `dprobes_on_user_hit` for
     /// one of them is under way.
     pub detach_user: Option<unsafe extern "C" fn(attached: *const u64, count: usize)>,
+    /// Calls of the function from `start` up to but not including `end` are to be followed to their returns: makes ready what `follow_return` needs.
+    /// 0, or a positive number that says why they cannot be: 1 this host follows none, 4 the function returns for another task or on another stack
+    /// than it was called on, 5 memory is short. Null, as the three others, when the host follows none.
+    pub attach_return: Option<unsafe extern "C" fn(start: u64, end: u64) -> i32>,
+    /// Takes one `attach_return` back. Calls under way return as they would have.
+    pub detach_return: Option<unsafe extern "C" fn()>,
+    /// The function at `address`, whether it may be probed or not: fills in where it begins and ends, and returns true; false when none is known.
+    pub function_at: Option<unsafe extern "C" fn(address: u64, function: *mut Function) -> bool>,
     /// Memory of `size` bytes, at least 1, aligned to `align`, a power of two; null when there is none. Never called during
     /// a hit.
     pub alloc: Option<unsafe extern "C" fn(size: usize, align: usize) -> *mut u8>,
@@ -192,6 +207,7 @@ pub(crate) struct Table {
     grace_period: unsafe extern "C" fn(),
     rewrites: Option<Rewrites>,
     watchpoints: Option<Watchpoints>,
+    returns: Option<Returns>,
     user: Option<User>,
     pub(crate) alloc: unsafe extern "C" fn(usize, usize) -> *mut u8,
     pub(crate) free: unsafe extern "C" fn(*mut u8, usize, usize),
@@ -210,6 +226,16 @@ struct Rewrites {
 struct Watchpoints {
     set: unsafe extern "C" fn(u32, u64, u32, u32, *mut dprobes_watch_users) -> i32,
     clear: unsafe extern "C" fn(u32),
+}
+
+/// What a host does about calls and their returns, if it does.
+#[derive(Clone, Copy)]
+struct Returns {
+    follow: unsafe extern "C" fn(u64, *const TrapFrame, *const u64) -> bool,
+    again: unsafe extern "C" fn(u64, *const TrapFrame),
+    attach: unsafe extern "C" fn(u64, u64) -> i32,
+    detach: unsafe extern "C" fn(),
+    function: unsafe extern "C" fn(u64, *mut Function) -> bool,
 }
 
 /// What a host does about files in user space, if it does.
@@ -264,6 +290,23 @@ impl Table {
                 (None, None) => None,
                 // Half of them is a mistake.
                 (Some(_), None) | (None, Some(_)) => return None,
+            },
+            returns: match (
+                host.follow_return,
+                host.follow_again,
+                host.attach_return,
+                host.detach_return,
+                host.function_at,
+            ) {
+                (Some(follow), Some(again), Some(attach), Some(detach), Some(function)) => Some(Returns {
+                    follow,
+                    again,
+                    attach,
+                    detach,
+                    function,
+                }),
+                (None, None, None, None, None) => None,
+                _ => return None,
             },
             user: match (host.user_file, host.read_user_file, host.attach_user, host.detach_user) {
                 (Some(file), Some(read), Some(attach), Some(detach)) => Some(User {
@@ -396,6 +439,21 @@ impl Host for CHost {
         }
     }
 
+    fn follow_return(&self, number: u64, frame: &TrapFrame, words: &CallWords) -> bool {
+        let Some(returns) = self.table.returns else {
+            return false;
+        };
+        // SAFETY: by `Table::check`; the frame and the words may be read.
+        unsafe { (returns.follow)(number, frame, words.as_ptr()) }
+    }
+
+    fn follow_again(&self, number: u64, frame: &TrapFrame) {
+        if let Some(returns) = self.table.returns {
+            // SAFETY: by `Table::check`; the frame may be read.
+            unsafe { (returns.again)(number, frame) }
+        }
+    }
+
     fn request_reap(&self) {
         // SAFETY: by `Table::check`; no arguments.
         unsafe { (self.table.request_reap)() }
@@ -503,6 +561,34 @@ impl Host for CHost {
             // SAFETY: by `Table::check`.
             unsafe { (watchpoints.clear)(number as u32) };
         }
+    }
+
+    fn attach_return(&self, function: Function) -> Result<(), ReturnError> {
+        let returns = self.table.returns.ok_or(ReturnError::Unsupported)?;
+        // SAFETY: by `Table::check`.
+        match unsafe { (returns.attach)(function.start, function.end) } {
+            0 => Ok(()),
+            result => {
+                let known = u32::try_from(result).ok().and_then(ReturnError::from_code);
+                // A number that this version does not know is a refusal all the same.
+                Err(known.unwrap_or(ReturnError::Unsupported))
+            }
+        }
+    }
+
+    fn detach_return(&self) {
+        if let Some(returns) = self.table.returns {
+            // SAFETY: by `Table::check`; no arguments.
+            unsafe { (returns.detach)() }
+        }
+    }
+
+    fn function_at(&self, address: u64) -> Option<Function> {
+        let returns = self.table.returns?;
+        let mut function = Function { start: 0, end: 0 };
+        // SAFETY: by `Table::check`; `function` outlives the call.
+        let found = unsafe { (returns.function)(address, &raw mut function) };
+        found.then_some(function)
     }
 
     fn user_file(&self, file: u64) -> Result<FileId, FileError> {

@@ -3,6 +3,7 @@
 use core::ptr;
 use core::slice;
 
+use engine::host::CallWords;
 use engine::insn::Instructions;
 use engine::trap::{TrapFrame, Verdict};
 
@@ -116,12 +117,41 @@ pub unsafe extern "C" fn dprobes_on_user_hit(number: u64, frame: *mut TrapFrame)
     }
 }
 
-/// A call at the place that was attached as `number`, for its returns, will return without a `dprobes_on_user_hit`: it is counted as missed. With
+/// A call at the place that was attached as `number`, for its returns, will return without a `dprobes_on_user_hit`: it is counted as unfollowed. With
 /// interrupts off.
 #[unsafe(no_mangle)]
 pub extern "C" fn dprobes_on_user_return_lost(number: u64) {
     if let Some(engine) = instance::engine() {
         engine.on_user_return_lost(number);
+    }
+}
+
+/// The task with this cookie, as in `dprobes_task`, has ended, and comes to no probe in user space any more. With interrupts off. To be called by a
+/// host that has these, for every task.
+#[unsafe(no_mangle)]
+pub extern "C" fn dprobes_on_task_ended(cookie: u64) {
+    if let Some(engine) = instance::engine() {
+        engine.on_task_ended(cookie);
+    }
+}
+
+/// How many words `follow_return` is given for a call, and [`dprobes_on_return`] gets back.
+pub const DPROBES_CALL_WORDS: usize = 8;
+
+const _: () = assert!(size_of::<[u64; DPROBES_CALL_WORDS]>() == size_of::<CallWords>());
+
+/// A call that is followed has returned: `number` and `words` are what `follow_return` was given. `frame` holds the registers with which the
+/// caller goes on, `rip` the address that the call has returned to. When this returns general registers may have been changed, but for
+/// `rip` and `rsp`.
+///
+/// # Safety
+/// As [`dprobes_on_breakpoint`]; `words` may be read for `DPROBES_CALL_WORDS` words.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dprobes_on_return(number: u64, frame: *mut TrapFrame, words: *const u64) {
+    let Some(engine) = instance::engine() else { return };
+    // SAFETY: by requirement 1 of `dprobes_on_breakpoint`, and by this function's own; they are words in memory as an array's are.
+    if let (Some(frame), Some(words)) = unsafe { (frame.as_mut(), words.cast::<CallWords>().as_ref()) } {
+        engine.on_return(number, frame, words);
     }
 }
 

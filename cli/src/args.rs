@@ -221,7 +221,8 @@ pub struct Remove {
 /// Each time the CPU comes to a probe is counted once: in hits (the program ran), skipped (let pass by pass_count), suspended (its group
 /// was), missed (inside another hit on the same CPU) or late (after the probe had ended). Faulted counts hits undone because the probed
 /// instruction faulted; they happen again. Exceptions are programs that ended by an error, overflows are elements that did not fit
-/// into their record, unavailable are exit facilities that are not there, lost are records that did not fit into the ring of their CPU.
+/// into their record, unavailable are exit facilities that are not there, lost are records that did not fit into the ring of their CPU,
+/// unfollowed are calls whose return came unnoticed, because too many were under way.
 ///
 /// A probe of a module that is not loaded is waiting: it goes in when the module is loaded, before the module's init runs. If that is not possible it is
 /// refused, with the reason, and the other probes of the program are withheld; all are tried again when the module is loaded again.

@@ -342,10 +342,7 @@ impl Program {
             &mut bytes,
             |index, location| {
                 let point = object.point(index);
-                let found = match point {
-                    Some(point) if point.returns() => Err(Unresolved::Return),
-                    _ => resolve::address(&object, location, point.and_then(|point| point.watch()), symbols),
-                };
+                let found = resolve::address(&object, location, point.and_then(|point| point.watch()), symbols);
                 let address = found.unwrap_or_else(|error| {
                     if waits(&error) {
                         return 0;

@@ -1,6 +1,6 @@
 //! What the engine says when it refuses, in words: what was wrong, where, and what to do.
 
-use dprobes::host::{FacilityError, FileError, Prohibited};
+use dprobes::host::{FacilityError, FileError, Prohibited, ReturnError};
 use dprobes::insn::Refusal;
 use dprobes::probe::MergeError;
 use dprobes::rpn::object::LocationError;
@@ -147,10 +147,11 @@ pub fn explain(reply: &Reply, request: Request<'_>) -> Report {
             .report(format!("{} is outside its function", subject.place()))
             .note(format!("the function has {:#x} bytes", reply.facts[1]))
             .help("the module is not the one the program was written for: look at the function, then correct `offset`"),
-        Reason::Return => subject
-            .report(format!("the return of {} cannot be probed", subject.place()))
-            .note("returns can be probed in user space only")
-            .help("put the probe on the function's `ret`: `objdump -d` shows where there are some"),
+        Reason::Return => subject.returns(),
+        Reason::CallVariables => subject
+            .report(format!("{} is in no call whose variables there are", subject.place()))
+            .note("`cv` is for probes on `return(FUNCTION)`, and for those at the beginning of such a FUNCTION")
+            .help("give the program a probe at `offset = return(FUNCTION)` as well, or use `lv`"),
     }
 }
 
@@ -160,6 +161,26 @@ struct Subject<'a> {
 }
 
 impl Subject<'_> {
+    /// Calls cannot be followed to their returns.
+    fn returns(&self) -> Report {
+        let report = self.report(format!("the return of {} cannot be probed", self.place()));
+        match ReturnError::from_code(self.reply.detail) {
+            Some(ReturnError::Unsupported) | None => report
+                .note("this kernel has nothing that follows calls to their returns (CONFIG_RETHOOK)")
+                .help("put the probe on the function's `ret`: `objdump -d` shows where there are some"),
+            Some(ReturnError::NotEntry) => report
+                .note("it is not where a function begins: no call has its return address on top of the stack there")
+                .help("name the function alone: `offset = return(FUNCTION)`"),
+            Some(ReturnError::NeverReturns) => report
+                .note("the function never returns: its code has no way out")
+                .help("put a probe on its first instruction: `offset = FUNCTION`"),
+            Some(ReturnError::Switches) => report
+                .note("the function returns for another task than it was called for, or on another stack")
+                .help("put a probe on its first instruction, and one on the caller's instruction behind the call"),
+            Some(ReturnError::NoMemory) => report.note("there is no memory to note the calls in"),
+        }
+    }
+
     fn program(&self) -> Option<&Program> {
         match self.request {
             Request::Insert { program, .. } => Some(program),
@@ -767,6 +788,11 @@ minor   = 1
                 Reason::File => all.extend(
                     (0..=u32::from(u16::MAX))
                         .filter_map(FileError::from_code)
+                        .map(|why| (format!("{name} {why:?}"), reply(reason, why as u32, [0; 2]))),
+                ),
+                Reason::Return => all.extend(
+                    (0..=u32::from(u16::MAX))
+                        .filter_map(ReturnError::from_code)
                         .map(|why| (format!("{name} {why:?}"), reply(reason, why as u32, [0; 2]))),
                 ),
                 Reason::Facility => all.extend(

@@ -10,8 +10,6 @@ use crate::report::Report;
 pub enum Unresolved<'a> {
     /// A line of the source of the probed code.
     SourceLine { file: &'a str, line: u32 },
-    /// Where a function of the kernel returns to.
-    Return,
     /// A symbol of a program in user space.
     User { name: &'a str },
     /// The symbol is not what it should be: the place of a probe, or a value.
@@ -111,8 +109,6 @@ impl Unresolved<'_> {
                 Report::new(format!("source lines cannot be resolved yet: \"{file}\":{line}"))
                     .help("use the symbol of the function and an offset: `offset = symbol+0x1f`")
             }
-            Self::Return => Report::new("returns can be probed in user space only")
-                .help("put the probe on the function's `ret`: `objdump -d` shows where there are some"),
             Self::User { name } => Report::new(format!(
                 "a list of the kernel's symbols does not have those of a file: {name}"
             ))

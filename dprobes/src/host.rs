@@ -15,6 +15,7 @@ use core::ops::Range;
 
 pub use crate::frame::TrapFrame;
 pub use crate::rpn::BadAddress;
+use crate::rpn::limits::CALL_VARIABLES_MAX;
 pub use crate::rpn::object::{LocationError, WatchKind, Watchpoint};
 
 /// Who was running when a probe fired.
@@ -346,6 +347,40 @@ impl FileError {
     }
 }
 
+/// What a program keeps for a call from its beginning to its end.
+pub type CallWords = [u64; CALL_VARIABLES_MAX];
+
+/// Why a host does not follow the calls of a function to where they return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ReturnError {
+    /// It follows none.
+    Unsupported = 1,
+    /// A call does not begin at the place: it is not the first instruction of a function.
+    NotEntry = 2,
+    /// The function does not return: there is no way out of its code.
+    NeverReturns = 3,
+    /// The function returns for another task, or on another stack, than it was called on.
+    Switches = 4,
+    /// Memory is short.
+    NoMemory = 5,
+}
+
+impl ReturnError {
+    /// From the number that crosses the C boundary.
+    #[must_use]
+    pub const fn from_code(code: u32) -> Option<Self> {
+        Some(match code {
+            1 => Self::Unsupported,
+            2 => Self::NotEntry,
+            3 => Self::NeverReturns,
+            4 => Self::Switches,
+            5 => Self::NoMemory,
+            _ => return None,
+        })
+    }
+}
+
 /// Why an exit facility cannot be reached, as far as that is known before it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -423,6 +458,21 @@ pub trait Host: Sync + 'static {
         let _ = (token, frame);
     }
 
+    /// A call begins whose return was [asked for](Host::attach_return): `frame` has the registers with which the first instruction of the function is about
+    /// to be executed, the return address on top of the stack. When the call has returned the host calls
+    /// [`Engine::on_return`](crate::probe::Engine::on_return) with the number and the words. False: the call cannot be followed, and it is as if nothing had
+    /// been asked.
+    fn follow_return(&self, number: u64, frame: &TrapFrame, words: &CallWords) -> bool {
+        let _ = (number, frame, words);
+        false
+    }
+
+    /// The first instruction of a function, where [`follow_return`](Host::follow_return) was called with this number last, has faulted: if it is executed
+    /// again with the stack pointer that `frame` has, that is no further call, and is not to be followed once more.
+    fn follow_again(&self, number: u64, frame: &TrapFrame) {
+        let _ = (number, frame);
+    }
+
     /// Asks that [`Engine::reap`](crate::probe::Engine::reap) be called soon from a context that may sleep.
     fn request_reap(&self);
 
@@ -471,6 +521,11 @@ pub trait Host: Sync + 'static {
         for candidate in candidates {
             candidate.answer(self.probeable(candidate.address));
         }
+    }
+
+    /// Which function is at `address`, whether it may be probed or not? `None` when it is not known.
+    fn function_at(&self, address: u64) -> Option<Function> {
+        self.probeable(address).ok()
     }
 
     /// The address that offsets of a module's probes count from, or `None` when it is not loaded.
@@ -552,6 +607,19 @@ pub trait Host: Sync + 'static {
     fn detach_user(&self, attached: &[u64]) {
         let _ = attached;
     }
+
+    /// Calls of this function are to be followed to their returns: makes everything ready that [`follow_return`](Host::follow_return) needs.
+    ///
+    /// # Errors
+    /// [`ReturnError`]: why they cannot be. Nothing has changed then.
+    fn attach_return(&self, function: Function) -> Result<(), ReturnError> {
+        let _ = function;
+        Err(ReturnError::Unsupported)
+    }
+
+    /// Takes back one [`attach_return`](Host::attach_return). Calls that are under way return as they would have; of those that were followed the engine
+    /// is not interested any more.
+    fn detach_return(&self) {}
 
     /// Returns when every CPU has executed a serialising instruction after the call began: no CPU runs stale text
     /// (SDM volume 3, 9.1.3), and every trap handler that was running with interrupts off has ended.

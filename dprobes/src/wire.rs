@@ -99,12 +99,15 @@ pub enum Reason {
     /// All programs together would take more memory than the host permits: `facts[0]` is how many bytes that is, `facts[1]` how many they take
     /// without this one.
     MemoryBound = 28,
-    /// The returns of functions of the kernel and its modules cannot be probed.
+    /// Calls of the function cannot be followed to their returns; `detail` is a [`ReturnError`](crate::host::ReturnError) as a number.
     Return = 29,
     /// The exit facility `facts[0]` is not there; `detail` is a [`FacilityError`](crate::host::FacilityError) as a number.
     Facility = 30,
     /// The program cannot be merged into the one that is inserted; `detail` is a [`MergeError`](crate::probe::MergeError) as a number.
     Merge = 31,
+    /// The handler of the point uses variables of a call, and the point is neither on the returns of a function nor at the beginning of one on whose
+    /// returns the program has a point too.
+    CallVariables = 32,
 }
 
 /// Why a host cannot watch.
@@ -157,7 +160,8 @@ impl Reason {
             | Reason::File
             | Reason::AmbiguousSymbol
             | Reason::OutsideSymbol
-            | Reason::Merge => -EINVAL,
+            | Reason::Merge
+            | Reason::CallVariables => -EINVAL,
             Reason::Exists => -EEXIST,
             Reason::NotFound | Reason::NoModule | Reason::NoSymbol => -ENOENT,
             Reason::NoMemory | Reason::MemoryBound => -ENOMEM,
@@ -207,6 +211,7 @@ impl Reason {
             29 => Self::Return,
             30 => Self::Facility,
             31 => Self::Merge,
+            32 => Self::CallVariables,
             _ => return None,
         })
     }
@@ -311,6 +316,8 @@ pub struct ProbeStatus {
     pub unavailable: u64,
     /// Records lost because the ring of their CPU was full.
     pub lost: u64,
+    /// Calls that could not be followed to their return, because there was no room to note one more: the program did not run.
+    pub unfollowed: u64,
     /// Why the probe was refused when its module was loaded: a [`Reason`] as a number, 0 if it was not. This and what follows are as in
     /// [`Reply`].
     pub reason: u32,
@@ -415,7 +422,7 @@ pub fn label(text: &[u8]) -> [u8; 64] {
 }
 
 const _: () = assert!(size_of::<Reply>() == 40);
-const _: () = assert!(size_of::<ProbeStatus>() == 296);
+const _: () = assert!(size_of::<ProbeStatus>() == 304);
 const _: () = assert!(size_of::<MapStatus>() == 200);
 
 /// `ioctl` argument: insert a program.

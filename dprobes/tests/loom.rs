@@ -13,6 +13,7 @@
 //! | ring: the stop in front of a provisional record in `read` | [`what_is_discarded_is_not_read_and_what_is_settled_is`] |
 //! | chain: the store in `link` | [`a_probe_is_linked_whole`] |
 //! | chain: `unlink` that cuts off what follows | [`one_of_two_leaves_the_other_every_hit`] |
+//! | calls: the exchange in `begin` by a load and a store | [`calls_do_not_mix`] |
 //! | removal: the core sync before memory is freed | [`without_the_last_sync_a_trap_uses_what_is_freed`] and its like, in every run |
 #![allow(dead_code, reason = "the models use a part of each file")]
 
@@ -31,6 +32,8 @@ mod host {
     pub(crate) use dprobes::host::Task;
 }
 
+#[path = "../src/probe/calls.rs"]
+mod calls;
 #[path = "../src/probe/chain.rs"]
 mod chain;
 #[path = "../src/record/header.rs"]
@@ -43,6 +46,7 @@ mod ring;
 #[path = "../src/probe/table.rs"]
 mod table;
 
+use calls::{Call, Calls};
 use chain::{Chain, Linked};
 use header::{Header, RecordState};
 use ring::Ring;
@@ -54,6 +58,29 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
     builder.preemption_bound = Some(3);
     builder.max_branches = 10_000;
     builder.check(model);
+}
+
+// ---- what is kept for calls ----
+
+/// Tasks on two CPUs want the same place. Whoever has it finds what it has put there, and nobody finds anything else.
+#[test]
+fn calls_do_not_mix() {
+    check(|| {
+        let calls = Arc::new(Calls::new(1, 1).unwrap());
+        let run = |calls: &Calls, task: u64| {
+            let call = Call { task, frame: 16, of: 1 };
+            let kept = calls.begin(call, &[task; 8]);
+            assert_eq!(calls.end(call), kept.then_some([task; 8]));
+            kept
+        };
+        let other = {
+            let calls = Arc::clone(&calls);
+            thread::spawn(move || run(&calls, 200))
+        };
+        let ours = run(&calls, 100);
+        assert!(other.join().unwrap() || ours, "one of them has had it");
+        assert!(run(&calls, 300), "it is free again");
+    });
 }
 
 // ---- the ring ----

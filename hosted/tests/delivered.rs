@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dprobes::host::{
     BadAddress, ExitTo, FileError, FileId, Function, Host, Patch, Prohibited, Task, TrapFrame, WriteTextError,
@@ -26,6 +26,8 @@ type Attached = BTreeMap<u64, (u64, u64, bool)>;
 struct Facility {
     attached: Mutex<Attached>,
     reap: AtomicBool,
+    /// The cookie of the task that runs.
+    task: AtomicU64,
 }
 
 impl Facility {
@@ -59,7 +61,10 @@ impl Host for Facility {
         0
     }
     fn task(&self) -> Task {
-        Task::default()
+        Task {
+            cookie: self.task.load(Ordering::Relaxed),
+            ..Task::default()
+        }
     }
     fn user_registers(&self) -> Option<TrapFrame> {
         None
@@ -259,11 +264,79 @@ fn a_function_and_its_return_are_two_places() {
     engine.on_user_return_lost(back);
     let counts: Vec<_> = states(&engine)
         .iter()
-        .map(|status| (status.hits, status.missed))
+        .map(|status| (status.hits, status.missed, status.unfollowed))
         .collect();
-    assert_eq!(counts, [(3, 0), (1, 2)]);
+    assert_eq!(counts, [(3, 0, 0), (1, 0, 2)]);
     engine.on_user_return_lost(99);
     engine.remove_all().unwrap();
+    assert_eq!(engine.host().count(), 0);
+}
+
+#[test]
+fn each_call_has_variables_of_its_own() {
+    let text = "name = \"/file\"; modtype = user; major = 1; vars = sum, empty\n\
+        offset = 0x10; minor = 0\n push r, rdi; pop cv, 5; abort\n\
+        offset = return(0x10); minor = 1\n\
+        push cv, 5; jnz kept; inc lv, empty; kept: push lv, sum; push 10; mul; add; pop lv, sum; abort\n";
+    let assemble = |text: &str| {
+        let assembled = rpn_asm::assemble("test.rpn", text, &rpn_asm::Options::default());
+        assembled.unwrap_or_else(|error| panic!("{error}")).object
+    };
+    let engine = engine();
+    engine.insert_for(&assemble(text), Some(7)).unwrap();
+    let (entry, back) = (engine.host().number(0x10, false), engine.host().number(0x10, true));
+    // Linux's selector of 64-bit code in user mode.
+    let frame = |rsp: u64, rdi: u64| TrapFrame {
+        cs: 0x33,
+        rsp,
+        rdi,
+        ..TrapFrame::default()
+    };
+    let run = |task| engine.host().task.store(task, Ordering::Relaxed);
+    let begin = |rsp: u64, argument: u64| engine.on_user_hit(entry, &mut frame(rsp, argument));
+    let end = |rsp: u64| engine.on_user_hit(back, &mut frame(rsp + 8, 0));
+    let locals = || {
+        let mut locals = [0; 2];
+        engine.locals(b"/file", 1, &mut locals).unwrap();
+        locals
+    };
+    run(100);
+    begin(0x1000, 1);
+    begin(0xf00, 2);
+    run(200);
+    begin(0xf00, 3);
+    run(100);
+    end(0xf00);
+    run(200);
+    end(0xf00);
+    run(100);
+    end(0x1000);
+    assert_eq!(locals(), [231, 0]);
+    // One whose beginning nobody has seen, and one whose task has ended meanwhile.
+    end(0x1000);
+    begin(0x1000, 4);
+    engine.on_task_ended(100);
+    end(0x1000);
+    assert_eq!(locals(), [23100, 2]);
+    // As many as a task may have under way, and one more.
+    for deep in 0..129 {
+        begin(0x8000 - deep * 8, 5);
+    }
+    let unfollowed: Vec<_> = states(&engine).iter().map(|status| status.unfollowed).collect();
+    assert_eq!(unfollowed, [1, 0]);
+    engine.remove(b"/file", 1, &mut |_| {}).unwrap();
+
+    // Where there is no call there is none to keep anything for.
+    for place in ["0x10", "0x20"] {
+        let text = format!(
+            "name = \"/file\"; modtype = user; major = 1\noffset = {place}; minor = 0\n push cv, 0; abort\n\
+             offset = return(0x30); minor = 1\n push cv, 0; abort\n"
+        );
+        let Err(InsertError::Point { point, error, .. }) = engine.insert_for(&assemble(&text), Some(7)) else {
+            panic!("{place} is accepted");
+        };
+        assert_eq!((point, error), (0, PointError::CallVariables));
+    }
     assert_eq!(engine.host().count(), 0);
 }
 

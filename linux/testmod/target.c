@@ -23,6 +23,8 @@
 #include <linux/sched.h>
 #include <linux/uaccess.h>
 
+#include "returning.h"
+
 #define MAX_THREADS 16
 
 static int threads;
@@ -140,23 +142,33 @@ static int __init target_init(void)
 	err = misc_register(&target_device);
 	if (err)
 		return err;
+	err = returning_init();
+	if (err)
+		goto deregister;
 	for (i = 0; i < threads; i++) {
 		struct task_struct *runner = kthread_run(run, NULL, "target/%d", i);
 
 		if (IS_ERR(runner)) {
-			stop_threads();
-			misc_deregister(&target_device);
-			return PTR_ERR(runner);
+			err = PTR_ERR(runner);
+			goto stop;
 		}
 		runners[i] = runner;
 	}
 	return 0;
+
+stop:
+	stop_threads();
+	returning_exit();
+deregister:
+	misc_deregister(&target_device);
+	return err;
 }
 module_init(target_init);
 
 static void __exit target_exit(void)
 {
 	stop_threads();
+	returning_exit();
 	misc_deregister(&target_device);
 }
 module_exit(target_exit);

@@ -61,6 +61,14 @@ fn returns() {
         assert!(object.points().all(|point| point.returns()));
         assert!(identity(&assembled.object).contains("= return("));
     }
+    let text = "name = \"kernel\"; modtype = kernel; major = 1\naddress = return(0xffffffff81000000)\nminor = 1\n        exit\n";
+    let assembled = assemble("return.rpn", text, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    assert!(identity(&assembled.object).contains("address    = return(0xffffffff81000000)"));
+    let wrong = text.replace("0xffffffff81000000", "main");
+    assert!(assemble("return.rpn", &wrong, &Options::default()).is_err());
+    let text = |place| {
+        format!("name = \"/bin/true\"; modtype = user; major = 1\noffset = return({place})\nminor = 1\n        exit\n")
+    };
     for place in ["main + 4", "main", ""] {
         let wrong = text(place).replace("main)", "main");
         assert!(assemble("return.rpn", &wrong, &Options::default()).is_err(), "{wrong}");

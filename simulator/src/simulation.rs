@@ -1,10 +1,12 @@
 //! A program on the made-up machine: its probes, its variables, and one hit after another.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use dprobes::record::header::{Header, RecordState};
 use dprobes::rpn::Program;
 use dprobes::rpn::interp::{self, End, Outcome, Variables, Workspace};
+use dprobes::rpn::limits::CALL_VARIABLES_MAX;
 use dprobes::rpn::object::{Location, Object, ObjectError, Place, WatchKind};
 use dprobes::rpn::reg::Reg;
 use dprobes::rpn::variables::Pool;
@@ -37,8 +39,10 @@ pub struct Probe {
     pub minor: u16,
     /// Where it is.
     pub address: u64,
-    /// Whether it is hit behind an instruction, which may be any: it watches data or ports.
+    /// Whether it is hit behind an instruction, which may be any: it watches data or ports, or is on returns.
     anywhere: bool,
+    /// Whether it is hit where a call has returned to.
+    returns: bool,
     /// Index of its group.
     group: u16,
     pass_count: u64,
@@ -136,6 +140,8 @@ pub struct Simulation {
     /// For each group of the program, whether it is suspended.
     suspended: Vec<bool>,
     workspace: Box<Workspace>,
+    /// What is kept for the calls under way of each thread, the innermost last.
+    calls: BTreeMap<u32, Vec<[u64; CALL_VARIABLES_MAX]>>,
 }
 
 impl Simulation {
@@ -166,6 +172,7 @@ impl Simulation {
             suspended: program.groups().iter().map(|group| group.suspended).collect(),
             program,
             workspace: Box::default(),
+            calls: BTreeMap::new(),
         })
     }
 
@@ -215,12 +222,12 @@ impl Simulation {
     /// A probe that the program does not have aborts.
     pub fn hit(&mut self, index: usize, machine: &mut Machine, watch: Option<Watch<'_>>) -> Hit {
         let mut now = machine.clone();
-        let (mut address, mut minor, mut anywhere) = (0, 0, false);
+        let (mut address, mut minor, mut anywhere, mut returns) = (0, 0, false, false);
         if let Some(probe) = self.probes.get_mut(index) {
             if let Err(skipped) = probe.arrive(&self.suspended, &self.program) {
                 return Hit::Skipped(skipped);
             }
-            (address, minor, anywhere) = (probe.address, probe.minor, probe.anywhere);
+            (address, minor, anywhere, returns) = (probe.address, probe.minor, probe.anywhere, probe.returns);
         }
         // A hit finds rip where the probe is, and that of a watchpoint where the machine is.
         if anywhere {
@@ -234,6 +241,7 @@ impl Simulation {
         let before = now.clone();
         let variables_before = self.values();
 
+        let now_tid = now.task.tid;
         let mut tracer = Tracer::new(watch);
         let mut live = Live {
             machine: &mut now,
@@ -253,6 +261,9 @@ impl Simulation {
             global_pool: Some(&self.global_pool),
             owner: OWNER,
         };
+        // A probe on returns is hit by the innermost call of its thread; another one that keeps something for its call begins one.
+        let calls = self.calls.entry(now_tid).or_default();
+        *self.workspace.call_words() = returns.then(|| calls.pop()).flatten().unwrap_or_default();
         let outcome = interp::run_observed(
             &self.program,
             index,
@@ -261,6 +272,9 @@ impl Simulation {
             &variables,
             &mut tracer,
         );
+        if !returns && self.program.keeps_for_calls(index) {
+            calls.push(*self.workspace.call_words());
+        }
         let instructions = tracer.finish();
         let Log { added, switched, .. } = live.effects;
         if outcome.end == End::Remove
@@ -331,7 +345,8 @@ fn probes(object: &Object<'_>, program: &Program) -> Vec<Probe> {
             Probe {
                 minor: point.minor(),
                 address,
-                anywhere: point.watch().is_some_and(|watch| watch.kind() != WatchKind::Execute),
+                anywhere: point.returns() || point.watch().is_some_and(|watch| watch.kind() != WatchKind::Execute),
+                returns: point.returns(),
                 group: program.group_of(index).unwrap_or(0),
                 pass_count: point.pass_count(),
                 max_hits: point.max_hits(),

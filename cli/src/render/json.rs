@@ -155,6 +155,7 @@ struct Status<'a> {
     overflows: u64,
     unavailable: u64,
     lost: u64,
+    unfollowed: u64,
 }
 
 /// An entry of the stream as one line, with a line feed.
@@ -256,6 +257,7 @@ pub fn probe(probe: &ProbeStatus, when: When) -> String {
         overflows: probe.overflows,
         unavailable: probe.unavailable,
         lost: probe.lost,
+        unfollowed: probe.unfollowed,
     })
 }
 

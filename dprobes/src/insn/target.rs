@@ -14,6 +14,28 @@ impl Insn {
         let next = address.wrapping_add(self.len() as u64);
         (branches && self.is_legacy(self.map())).then(|| next.wrapping_add_signed(self.signed(self.immediate())))
     }
+
+    /// Where a near jump by a displacement goes, conditional or not, for the instruction at `address`. `None` for everything else, calls
+    /// too.
+    pub fn jumps_to(&self, address: u64) -> Option<u64> {
+        let is_call = self.map() == Map::Primary && self.opcode() == 0xe8;
+        self.target(address).filter(|_| !is_call)
+    }
+
+    /// Does control go where the instruction does not say: is it a return, of whatever kind, or a jump by a register or memory?
+    pub fn leaves(&self) -> bool {
+        let by_operand = || self.modrm().is_some_and(|modrm| matches!(modrm.reg(), 4 | 5));
+        let found = match self.map() {
+            // ret, retf and iret; jmp and far jmp
+            Map::Primary => {
+                matches!(self.opcode(), 0xc2 | 0xc3 | 0xca | 0xcb | 0xcf) || self.opcode() == 0xff && by_operand()
+            }
+            // sysret, sysexit and rsm
+            Map::Secondary => matches!(self.opcode(), 0x07 | 0x35 | 0xaa),
+            _ => false,
+        };
+        found && self.is_legacy(self.map())
+    }
 }
 
 #[cfg(test)]
@@ -43,6 +65,32 @@ mod tests {
                 (expected != 0).then_some(expected),
                 "{bytes:02x?}"
             );
+            let expected = (expected != 0 && !other.is_call_near()).then_some(expected);
+            assert_eq!(insn.jumps_to(address), expected, "{bytes:02x?}");
+        }
+    }
+
+    /// Every instruction of one and two opcode bytes, with every ModRM.
+    #[test]
+    fn what_leaves_is_what_another_decoder_says() {
+        use iced_x86::FlowControl;
+        for opcode in 0..=0x1ff_u16 {
+            for modrm in 0..=u8::MAX {
+                let [escape, opcode] = opcode.to_be_bytes();
+                let mut bytes = [0; 15];
+                match escape {
+                    0 => [bytes[0], bytes[1]] = [opcode, modrm],
+                    _ => [bytes[0], bytes[1], bytes[2]] = [0x0f, opcode, modrm],
+                }
+                let mut decoder = iced_x86::Decoder::new(64, &bytes, 0);
+                let other = decoder.decode();
+                let Ok(insn) = Insn::decode(&bytes) else { continue };
+                if other.is_invalid() || insn.len() != other.len() {
+                    continue;
+                }
+                let expected = matches!(other.flow_control(), FlowControl::Return | FlowControl::IndirectBranch);
+                assert_eq!(insn.leaves(), expected, "{bytes:02x?} {other:?}");
+            }
         }
     }
 }

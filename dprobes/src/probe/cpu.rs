@@ -7,12 +7,14 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize
 use zerocopy::FromZeros;
 
 use super::attempt::{Attempts, Left, Outcome, Outcomes, Who};
-use super::program::Probe;
+use super::program::{Loaded, Probe};
 use super::site::Site;
 use crate::frame::{RFLAGS_IF, RFLAGS_TF, TrapFrame};
+use crate::host::CallWords;
 use crate::mem::{self, OutOfMemory};
 use crate::record::ring::Ring;
 use crate::rpn::interp::Workspace;
+use crate::rpn::limits::CALL_VARIABLES_MAX;
 
 /// Steps inside steps: a step is interrupted only by an NMI or a machine check, whose handlers may hit a probe each. A host on which NMIs
 /// are nested without a bound runs out of stack first: each level takes the frames of two traps.
@@ -56,6 +58,10 @@ pub(crate) struct Hit<'c> {
     outcomes: Option<Outcomes>,
     /// See [`Hit::depend_on_another`].
     depends_on_another: bool,
+    /// The stack pointer of the code that was hit.
+    stack_pointer: u64,
+    /// The program that the words for a call in the workspace are of; 0 for none.
+    words_of: u32,
 }
 
 #[derive(Default)]
@@ -123,6 +129,8 @@ impl Cpu {
             newest: 0,
             outcomes: None,
             depends_on_another: false,
+            stack_pointer: 0,
+            words_of: 0,
         })
     }
 
@@ -273,6 +281,34 @@ impl<'c> Hit<'c> {
     /// As [`note_attempt`](Self::note_attempt), for the instruction that is carried out in the shadow of the one that was hit.
     pub(crate) fn note_shaded_attempt(&self, site: &Site, who: Who, mark: u64) {
         self.cpu.attempts.note_shaded(site, who, self.left(mark));
+    }
+
+    /// Notes the stack pointer of the code that was hit.
+    #[inline]
+    pub(crate) fn note_stack_pointer(&mut self, rsp: u64) {
+        self.stack_pointer = rsp;
+    }
+
+    /// The stack pointer of the code that was hit, if it was noted.
+    #[inline]
+    pub(crate) fn stack_pointer(&self) -> u64 {
+        self.stack_pointer
+    }
+
+    /// The handler of a program is about to run where a call may begin: what it keeps for the call is zero.
+    pub(crate) fn begin_call(&mut self, loaded: &Loaded) {
+        *self.workspace().call_words() = [0; CALL_VARIABLES_MAX];
+        self.words_of = loaded.owner;
+    }
+
+    /// What the program of a probe has kept for the call that begins with this hit.
+    pub(crate) fn words_of(&mut self, probe: &Probe) -> CallWords {
+        let owner = probe.loaded().map_or(0, |loaded| loaded.owner);
+        if owner != 0 && self.words_of == owner {
+            *self.workspace().call_words()
+        } else {
+            [0; CALL_VARIABLES_MAX]
+        }
     }
 
     /// The workspace of the CPU.

@@ -2,13 +2,16 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use spin::{Mutex, MutexGuard};
 
+use super::calls::Calls;
 use super::cpu::Cpu;
 use super::globals::{Globals, Names};
 use super::maps::MapNumbers;
 use super::program::{Loaded, Probe};
+use super::returns::Returns;
 use super::site::Site;
 use super::table::Table;
 use super::user::{UserControl, UserSites};
@@ -18,6 +21,12 @@ use crate::insn::Insn;
 use crate::mem::{self, OutOfMemory};
 use crate::text::slot::{FreeSlots, SlotArea};
 use crate::wire::{PROBE_HALTED, PROBE_SUSPENDED, ProbeStatus, label};
+
+/// How many windows of places there are for calls in user space that programs keep something for.
+const CALL_WINDOWS: usize = 64;
+
+/// How many places each has: so many of these calls of a task can be under way.
+const CALLS_OF_TASK: usize = 128;
 
 /// The engine over a host.
 ///
@@ -34,6 +43,9 @@ pub struct Engine<H: Host> {
     pub(crate) globals: Globals,
     pub(crate) watches: Watches,
     pub(crate) user_sites: UserSites,
+    pub(crate) returns: Returns,
+    /// What is kept for calls in user space; null while no program keeps anything.
+    calls: AtomicPtr<Calls>,
     /// Does every hit do nothing but carry its instruction out?
     halted: AtomicBool,
     control: Mutex<Control>,
@@ -56,6 +68,10 @@ pub(crate) struct Control {
     /// What the host watches, by the number of the watchpoint.
     pub(crate) watchpoints: [Option<Watchpoint>; WATCHPOINTS],
     pub(crate) user: UserControl,
+    /// The last number that was given to a probe on a return.
+    pub(super) last_return: u64,
+    /// The last number that was given to a program.
+    pub(super) last_program: u64,
 }
 
 // SAFETY: the pointers are to boxed sites that the control path owns; whichever thread holds the lock may free them.
@@ -80,6 +96,8 @@ impl<H: Host> Engine<H> {
             sentries: Vec::new(),
             watchpoints: [None; WATCHPOINTS],
             user: UserControl::default(),
+            last_return: 0,
+            last_program: 0,
         });
         Ok(Engine {
             host,
@@ -90,6 +108,8 @@ impl<H: Host> Engine<H> {
             globals: Globals::new()?,
             watches: Watches::default(),
             user_sites: UserSites::new()?,
+            returns: Returns::new()?,
+            calls: AtomicPtr::default(),
             halted: AtomicBool::new(false),
             control,
         })
@@ -116,6 +136,35 @@ impl<H: Host> Engine<H> {
     pub fn instruction(&self, address: u64) -> Option<Insn> {
         let site = self.site(address).filter(|site| !site.is_reported());
         site.map(Site::current)
+    }
+
+    /// What is kept for calls in user space. Valid as [`site`](Self::site) says.
+    pub(crate) fn calls(&self) -> Option<&Calls> {
+        // SAFETY: null or a boxed table, which is freed only after a core sync has passed since it was replaced.
+        unsafe { self.calls.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Sees to it that there is a place for what programs keep for calls in user space. Control lock held.
+    pub(super) fn keep_calls(&self) -> Result<(), OutOfMemory> {
+        if self.calls().is_none() {
+            let calls = mem::boxed(Calls::new(CALL_WINDOWS, CALLS_OF_TASK)?)?;
+            self.calls.store(Box::into_raw(calls), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// If no program keeps anything for calls in user space any more there need not be a place for it. Control lock held.
+    pub(super) fn forget_calls(&self, control: &Control) {
+        if control.programs.iter().any(|loaded| loaded.keeps_calls) {
+            return;
+        }
+        let calls = self.calls.swap(ptr::null_mut(), Ordering::AcqRel);
+        if !calls.is_null() {
+            // A hit that has found it has ended after this.
+            self.host.sync_cores();
+            // SAFETY: it comes from `Box::into_raw` in `keep_calls`, and nobody finds it any more, or has it still.
+            drop(unsafe { Box::from_raw(calls) });
+        }
     }
 
     /// The state of this CPU.
@@ -235,6 +284,7 @@ pub(super) fn status(loaded: &Loaded, probe: &Probe, halted: bool) -> ProbeStatu
         overflows: counts.overflows.load(Ordering::Relaxed),
         unavailable: counts.unavailable.load(Ordering::Relaxed),
         lost: counts.lost.load(Ordering::Relaxed),
+        unfollowed: counts.unfollowed.load(Ordering::Relaxed),
         reason: probe.refusal.reason,
         detail: probe.refusal.detail,
         refused_at: probe.refusal.address,
@@ -249,6 +299,9 @@ impl<H: Host> Drop for Engine<H> {
         // Text that cannot be restored keeps its breakpoints: what they refer to must then stay.
         if self.remove_all().is_err() || self.clear_sentries().is_err() {
             core::mem::forget(core::mem::take(&mut self.control.get_mut().programs));
+        } else {
+            let control = self.lock();
+            self.forget_calls(&control);
         }
     }
 }

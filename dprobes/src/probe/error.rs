@@ -1,7 +1,7 @@
 //! Why an insert or a remove was refused, with the facts.
 
 use crate::aggregate::SpecError;
-use crate::host::{FacilityError, FileError, LocationError, Prohibited, SymbolError, WatchError};
+use crate::host::{FacilityError, FileError, LocationError, Prohibited, ReturnError, SymbolError, WatchError};
 use crate::insn::Refusal;
 use crate::mem::OutOfMemory;
 use crate::rpn::object::ObjectError;
@@ -166,8 +166,11 @@ pub enum PointError {
     Watch(WatchError),
     /// There can be no probe at this place in the file.
     File(FileError),
-    /// Returns are probed in user space only.
-    Return,
+    /// Its handler uses variables of a call, and the probe is neither on returns nor at the beginning of a function on whose returns the program
+    /// has one too.
+    CallVariables,
+    /// Calls of the function cannot be followed to their returns.
+    Return(ReturnError),
 }
 
 impl From<OutOfMemory> for InsertError {
@@ -267,7 +270,9 @@ impl PointError {
             PointError::OutOfReach => refuse(Reason::OutOfReach, 0),
             PointError::Twice => refuse(Reason::AddressInUse, 0),
             PointError::Location { error, len } => detailed(Reason::WatchLocation, error as u32, [len.into(), 0]),
-            PointError::Return => refuse(Reason::Return, 0),
+            PointError::CallVariables => refuse(Reason::CallVariables, 0),
+            PointError::Return(ReturnError::NoMemory) => refuse(Reason::NoMemory, 0),
+            PointError::Return(error) => detailed(Reason::Return, error as u32, [0; 2]),
             PointError::File(error) => detailed(Reason::File, error as u32, [0; 2]),
             PointError::Watch(error) => match error {
                 WatchError::Unsupported => detailed(Reason::WatchUnsupported, WatchUnsupported::Host as u32, [0; 2]),

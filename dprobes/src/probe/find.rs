@@ -197,7 +197,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Reads a function from its start to two instructions behind the last address of interest, without this engine's own breakpoints.
-    fn original_text(
+    pub(super) fn original_text(
         &self,
         function: Function,
         last: u64,

@@ -13,6 +13,7 @@ use super::find::Request;
 use super::part::{Insertion, Storage};
 use super::place::{Spot, StageError};
 use super::program::{Loaded, Probe};
+use super::returns::ReturnNumber;
 use super::site::Site;
 use super::user::UserFile;
 use crate::host::{FileId, Host, Patch, Prohibited, Watchpoint};
@@ -126,6 +127,7 @@ impl<H: Host> Engine<H> {
             }
             Err(error) => {
                 self.truncate_globals(&mut control.globals, names);
+                self.forget_calls(&control);
                 return Err(error);
             }
         }
@@ -163,7 +165,9 @@ impl<H: Host> Engine<H> {
             Some(file) => self.find_user_places(object, file)?,
             None => self.find_places(object, loaded.base)?,
         };
-        check_distinct(&places)?;
+        let mut places = places;
+        let entered = check_distinct(&mut places)?;
+        check_calls(loaded, &places, &entered)?;
         let mut staged = Staged {
             sites: mem::vec(places.len())?,
             places,
@@ -172,6 +176,7 @@ impl<H: Host> Engine<H> {
             self.place_probes(loaded, &staged);
             let taken = taken_places(control, loaded, going)?;
             self.set_watchpoints(control, loaded)?;
+            self.attach_returns(control, loaded, &staged.places)?;
             if let Some(file) = file {
                 loaded.file = file.id;
                 self.attach_user_sites(control, loaded, &staged.places, file)?;
@@ -187,6 +192,7 @@ impl<H: Host> Engine<H> {
                 }
                 self.release_watchpoints(control, |_| false);
                 self.release_user_sites(control, |_| false);
+                loaded.probes.iter().for_each(|probe| self.detach_return(probe));
                 loaded.probes.iter_mut().for_each(Probe::leave);
                 return Err(error);
             }
@@ -198,16 +204,16 @@ impl<H: Host> Engine<H> {
             self.slots.set_owner(slot, site);
             self.table.insert(address, site);
         }
-        for probe in &loaded.probes {
-            probe.stay_or_come(State::Armed);
-            if probe.is_in_text()
-                && let Some(site) = self.site(probe.address)
+        loaded.probes.iter().for_each(|probe| probe.stay_or_come(State::Armed));
+        for probe in in_order(loaded) {
+            let Some(site) = self.site(probe.address) else { continue };
+            probe.site.store(ptr::from_ref(site).cast_mut(), Ordering::Release);
+            // Where another is in its place it waits until nothing can fail any more.
+            if !site
+                .probes()
+                .any(|there| going(there) && there.is_active() && there.is_like(probe))
             {
-                probe.site.store(ptr::from_ref(site).cast_mut(), Ordering::Release);
-                // Where another is in its place it waits until nothing can fail any more.
-                if !site.probes().any(|there| going(there) && there.is_active()) {
-                    site.link(probe);
-                }
+                site.link(probe);
             }
         }
         let replaced = control
@@ -225,12 +231,11 @@ impl<H: Host> Engine<H> {
         drop(old_table);
         match armed {
             Ok(()) => {
-                for probe in &loaded.probes {
+                for probe in in_order(loaded) {
                     if let Some(site) = probe.site()
-                        && let Some(gone) = site.probes().find(|there| going(there))
                         && !site.probes().any(|there| ptr::eq(there, probe))
                     {
-                        site.replace(gone, probe);
+                        put_in_place(site, probe, going);
                     }
                 }
                 self.link_watchpoints(loaded, going);
@@ -268,9 +273,6 @@ impl<H: Host> Engine<H> {
                     return Err(refused(0, PointError::Unresolved));
                 }
             };
-            if of.returns() {
-                return Err(refused(address, PointError::Return));
-            }
             let Some(watch) = of.watch() else {
                 requests.push(Request {
                     address,
@@ -297,7 +299,15 @@ impl<H: Host> Engine<H> {
                         address: found.requested,
                         error,
                     };
-                    Spot::Text(found.place.map_err(error)?)
+                    let place = found.place.map_err(error)?;
+                    let returns = object.point(point as u32).is_some_and(|point| point.returns());
+                    if returns {
+                        self.check_returns(found.requested, &place)
+                            .map_err(|why| error(PointError::Return(why)))?;
+                        Spot::Return { place, entry: None }
+                    } else {
+                        Spot::Text(place)
+                    }
                 }
             };
             places.push(spot);
@@ -310,11 +320,11 @@ impl<H: Host> Engine<H> {
         let new = staged
             .places
             .iter()
-            .filter_map(Spot::text)
+            .filter_map(Spot::first_text)
             .filter(|place| self.site(place.address).is_none())
             .count();
         for area in [Area::Main, Area::User] {
-            let wanted = staged.places.iter().filter_map(Spot::text);
+            let wanted = staged.places.iter().filter_map(Spot::first_text);
             let new = wanted
                 .filter(|place| self.slots.area_for(place.address) == area)
                 .filter(|place| self.site(place.address).is_none())
@@ -325,7 +335,7 @@ impl<H: Host> Engine<H> {
         }
         let mut images: Vec<Patch> = mem::vec(new)?;
         for (point, spot) in staged.places.iter().enumerate() {
-            let Some(place) = spot.text() else { continue };
+            let Some(place) = spot.first_text() else { continue };
             if self.site(place.address).is_some() {
                 continue;
             }
@@ -388,6 +398,12 @@ impl<H: Host> Engine<H> {
         let groups = if program.suspends() { suspended.len() } else { 0 };
         let mut flags = mem::vec(groups)?;
         flags.extend(suspended.take(groups).map(AtomicBool::new));
+        let is_in_file = object.modtype() == ModType::User;
+        let keeps_calls = is_in_file && (0..program.points()).any(|point| program.keeps_for_calls(point));
+        if keeps_calls {
+            self.keep_calls()?;
+        }
+        control.last_program += 1;
         let pool = || Pool::new_box_zeroed().map_err(|_| InsertError::NoMemory);
         Ok(mem::boxed(Loaded {
             program_id: object.id(),
@@ -402,6 +418,8 @@ impl<H: Host> Engine<H> {
             global_slots,
             local_pool: program.allocates_locals().then(pool).transpose()?,
             owner,
+            number: control.last_program,
+            keeps_calls,
             suspended: flags.into_boxed_slice(),
             maps: storage.maps,
             program,
@@ -420,7 +438,7 @@ impl<H: Host> Engine<H> {
             ..Variables::default()
         };
         for (probe, spot) in loaded.probes.iter_mut().zip(&staged.places) {
-            probe.resume_code = match spot.text().map(|place| self.site(place.address)) {
+            probe.resume_code = match spot.first_text().map(|place| self.site(place.address)) {
                 // The engine resumes nothing.
                 None => 0,
                 Some(Some(site)) => site.resume_code(),
@@ -430,8 +448,9 @@ impl<H: Host> Engine<H> {
             probe.address = spot.address();
             probe.watchpoint = match spot {
                 Spot::Watch(what) => Some(*what),
-                Spot::Text(_) | Spot::User(_) => None,
+                Spot::Text(_) | Spot::Return { .. } | Spot::User(_) => None,
             };
+            probe.returns = matches!(spot, Spot::Return { .. }).then(ReturnNumber::default);
             probe.in_file = matches!(spot, Spot::User(_));
             let addition = loaded
                 .program
@@ -443,6 +462,31 @@ impl<H: Host> Engine<H> {
             probe.begin_anew();
             *probe.loaded.get_mut() = owner;
         }
+    }
+}
+
+/// The probes of a program that are in text. What is to happen at a call's beginning happens before the call is followed: its handler may leave
+/// something for its end.
+fn in_order(loaded: &Loaded) -> impl Iterator<Item = &Probe> {
+    let in_text = |probe: &&Probe| probe.is_in_text();
+    let entries = loaded.probes.iter().filter(|probe| probe.returns.is_none());
+    let returns = loaded.probes.iter().filter(|probe| probe.returns.is_some());
+    entries.chain(returns).filter(in_text)
+}
+
+/// Links a probe in the place of one that is going, unless what is at the beginning of its calls is behind that.
+fn put_in_place(site: &Site, probe: &Probe, going: &dyn Fn(&Probe) -> bool) {
+    let ours = |there: &Probe| {
+        there
+            .loaded()
+            .is_some_and(|loaded| probe.loaded().is_some_and(|own| ptr::eq(own, loaded)))
+    };
+    let gone = site.probes().find(|there| going(there) && there.is_like(probe));
+    let behind = |gone: &Probe| site.probes().skip_while(|there| !ptr::eq(*there, gone)).any(ours);
+    let too_early = probe.returns.is_some() && gone.is_some_and(behind);
+    match gone.filter(|_| !too_early) {
+        Some(gone) => site.replace(gone, probe),
+        None => site.link(probe),
     }
 }
 
@@ -470,19 +514,47 @@ fn taken_places(control: &Control, loaded: &Loaded, going: &dyn Fn(&Probe) -> bo
     Ok(places)
 }
 
-/// Are no two points of a program at the same place?
-fn check_distinct(places: &[Spot]) -> Result<(), InsertError> {
+/// Are no two points of a program at the same place? One at the beginning of a function and one on its returns are; the second is told so.
+///
+/// Gives the points at the beginnings of functions on whose returns there are others, in ascending order.
+fn check_distinct(places: &mut [Spot]) -> Result<Vec<usize>, InsertError> {
     let mut order: Vec<((u64, u8, u8), usize)> = mem::vec(places.len())?;
     order.extend(places.iter().enumerate().map(|(point, spot)| (spot.order(), point)));
     sort::by_key(&mut order, |entry| *entry);
+    let mut entered = Vec::new();
     for pair in order.windows(2) {
-        if let [(first, _), (second, point)] = *pair
-            && first == second
-        {
+        let [(first, before), (second, point)] = *pair else {
+            continue;
+        };
+        if first == second {
             return Err(InsertError::Point {
                 point,
                 address: second.0,
                 error: PointError::Twice,
+            });
+        }
+        let is_return = second.1 == Spot::RETURNS && places.get(point).is_some_and(Spot::is_return);
+        if first.0 != second.0 || first.1 != 0 || !is_return {
+            continue;
+        }
+        mem::push(&mut entered, before)?;
+        if let Some(Spot::Return { entry, .. }) = places.get_mut(point) {
+            *entry = Some(before);
+        }
+    }
+    sort::by_key(&mut entered, |point| *point);
+    Ok(entered)
+}
+
+/// Are the handlers that use variables of a call those of points at which there is one?
+fn check_calls(loaded: &Loaded, places: &[Spot], entered: &[usize]) -> Result<(), InsertError> {
+    for (point, spot) in places.iter().enumerate() {
+        let has_call = spot.is_return() || entered.binary_search(&point).is_ok();
+        if loaded.program.keeps_for_calls(point) && !has_call {
+            return Err(InsertError::Point {
+                point,
+                address: spot.address(),
+                error: PointError::CallVariables,
             });
         }
     }

@@ -1,6 +1,7 @@
 //! Probepoints: programs, the sites they are armed at, and the engine that ties them to a host.
 
 mod attempt;
+mod calls;
 mod chain;
 mod check;
 mod cpu;
@@ -16,6 +17,7 @@ mod part;
 mod place;
 mod program;
 mod remove;
+mod returns;
 mod rewritten;
 mod sentry;
 mod site;
@@ -24,7 +26,11 @@ mod user;
 mod vars;
 mod watch;
 
-// Not in table.rs, which tests/loom.rs compiles as well.
+// Not in the files themselves, which tests/loom.rs compiles as well.
+#[cfg(test)]
+#[path = "calls/tests.rs"]
+mod calls_tests;
+
 #[cfg(test)]
 #[path = "table/tests.rs"]
 mod table_tests;
@@ -43,4 +49,5 @@ pub(crate) use express::Onward;
 pub(crate) use program::{Loaded, Probe, Turn, count};
 pub(crate) use rewritten::Rewritten;
 pub(crate) use site::{Resumption, Site};
+pub(crate) use user::UserSite;
 pub(crate) use watch::Watch;

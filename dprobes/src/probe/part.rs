@@ -165,6 +165,7 @@ impl<H: Host> Engine<H> {
         }
         let same = |there: &Probe| there.loaded().is_some_and(|loaded| loaded.is_same_as(part));
         let taken = |probe: &&Probe| {
+            let same = |there: &Probe| same(there) && there.is_like(probe);
             let site = Some(probe).filter(|probe| probe.is_in_text());
             let site = site.and_then(|probe| self.site(probe.address));
             site.is_some_and(|site| site.probes().any(same))
@@ -199,6 +200,7 @@ impl<H: Host> Engine<H> {
         }
         control.programs = programs;
         control.programs.retain(|loaded| !going(loaded));
+        self.forget_calls(control);
     }
 }
 

@@ -17,6 +17,8 @@ use crate::text::transaction::INT3;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) address: u64,
+    /// What it is in.
+    pub(crate) function: Function,
     pub(crate) insn: Insn,
     /// The instruction before it casts a shadow, in which it is when it was reached from there.
     may_be_shaded: bool,
@@ -50,6 +52,13 @@ impl From<PointError> for StageError {
 pub(crate) enum Spot {
     /// Into text.
     Text(Place),
+    /// Into text, where the calls begin whose returns it is about.
+    Return {
+        /// The first instruction.
+        place: Place,
+        /// The point of the same program that is there too, if there is one.
+        entry: Option<usize>,
+    },
     /// Into the debug registers.
     Watch(Watchpoint),
     /// Into a file that processes run.
@@ -59,7 +68,7 @@ pub(crate) enum Spot {
 impl Spot {
     pub(crate) fn address(&self) -> u64 {
         match self {
-            Spot::Text(place) => place.address,
+            Spot::Text(place) | Spot::Return { place, .. } => place.address,
             Spot::Watch(what) => what.address(),
             Spot::User(place) => place.offset,
         }
@@ -68,15 +77,30 @@ impl Spot {
     /// The place in text of the kernel, if it is one.
     pub(crate) fn text(&self) -> Option<&Place> {
         match self {
-            Spot::Text(place) => Some(place),
+            Spot::Text(place) | Spot::Return { place, .. } => Some(place),
             Spot::Watch(_) | Spot::User(_) => None,
         }
+    }
+
+    /// The second part of the [order](Self::order) of one on returns.
+    pub(crate) const RETURNS: u8 = 1;
+
+    /// Is it on returns?
+    pub(crate) fn is_return(&self) -> bool {
+        matches!(self, Spot::Return { .. } | Spot::User(UserPlace { returns: true, .. }))
+    }
+
+    /// The place in text of the kernel that a program's point is the first one at.
+    pub(crate) fn first_text(&self) -> Option<&Place> {
+        self.text()
+            .filter(|_| !matches!(self, Spot::Return { entry: Some(_), .. }))
     }
 
     /// Two points of a program that have the same are at the same place.
     pub(crate) fn order(&self) -> (u64, u8, u8) {
         match self {
             Spot::Text(place) => (place.address, 0, 0),
+            Spot::Return { place, .. } => (place.address, Self::RETURNS, 0),
             Spot::Watch(what) => (what.address(), what.kind() as u8, what.len()),
             Spot::User(place) => (place.offset, place.returns.into(), 0),
         }
@@ -107,6 +131,7 @@ impl<H: Host> Engine<H> {
         };
         Ok(Place {
             address,
+            function,
             insn,
             special,
             may_be_shaded: match before {

@@ -9,6 +9,7 @@ use super::chain::Linked;
 use super::express::Tally;
 use super::maps::NamedMap;
 use super::part::Shared;
+use super::returns::ReturnNumber;
 use super::site::Site;
 use super::user::UserNumber;
 use super::watch::WatchNumber;
@@ -41,6 +42,10 @@ pub(crate) struct Loaded {
     pub(crate) global_slots: Box<[u16]>,
     /// What `alloc lv` takes variables from, if the program uses it.
     pub(crate) local_pool: Option<Box<Pool>>,
+    /// No other program ever has the same.
+    pub(crate) number: u64,
+    /// Does it keep something for calls in user space?
+    pub(crate) keeps_calls: bool,
     /// What it is called in pools: not zero, and no other program has it.
     pub(crate) owner: u32,
     /// For each of its groups: is it suspended? Empty if none ever is.
@@ -79,6 +84,8 @@ pub(crate) struct Probe {
     pub(crate) user: UserNumber,
     /// Is it in user space?
     pub(crate) in_file: bool,
+    /// By which number its returns come, if it is on those of a function of the kernel; 0 while it is nowhere.
+    pub(crate) returns: Option<ReturnNumber>,
     pub(crate) resume_code: u32,
     pub(crate) log_on_fault: bool,
     /// Hits to let pass first.
@@ -110,6 +117,8 @@ pub(crate) struct Counts {
     pub(crate) overflows: AtomicU64,
     pub(crate) unavailable: AtomicU64,
     pub(crate) lost: AtomicU64,
+    /// Calls that were not followed to their return.
+    pub(crate) unfollowed: AtomicU64,
 }
 
 /// Adds one to a count.
@@ -178,6 +187,7 @@ impl Probe {
             watch: WatchNumber::default(),
             user: UserNumber::default(),
             in_file: false,
+            returns: None,
             resume_code: 0,
             log_on_fault: point.log_on_fault(),
             pass_count: point.pass_count(),
@@ -198,6 +208,11 @@ impl Probe {
     /// Is its place in text of the kernel?
     pub(crate) fn is_in_text(&self) -> bool {
         self.watchpoint.is_none() && !self.in_file
+    }
+
+    /// Are both on returns, or neither?
+    pub(crate) fn is_like(&self, other: &Probe) -> bool {
+        self.returns.is_some() == other.returns.is_some()
     }
 
     /// Its rank among those that are, and were, at its site.
@@ -244,6 +259,7 @@ impl Probe {
         self.watch = WatchNumber::default();
         self.user = UserNumber::default();
         self.refusal = Reply::default();
+        self.returns = self.returns.take().map(|_| ReturnNumber::default());
     }
 
     /// It has been taken out, and does not come back.
@@ -287,7 +303,7 @@ impl Probe {
     /// Is there nothing to be done about a hit but to count it twice, here and in a variable?
     pub(crate) fn goes_express(&self) -> bool {
         let suspends = self.loaded().is_none_or(|loaded| !loaded.suspended.is_empty());
-        self.tally.is_some() && self.pass_count == 0 && self.max_hits == 0 && !suspends
+        self.tally.is_some() && self.returns.is_none() && self.pass_count == 0 && self.max_hits == 0 && !suspends
     }
 
     /// Takes a turn, of which there is no limit.

@@ -68,6 +68,7 @@ impl<H: Host> Engine<H> {
         self.release_watchpoints(&mut control, |_| true);
         self.release_user_sites(&mut control, |_| true);
         self.forget(&mut control, programs.iter().map(|loaded| &**loaded));
+        self.forget_calls(&control);
         let table = self.table.shrink();
         self.reclaim(&mut control);
         if !table.is_empty() {
@@ -246,6 +247,7 @@ impl<H: Host> Engine<H> {
     /// Unlinks a probe from its site, and the site from the table when that was its last probe; gives the site then.
     pub(super) fn detach(&self, probe: &Probe) -> Option<*mut Site> {
         let site = probe.site()?;
+        self.detach_return(probe);
         let pointer = probe.site.swap(ptr::null_mut(), Ordering::AcqRel);
         site.unlink(probe);
         if !site.is_empty() {

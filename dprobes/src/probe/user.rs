@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::calls::Call;
 use super::chain::Chain;
 use super::engine::{Control, Engine};
 use super::error::{InsertError, PointError};
@@ -71,6 +72,20 @@ impl UserSite {
     /// The bytes in the file, where there is a breakpoint in memory. Of the place that a function returns to they are not known.
     pub(crate) fn code(&self) -> Option<&[u8]> {
         (!self.returns).then(|| self.code.bytes())
+    }
+
+    /// Is it where the function there returns to?
+    pub(crate) fn is_return(&self) -> bool {
+        self.returns
+    }
+
+    /// The call of this function whose return address is at `frame` on the stack of a task, as a program knows it.
+    pub(crate) fn call(&self, task: u64, frame: u64, loaded: &Loaded) -> Call {
+        Call {
+            task,
+            frame,
+            of: loaded.number.rotate_right(24) ^ self.offset,
+        }
     }
 
     fn place(&self) -> (FileId, u64, bool) {

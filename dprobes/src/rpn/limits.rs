@@ -18,6 +18,9 @@ pub const JMP_MAX: u16 = u16::MAX;
 /// Local variables of a program.
 pub const LOCALS_MAX: u16 = 256;
 
+/// Variables that a program keeps for each call.
+pub const CALL_VARIABLES_MAX: usize = 8;
+
 /// Global variables a program can name.
 pub const GLOBALS_MAX: u16 = 256;
 

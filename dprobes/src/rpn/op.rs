@@ -258,6 +258,9 @@ ops! {
     0x1d FreeGv     "free"    ["gv"]        None     1 -> 0 Next      "Frees a global variable that was allocated: (index --).";
     0x9d AllocLv    "alloc"   ["lv"]        None     0 -> 1 Next      "Allocates a local variable, which is zero: (-- index).";
     0x9e FreeLv     "free"    ["lv"]        None     1 -> 0 Next      "Frees a local variable that was allocated: (index --).";
+    // Variables of a call
+    0xaa PushCv     "push"    ["cv"]        U8       0 -> 1 Next      "Pushes a variable of this call.";
+    0xab PopCv      "pop"     ["cv"]        U8       1 -> 0 Next      "Pops the top word into a variable of this call.";
     // Arithmetic and logic
     0x33 Add        "add"     []            None     2 -> 1 Next      "Adds: (a b -- a+b).";
     0x34 Sub        "sub"     []            None     2 -> 1 Next      "Subtracts: (a b -- a-b).";

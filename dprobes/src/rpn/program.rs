@@ -83,6 +83,11 @@ impl Program {
         self.entries.get(point).map(|entry| entry.group)
     }
 
+    /// Whether the handler of a point uses variables of a call.
+    pub fn keeps_for_calls(&self, point: usize) -> bool {
+        self.entries.get(point).is_some_and(|entry| entry.of_call)
+    }
+
     /// Bytes of log elements a hit can write.
     pub fn logmax(&self) -> u16 {
         self.logmax
@@ -104,6 +109,8 @@ pub(super) struct Entry {
     pub(super) whole_stack: bool,
     /// Whether it is a handler that [only counts](super::counting).
     pub(super) counting: bool,
+    /// Whether it uses variables of the call.
+    pub(super) of_call: bool,
 }
 
 /// Where a decoded instruction comes from.

@@ -156,6 +156,9 @@ pub(super) enum VariableOp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VariableInsn {
     Global(VariableOp),
+    /// A variable of the call.
+    PushCall(u8),
+    PopCall(u8),
     Alloc(Scope),
     Free(Scope),
 }
@@ -186,6 +189,17 @@ impl VariableInsn {
                     VariableOp::Move => global.store(m.top(), Relaxed),
                     VariableOp::Inc => _ = global.fetch_add(1, Relaxed),
                     VariableOp::Dec => _ = global.fetch_sub(1, Relaxed),
+                }
+            }
+            // The verifier has checked the number.
+            Self::PushCall(number) => {
+                let value = m.ws.call.get(usize::from(number)).copied();
+                m.push(value.unwrap_or(0));
+            }
+            Self::PopCall(number) => {
+                let value = m.pop();
+                if let Some(variable) = m.ws.call.get_mut(usize::from(number)) {
+                    *variable = value;
                 }
             }
             Self::Alloc(scope) => {

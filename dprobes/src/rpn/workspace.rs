@@ -4,7 +4,9 @@ use zerocopy::{FromZeros, Immutable, KnownLayout};
 
 use super::buffer::Buffer;
 use super::heap::Heap;
-use super::limits::{CALL_DEPTH, EX_LOG_MAX, LOG_MAX, STACK_TRACE_MAX, STACK_WORDS, TRACE_NAME_MAX};
+use super::limits::{
+    CALL_DEPTH, CALL_VARIABLES_MAX, EX_LOG_MAX, LOG_MAX, STACK_TRACE_MAX, STACK_WORDS, TRACE_NAME_MAX,
+};
 use crate::record::element::{PREFIX, prefix, token};
 
 /// Room after the log: `log str` reads one byte more than fits, to see whether there is more.
@@ -37,6 +39,8 @@ pub struct Workspace {
     pub(super) heap: Heap,
     /// Return addresses on their way to the log.
     pub(super) addresses: [u64; STACK_TRACE_MAX],
+    /// The variables of the call.
+    pub(super) call: [u64; CALL_VARIABLES_MAX],
 }
 
 /// A routine that is executing; the first is the handler itself.
@@ -92,6 +96,7 @@ impl Workspace {
             traces_cut: 0,
             heap: Heap::new(),
             addresses: [0; STACK_TRACE_MAX],
+            call: [0; CALL_VARIABLES_MAX],
         }
     }
 
@@ -103,6 +108,12 @@ impl Workspace {
         self.trace.len = 0;
         self.traces_cut = 0;
         self.heap.clear();
+    }
+
+    /// The variables of the call in which, or at whose beginning or end, the next run is, or the last one was.
+    #[inline]
+    pub fn call_words(&mut self) -> &mut [u64; CALL_VARIABLES_MAX] {
+        &mut self.call
     }
 
     /// The elements that the last run logged.

@@ -124,6 +124,7 @@ impl<H: Host> Engine<H> {
     fn fire_all(&self, site: &Site, cpu: &Cpu, frame: &mut TrapFrame, mark: u64) {
         match cpu.enter() {
             Some(mut hit) => {
+                hit.note_stack_pointer(frame.rsp);
                 for probe in site.probes() {
                     self.fire(site, probe, &mut hit, frame);
                 }
@@ -205,6 +206,9 @@ impl<H: Host> Engine<H> {
     #[inline]
     pub(super) fn fire(&self, site: &Site, probe: &Probe, hit: &mut Hit<'_>, frame: &mut TrapFrame) {
         hit.reach(probe);
+        if let Some(number) = &probe.returns {
+            return self.follow_call(site, probe, number.get(), hit, frame);
+        }
         let Some(loaded) = probe.loaded() else { return };
         if probe.is_removed() {
             count(&probe.counts.late);
@@ -266,6 +270,9 @@ impl<H: Host> Engine<H> {
     ) {
         let (address, cpu) = (place.address, hit.cpu());
         let may_fault = place.may_fault || hit.depends_on_another();
+        if probe.returns.is_none() && loaded.program.keeps_for_calls(probe.point) && !place.from_user {
+            hit.begin_call(loaded);
+        }
         let workspace = hit.workspace();
         let mut environment = Environment {
             frame,

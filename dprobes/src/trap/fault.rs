@@ -98,6 +98,10 @@ impl<H: Host> Engine<H> {
         // The ranks ascend: who has come to the site since was not hit.
         let hit = site.probes().take_while(|probe| probe.rank() <= newest);
         for (position, probe) in hit.enumerate() {
+            if let Some(number) = &probe.returns {
+                self.host().follow_again(number.get(), frame);
+                continue;
+            }
             if probe.undo(&outcomes, position) {
                 self.host().request_reap();
             }
@@ -121,7 +125,7 @@ impl<H: Host> Engine<H> {
         for (position, probe) in site.probes().enumerate() {
             if probe.loaded().is_some_and(|loaded| loaded.is_suspended(probe.group)) {
                 outcomes.note(Outcome::Suspended, position);
-            } else if !probe.log_on_fault {
+            } else if !probe.log_on_fault && probe.returns.is_none() {
                 let _ = self.cpus.iter().any(|cpu| cpu.ring.discard(site.address, cookie));
             }
         }

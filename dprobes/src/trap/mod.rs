@@ -13,6 +13,7 @@ mod facility;
 mod fault;
 pub mod idt;
 mod registers;
+mod returns;
 mod shadow;
 mod stack;
 mod step;

@@ -160,6 +160,7 @@ impl<H: Host> Engine<H> {
             }
             return;
         };
+        hit.note_stack_pointer(frame.rsp);
         if may_fault_before {
             hit.depend_on_another();
         }

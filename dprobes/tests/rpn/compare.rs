@@ -57,6 +57,7 @@ fn world(rng: &mut Rng, object: &Object<'_>) -> World {
         locals: (0..object.locals().len()).map(|_| rng.below(100)).collect(),
         globals: (0..named + 2).map(|_| rng.below(100)).collect(),
         slots: (0..named).map(|index| named + 1 - index).collect(),
+        call: std::array::from_fn(|_| rng.below(100)),
         local_pool: pool(rng),
         global_pool: pool(rng),
     }
@@ -152,6 +153,7 @@ pub fn agrees(
         owner: 3,
     };
     let (mut ours, mut theirs) = (before.clone(), before);
+    *ws.call_words() = world.call;
     let result = interp::run(&program, 0, ws, &mut ours, &variables);
     let result = outcome(result, ws);
     let expected = naive::run(&object, &mut theirs, &mut world, seen, FACTS);
@@ -160,6 +162,7 @@ pub fn agrees(
         locals: values(&locals),
         globals: values(&globals),
         slots,
+        call: *ws.call_words(),
         local_pool: from_pool(&pools.0),
         global_pool: from_pool(&pools.1),
     };

@@ -160,6 +160,7 @@ impl Shape {
             Operand::None | Operand::Branch => 0,
             Operand::U8 => match op {
                 Dup | Ros => rng.below(5),
+                PushCv | PopCv => rng.below(8),
                 Pbl | Pbr | Pzl | Pzr => 1 + rng.below(64),
                 _ => rng.below(64),
             },

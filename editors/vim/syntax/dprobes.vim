@@ -6,7 +6,7 @@ endif
 
 syntax case match
 syntax iskeyword @,48-57,_
-syntax match dprobesSelector /\<\%(str\|mrf\|lv\|gv\|kstack\|ustack\|name\|lp\|plp\|sbp\|tsp\|wid\|r\|u\|cpuid\|msr\|task\|pid\|tid\|uid\|cpu\|clock\|tsc\|io\|u8\|u16\|u32\|mem\|u64\|s8\|s16\|s32\|rw\|x\|st\|pv\|stp\|procid\)\>/ contained
+syntax match dprobesSelector /\<\%(str\|mrf\|lv\|gv\|kstack\|ustack\|name\|lp\|plp\|cv\|sbp\|tsp\|wid\|r\|u\|cpuid\|msr\|task\|pid\|tid\|uid\|cpu\|clock\|tsc\|io\|u8\|u16\|u32\|mem\|u64\|s8\|s16\|s32\|rw\|x\|st\|pv\|stp\|procid\)\>/ contained
 syntax match dprobesRegister /\<\%(cs\|ds\|es\|fs\|gs\|ss\|rax\|rbx\|rcx\|rdx\|rdi\|rsi\|rflags\|rip\|rsp\|rbp\|r8\|r9\|r10\|r11\|r12\|r13\|r14\|r15\|fs_base\|gs_base\|cr8\|xcr0\|tr\|ldtr\|gdtr\|idtr\|cr0\|cr2\|cr3\|cr4\|dr0\|dr1\|dr2\|dr3\|dr6\|dr7\|fcw\|fsw\|ftw\|mxcsr\|xmm0\|xmm1\|xmm2\|xmm3\|xmm4\|xmm5\|xmm6\|xmm7\|xmm8\|xmm9\|xmm10\|xmm11\|xmm12\|xmm13\|xmm14\|xmm15\|xmm16\|xmm17\|xmm18\|xmm19\|xmm20\|xmm21\|xmm22\|xmm23\|xmm24\|xmm25\|xmm26\|xmm27\|xmm28\|xmm29\|xmm30\|xmm31\|ymm0\|ymm1\|ymm2\|ymm3\|ymm4\|ymm5\|ymm6\|ymm7\|ymm8\|ymm9\|ymm10\|ymm11\|ymm12\|ymm13\|ymm14\|ymm15\|ymm16\|ymm17\|ymm18\|ymm19\|ymm20\|ymm21\|ymm22\|ymm23\|ymm24\|ymm25\|ymm26\|ymm27\|ymm28\|ymm29\|ymm30\|ymm31\|zmm0\|zmm1\|zmm2\|zmm3\|zmm4\|zmm5\|zmm6\|zmm7\|zmm8\|zmm9\|zmm10\|zmm11\|zmm12\|zmm13\|zmm14\|zmm15\|zmm16\|zmm17\|zmm18\|zmm19\|zmm20\|zmm21\|zmm22\|zmm23\|zmm24\|zmm25\|zmm26\|zmm27\|zmm28\|zmm29\|zmm30\|zmm31\)\>/ contained
 syntax match dprobesFacility /\<\%(debugger\|dump\|core\|trace\)\>/ contained
 syntax match dprobesException /\<\%(INVALID_ADDR\|SEG_FAULT\|MAX_JMPS\|CALL_STACK_OVERFLOW\|DIV_BY_ZERO\|INVALID_OPERAND\|INVALID_OPCODE\|HEAP_NOMEM\|HEAP_INVALID_HANDLE\|HEAP_INVALID_OFFSET\|LOG_OVERFLOW\|RPN_STACK_WRAP\|USER\)\>/

@@ -177,8 +177,12 @@ impl Value<'_, '_, '_, '_> {
                 self.parser.probes[last].returns = returns;
             }
             "address" => {
-                let place = self.address()?;
+                let (place, returns) = match self.return_of()? {
+                    Some(place) => (place, true),
+                    None => (self.address()?, false),
+                };
                 self.parser.probes[last].place = Some(place);
+                self.parser.probes[last].returns = returns;
             }
             "watch" => self.parser.probes[last].watch = Some(self.watch()?),
             "opcode" => self.parser.probes[last].opcode = self.opcode()?,
@@ -443,8 +447,14 @@ impl Value<'_, '_, '_, '_> {
         }
         self.cursor.next();
         self.cursor.next();
+        let is_address = self.item == "address";
         let t = self.term(true)?;
         let place = match t.symbol.clone() {
+            Some((symbol, span)) if is_address => {
+                let problem = ProgramProblem::SymbolicAddress { symbol };
+                return Err(self.parser.session.report(span, problem));
+            }
+            None if is_address => Place::Absolute(self.in_range(&t, 0, u64::MAX.into())? as u64),
             Some((symbol, span)) => {
                 let symbol = Spanned { value: symbol, span };
                 let symbol = self.parser.fit(self.item, symbol, limits::SYMBOL_MAX)?;

@@ -299,7 +299,7 @@ fn point(object: &Object<'_>, base: usize, raw: &layout::Point) -> Result<(), Ob
         flags,
     )?;
     if flags & layout::RETURNS != 0 {
-        let a_function = matches!(raw.kind, kind::SYMBOL | kind::MODULE_OFFSET) && raw.watch == 0;
+        let a_function = raw.kind != kind::SOURCE && raw.watch == 0;
         value(a_function, at!(base, Point.kind), Field::LocationKind, raw.kind)?;
     }
     let ex_mask = raw.ex_mask.get();

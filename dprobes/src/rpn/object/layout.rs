@@ -82,7 +82,7 @@ pub struct Point {
     /// 1: How many bytes of `opcode` are expected at the location: 0 to 15.
     pub opcode_len: u8,
     /// 2: Bit 0: publish the record although the probed instruction faults. Bit 1: its group is suspended at first. Bit 2: fire
-    /// where a call of the function at the location has returned to; the location is a symbol or an offset then. The others must be zero.
+    /// where a call of the function at the location has returned to; the location is no line of source then. The others must be zero.
     pub flags: U16,
     /// 4: Minor code.
     pub minor: U16,

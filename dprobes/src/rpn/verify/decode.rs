@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{Fault, Handler, Verifier, VerifyError};
-use crate::rpn::limits::{HEAP_WORDS_MAX, STACK_WORDS};
+use crate::rpn::limits::{CALL_VARIABLES_MAX, HEAP_WORDS_MAX, STACK_WORDS};
 use crate::rpn::object::Map;
 use crate::rpn::op::{Flow, Op, Operand, Words, facility};
 use crate::rpn::reg::Reg;
@@ -113,6 +113,7 @@ impl Verifier<'_, '_> {
         match op {
             Op::Rol | Op::Ror | Op::Shl | Op::Shr => within(0, 63),
             Op::Pbl | Op::Pbr | Op::Pzl | Op::Pzr => within(1, 64),
+            Op::PushCv | Op::PopCv => within(0, CALL_VARIABLES_MAX as u64 - 1),
             Op::Log => within(0, STACK_WORDS as u64),
             // Major code 0 is reserved.
             Op::SetMaj => within(1, u64::from(u16::MAX)),

@@ -95,6 +95,7 @@ impl Verifier<'_, '_> {
             group: 0,
             whole_stack,
             counting: program.code.get(first..).is_some_and(counts),
+            of_call: steps.iter().any(|step| matches!(step.op, Op::PushCv | Op::PopCv)),
         })
     }
 
@@ -217,6 +218,8 @@ impl Verifier<'_, '_> {
             Op::FreeGv => rare(Rare::Variable(VariableInsn::Free(Scope::Global))),
             Op::AllocLv => rare(Rare::Variable(VariableInsn::Alloc(Scope::Local))),
             Op::FreeLv => rare(Rare::Variable(VariableInsn::Free(Scope::Local))),
+            Op::PushCv => rare(Rare::Variable(VariableInsn::PushCall(byte))),
+            Op::PopCv => rare(Rare::Variable(VariableInsn::PopCall(byte))),
             Op::LogGv => rare(Rare::Log(LogInsn::Globals)),
             Op::LogKstack => rare(Rare::Log(LogInsn::KernelStack)),
             Op::LogUstack => rare(Rare::Log(LogInsn::UserStack)),

@@ -93,6 +93,7 @@ impl Verifier<'_, '_> {
             group: 0,
             whole_stack: false,
             counting: false,
+            of_call: false,
         };
         self.reserve(&mut program.entries, handlers.len())?;
         program.entries.resize(handlers.len(), placeholder);

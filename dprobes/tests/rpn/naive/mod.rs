@@ -55,6 +55,8 @@ pub struct World {
     pub globals: Vec<u64>,
     /// Which of them the program names.
     pub slots: Vec<u16>,
+    /// Those of the call.
+    pub call: [u64; 8],
     /// Allocated ones.
     pub local_pool: Vec<Option<u64>>,
     pub global_pool: Vec<Option<u64>>,

@@ -18,13 +18,15 @@ impl Naive<'_> {
         match op {
             Nop | Jmp | Call | Ret | Abort | Remove | Exit | ExitTo | Suspend | Resume | SetMin | SetMaj => (0, 0),
             IncLv | DecLv | IncGv | DecGv | Sx | Ux | LogName | LogSt | PurgeSt => (0, 0),
-            Push | PushLv | PushGv | PushU | PushWid | PushLp | PushPlp | PushStp | AllocLv | AllocGv => (0, 1),
+            Push | PushLv | PushGv | PushCv | PushU | PushWid | PushLp | PushPlp | PushStp | AllocLv | AllocGv => {
+                (0, 1)
+            }
             SaveSbp | SaveTsp | PushSbp | PushTsp => (0, 1),
             PushTask | PushPid | PushTid | PushUid | PushCpu | PushClock | PushTsc => (0, 1),
             PushName => (0, 2),
             PushR => (0, Reg::from_number(operand as u16).unwrap().words()),
             PushX => (0, 3),
-            SetMinS | SetMajS | PopLv | PopGv | IncLvS | DecLvS | IncGvS | DecGvS | PopR | PopU => (1, 0),
+            SetMinS | SetMajS | PopLv | PopGv | PopCv | IncLvS | DecLvS | IncGvS | DecGvS | PopR | PopU => (1, 0),
             FreeLv | FreeGv | PopLp | PopStp | LogKstack | LogUstack | Free | RestoreSbp | RestoreTsp => (1, 0),
             PopSbp | PopTsp => (1, 0),
             CopySbp | CopyTsp | PushSbpS | PushTspS => (1, 1),
@@ -221,6 +223,8 @@ impl Naive<'_> {
                 let index = self.index(op, operand);
                 *self.variable(op, index)? = value;
             }
+            PushCv => self.stack.push(self.world.call[operand as usize]),
+            PopCv => self.world.call[operand as usize] = self.stack.pop(),
             MoveLv | MoveGv | MoveLvS | MoveGvS => {
                 let index = self.index(op, operand);
                 let value = self.stack.peek(0);
