@@ -144,4 +144,37 @@ check "files are looked at" test "$(hits 1)" -gt 0
 check "and all are good" equal "$(records)" ""
 take_out 8
 
+# The same questions to the kernel's own probe events, which perf makes: a process of one name opens files, reads them, and touches memory.
+tracing=/sys/kernel/tracing
+cat >/tmp/peer.rpn <<'END'
+name    = "kernel"
+modtype = kernel
+major   = 20
+map opens  = count, keys = 2
+map reads  = count, keys = 2
+map faults = count, keys = 2
+offset = do_sys_openat2;  minor = 1; push name; agg opens;  abort
+offset = vfs_read;        minor = 2; push name; agg reads;  abort
+offset = handle_mm_fault; minor = 3; push name; agg faults; abort
+END
+echo "p:opens do_sys_openat2
+p:reads vfs_read
+p:faults handle_mm_fault" >$tracing/kprobe_events
+echo 'comm == "worker"' >$tracing/events/kprobes/filter
+echo 4096 >$tracing/buffer_size_kb
+echo >$tracing/trace
+echo 1 >$tracing/events/kprobes/enable
+put_in /tmp/peer.rpn
+# shellcheck disable=SC2016 # That shell expands it.
+as worker 'n=0; while [ $n -lt 50 ]; do read -r _ </proc/uptime; (:); n=$((n + 1)); done'
+echo 0 >$tracing/events/kprobes/enable
+for what in opens reads faults; do
+    ours=$(value $what "\"0\",\"$((0x72656b726f77))\"")
+    theirs=$(grep -c " $what: " $tracing/trace)
+    check "the kernel's own events count as many $what: $theirs" equal "$ours" "$theirs"
+    check "and those are not few" test "$theirs" -ge 50
+done
+echo >$tracing/kprobe_events
+take_out 20
+
 check "the module unloads" rmmod dprobes

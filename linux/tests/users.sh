@@ -87,6 +87,22 @@ check "seven looks into the environment are logged" equal "$(dprobes log --json 
 check "and counted for the process" equal "$(dprobes maps --json | grep -o '"value":7}' | head -n 1)" '"value":7}'
 dprobes remove 14 --module /lib/x86_64-linux-gnu/libc.so.6 >/dev/null || exit 1
 
+# The kernel's own probe event at the same place, as perf makes it.
+program /bin/victim work 4 >peer.rpn
+put_in peer.rpn >/dev/null
+tracing=/sys/kernel/tracing
+echo "p:peer /bin/victim:$(field address 4)" >$tracing/uprobe_events
+echo 1 >$tracing/events/uprobes/peer/enable
+before=$(hits 4)
+victim calls 1000 >/dev/null
+victim threads 1000 >/dev/null
+theirs=$(awk '$2 == "peer" { print $3 }' $tracing/uprobe_profile)
+check "the kernel's own event counts as many: $theirs" equal "$(($(hits 4) - before))" "$theirs"
+check "and those are not few" test "$theirs" -ge 1000
+echo 0 >$tracing/events/uprobes/peer/enable
+echo >$tracing/uprobe_events
+dprobes remove 4 --module /bin/victim >/dev/null || exit 1
+
 # What programs write is what the process goes on with.
 writes() {
     expected=$1
