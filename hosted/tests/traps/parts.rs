@@ -101,7 +101,7 @@ fn no_hit_is_lost_and_none_is_counted_twice() {
                     }
                 });
             }
-            for round in 0..10 {
+            for round in 0..100 {
                 let code = if round % 2 == 0 { LOGS } else { EXPRESS };
                 let last = insert_as(&session, Insertion::Replace, &object(1, &point(at, 1, "", code))).unwrap();
                 found.fetch_add(last[0].hits + last[0].missed, Ordering::Relaxed);
