@@ -221,5 +221,10 @@ for _ in 1 2 3 4; do call sleep 2500 & done
 sleep 0.2
 check "the module goes while calls are under way" rmmod dprobes
 wait
-check "which return all the same" rmmod dprobes_target
+insmod /dprobes.ko trap=idt || exit 1
+put_in dprobes_target "return(dprobes_returning_work)" 17 || exit 1
+call work 100
+check "through a gate of the module's own" equal "$(fields 17 hits missed unfollowed)" "100 0 0"
+take_out 17
+check "those that slept have returned all the same" sh -c "rmmod dprobes_target && rmmod dprobes"
 check "the kernel has complained of nothing" equal "$(dmesg | grep -c 'BUG:\|WARNING:\|rethook:')" 0
