@@ -31,7 +31,7 @@ pub const TESTS: &crate::Tests = &[
     ("beside_perf", beside_perf),
     ("beside_a_debugger", beside_a_debugger),
     ("what_cannot_be_watched", what_cannot_be_watched),
-    ("goes_with_its_module", goes_with_its_module),
+    ("goes_and_comes_with_its_module", goes_and_comes_with_its_module),
 ];
 
 const SOME: u64 = 2000;
@@ -535,20 +535,34 @@ fn what_cannot_be_watched() -> Outcome {
     Ok(())
 }
 
-/// A watchpoint of a module is taken out when that is unloaded, and its register is free.
-fn goes_with_its_module() -> Outcome {
+/// What a program for a module watches is taken out when that is unloaded, and its register is free; it is in again when the module is back,
+/// wherever that is then.
+fn goes_and_comes_with_its_module() -> Outcome {
     let _module = Module::dprobes()?;
     let device = Device::open()?;
     let watched = Watched::load()?;
-    let text = "name = \"dprobes_watched\"\nmodtype = kmod\nmajor = 1\nvars = 1\n";
-    let object = program::assemble(&format!(
-        "{text}\naddress = {:#x}\nwatch = write 8\nminor = 1\ninc lv, 0\nabort\n",
-        watched.word()
-    ));
-    device.insert(&object)?;
+    device.insert(&program::assemble(
+        "name = \"dprobes_watched\"\nmodtype = kmod\nmajor = 1\nvars = 1\n\
+         offset = dprobes_watched_word\nwatch = write 8\nminor = 1\ninc lv, 0\nabort\n",
+    ))?;
     watched.work("store", SOME)?;
     drop(watched);
     let probe = status(&device, 1)?;
-    ensure!((probe.hits, probe.state) == (SOME, State::Waiting as u32), "{probe:?}");
+    ensure!(
+        (probe.hits, probe.state) == (SOME, State::Waiting as u32),
+        "without the module: {probe:?}"
+    );
+    // perf gets all four registers.
+    let all: Vec<_> = (0..4)
+        .map(|n| PerfWatch::on_all_cpus(symbol("jiffies") + n, 1))
+        .collect::<io::Result<_>>()?;
+    drop(all);
+    let watched = Watched::load()?;
+    watched.work("store", SOME)?;
+    let probe = status(&device, 1)?;
+    ensure!(
+        (probe.hits, probe.state, probe.address) == (2 * SOME, State::Armed as u32, watched.word()),
+        "with it again: {probe:?}"
+    );
     Ok(())
 }
