@@ -30,6 +30,8 @@
 
 #ifdef __KERNEL__
 #include <linux/jump_label.h>
+#include <linux/objtool.h>
+#include <linux/stringify.h>
 #endif
 
 /* ---- Records: gkhi/src/hook.rs, exit.rs, site.rs and target.rs have the same, and say what the fields are for ---- */
@@ -389,10 +391,20 @@ static struct gkhi_unit __gkhi_unit __attribute__((__unused__)) = {
 	".long " at " - .\n\t.long " to " - .\n\t.quad %c[key] - .\n\t.popsection\n\t"
 /* A site that is not patched has none: this one is in the code out of line. */
 #define __GKHI_ANCHOR "771:\t" __GKHI_NOP5 __GKHI_JUMP_ENTRY("771b", "772f") "772:\n\t"
+/* No indirect branch goes to a site: says that to objtool, which for a kernel with indirect-branch tracking looks at all that refers to code. */
+#ifdef ANNOTYPE_NOENDBR
+#define __GKHI_NO_LANDING(at)								\
+	".pushsection .discard.annotate_insn, \"M\", @progbits, 8\n\t"			\
+	".long " at " - ., " __stringify(ANNOTYPE_NOENDBR) "\n\t.popsection\n\t"
+#else
+#define __GKHI_NO_LANDING(at)								\
+	".pushsection .discard.noendbr\n\t.long " at "\n\t.popsection\n\t"
+#endif
 #else
 #define __GKHI_KEY
 #define __GKHI_JUMP_ENTRY(at, to)
 #define __GKHI_ANCHOR
+#define __GKHI_NO_LANDING(at)
 #endif
 
 #define __GKHI_SITE_RECORD(code, target)						\
@@ -404,6 +416,7 @@ static struct gkhi_unit __gkhi_unit __attribute__((__unused__)) = {
 	__asm__ goto("773:\t" __GKHI_NOP5						\
 		     __GKHI_SITE_RECORD("773b - .", "%l[armed] - .")			\
 		     __GKHI_JUMP_ENTRY("773b", "%l[armed]")				\
+		     __GKHI_NO_LANDING("773b") __GKHI_NO_LANDING("%l[armed]")		\
 		     : : [head] "i" (&gkhi_hook_##hook) __GKHI_KEY : : armed);		\
 	return 0;									\
 armed: __gkhi_cold									\
@@ -421,10 +434,10 @@ armed: __gkhi_cold									\
 #define __GKHI_CALL_TARGET "call *(%%rdi)\n\t"
 #endif
 
-/* Where the call returns to: how the registry finds out that it was called from inside an exit. */
+/* The last byte of the call, behind which it returns to: how the registry finds out that it was called from inside an exit. */
 #define __GKHI_CALL_RECORD(after)							\
 	".pushsection gkhi_calls, \"aw\"\n\t.balign 8\n\t"				\
-	".long " after " - .\n\t.long 0\n\t.quad %c[head] - .\n\t.popsection\n\t"
+	".long " after " - 1 - .\n\t.long 0\n\t.quad %c[head] - .\n\t.popsection\n\t"
 
 /*
  * The pass: counts itself in, calls the hook's target, counts itself out (gkhi/src/macros.rs has the same). The answer is in RAX and RDX.

@@ -12,9 +12,9 @@
 #include <linux/moduleparam.h>
 #include <linux/ratelimit.h>
 #include <linux/sysrq.h>
-#include <linux/version.h>
 #include <linux/workqueue.h>
 
+#include "compat.h"
 #include "shim.h"
 
 static char *sysrq_key = "y";
@@ -35,11 +35,7 @@ static void remove_all(struct work_struct *work)
 }
 static DECLARE_WORK(removal, remove_all);
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
-static void on_key(u8 key)
-#else
-static void on_key(int key)
-#endif
+static void on_key(compat_sysrq_key_t key)
 {
 	dprobes_halt();
 	pr_notice("SysRq: all probes are halted, and about to be removed\n");

@@ -11,6 +11,7 @@
 #include <linux/smp.h>
 #include <linux/timekeeping.h>
 
+#include "compat.h"
 #include "shim.h"
 
 static u64 host_now(void)
@@ -57,7 +58,7 @@ static void host_panic(const char *message, uintptr_t length)
 const struct dprobes_host dprobes_linux_host = {
 	.version	= DPROBES_HOST_VERSION,
 	.size		= sizeof(struct dprobes_host),
-	.cpu_at		= (u64)&cpu_number,
+	.cpu_at		= (u64)COMPAT_CPU_NUMBER,
 	.read		= dprobes_host_read,
 	.write		= dprobes_host_write,
 	.now		= host_now,

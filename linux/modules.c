@@ -12,8 +12,8 @@
 #include <linux/preempt.h>
 #include <linux/rcupdate.h>
 #include <linux/string.h>
-#include <linux/version.h>
 
+#include "compat.h"
 #include "shim.h"
 
 /*
@@ -29,24 +29,14 @@ bool dprobes_module_is_there(const struct module *mod)
 
 void dprobes_module_text(const struct module *mod, unsigned long *start, unsigned long *end)
 {
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-	*start = (unsigned long)mod->mem[MOD_TEXT].base;
-	*end = *start + mod->mem[MOD_TEXT].size;
-#else
-	*start = (unsigned long)mod->core_layout.base;
-	*end = *start + mod->core_layout.text_size;
-#endif
+	*start = (unsigned long)COMPAT_MODULE_TEXT(mod);
+	*end = *start + COMPAT_MODULE_TEXT_SIZE(mod);
 }
 
 void dprobes_module_init_text(const struct module *mod, unsigned long *start, unsigned long *end)
 {
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-	*start = (unsigned long)mod->mem[MOD_INIT_TEXT].base;
-	*end = *start + mod->mem[MOD_INIT_TEXT].size;
-#else
-	*start = (unsigned long)mod->init_layout.base;
-	*end = *start + mod->init_layout.text_size;
-#endif
+	*start = (unsigned long)COMPAT_MODULE_INIT_TEXT(mod);
+	*end = *start + COMPAT_MODULE_INIT_TEXT_SIZE(mod);
 }
 
 /* The module of this name that is there; NULL for none. */

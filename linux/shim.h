@@ -107,6 +107,9 @@ struct dprobes_symbols {
 	struct mutex *static_call_mutex;
 	void *(*text_poke)(void *address, const void *bytes, size_t length);
 
+	/* Has the CPU hold what the task has in its vector registers. Later kernels export it to KVM alone. */
+	void (*switch_fpu_return)(void);
+
 	/* The interrupt descriptor table. */
 	void *idt_table;
 

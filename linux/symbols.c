@@ -57,6 +57,7 @@ static const struct lookup_wanted wanted[] __initconst = {
 	WANTED(arch_jump_label_transform_queue),
 	WANTED(static_call_mutex),
 	WANTED(text_poke),
+	WANTED(switch_fpu_return),
 	WANTED(idt_table),
 	WANTED(notify_die),
 	WANTED(die_chain),

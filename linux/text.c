@@ -2,11 +2,15 @@
 /*
  * Text and slots: writing them, and waiting until nobody runs what was there before.
  */
+#include <linux/cpu.h>
 #include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/percpu.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/vmalloc.h>
+#include <linux/workqueue.h>
 
 #include "shim.h"
 #include "text_alias.h"
@@ -47,13 +51,40 @@ int dprobes_slots_init(void)
 	return 0;
 }
 
+static DEFINE_PER_CPU(struct work_struct, switches);
+static DEFINE_MUTEX(switches_lock);
+
+static void do_nothing(struct work_struct *work)
+{
+}
+
+/*
+ * Every CPU that is on line has switched tasks. This is what synchronize_rcu_tasks_rude() was: since 6.14 that waits for nobody on x86, because what
+ * the function tracer may enter has RCU watching. A slot is not told apart from the code that it stands for.
+ */
+static void switch_tasks_everywhere(void)
+{
+	unsigned int cpu;
+
+	mutex_lock(&switches_lock);
+	cpus_read_lock();
+	for_each_online_cpu(cpu) {
+		INIT_WORK(per_cpu_ptr(&switches, cpu), do_nothing);
+		queue_work_on(cpu, system_highpri_wq, per_cpu_ptr(&switches, cpu));
+	}
+	for_each_online_cpu(cpu)
+		flush_work(per_cpu_ptr(&switches, cpu));
+	cpus_read_unlock();
+	mutex_unlock(&switches_lock);
+}
+
 /*
  * Nobody is inside the slot area any more who was at the beginning:
  *
  * - a task that runs there, or was interrupted or preempted there: every task, idle ones excepted, has slept, been in user space
  *   or ended (Tasks RCU). No task sleeps with a slot to return to:
  *   a page fault leaves the slot before anything else is done about it (trap.c).
- * - an idle task, or an interrupt handler: every CPU has switched tasks (Tasks RCU, rude kind). Idle tasks and handlers run
+ * - an idle task, or an interrupt handler: every CPU has switched tasks. Idle tasks and handlers run
  *   with preemption disabled, so that the switch came after the handler was left and the idle task was back in its loop. That holds also when the
  *   interrupt that arrived in a slot goes on to run softirqs, with interrupts enabled.
  */
@@ -61,5 +92,5 @@ void dprobes_host_grace_period(void)
 {
 	dprobes_host_sync_cores();
 	synchronize_rcu_tasks();
-	synchronize_rcu_tasks_rude();
+	switch_tasks_everywhere();
 }

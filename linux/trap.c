@@ -13,6 +13,7 @@
 
 #include <asm/ptrace.h>
 #include <asm/trapnr.h>
+#include <linux/init.h>
 #include <linux/irqflags.h>
 #include <linux/kdebug.h>
 #include <linux/kprobes.h>
@@ -146,7 +147,7 @@ static struct notifier_block die_notifier = {
 	.priority	= INT_MAX,
 };
 
-int dprobes_traps_init(void)
+int __init dprobes_traps_init(void)
 {
 	int err;
 

@@ -30,12 +30,14 @@
 #include <linux/uprobes.h>
 #include <linux/wait_bit.h>
 
+#include "compat.h"
 #include "shim.h"
 
 #ifdef CONFIG_UPROBES
 
 struct user_site {
 	struct uprobe_consumer consumer;
+	struct uprobe *registered;	/* where the kernel says what it has registered */
 	struct file *file;	/* keeps the inode and its file system */
 	struct inode *inode;
 	loff_t offset;
@@ -100,17 +102,17 @@ static void hit(struct user_site *site, struct pt_regs *regs)
 	local_irq_save(flags);
 	/* Programs read vector registers from the CPU, which may have another task's since this one has slept. */
 	if (test_thread_flag(TIF_NEED_FPU_LOAD))
-		switch_fpu_return();
+		dprobes_symbols.switch_fpu_return();
 	dprobes_on_user_hit(site->number, (struct dprobes_trap_frame *)regs);
 	local_irq_restore(flags);
 }
 
-static int on_user_hit(struct uprobe_consumer *consumer, struct pt_regs *regs)
+static int on_user_hit(struct uprobe_consumer *consumer, struct pt_regs *regs COMPAT_HANDLER_DATA)
 {
 	unsigned long ip = regs->ip;
 
 	hit(container_of(consumer, struct user_site, consumer), regs);
-	if (regs->ip != ip)
+	if (COMPAT_UPROBES_IGNORE_IP && regs->ip != ip)
 		begin_detour(regs);
 	return 0;
 }
@@ -119,7 +121,7 @@ static int on_user_hit(struct uprobe_consumer *consumer, struct pt_regs *regs)
  * A call begins whose return is probed. The kernel is about to note it, unless it has noted as many as it can: that one returns unseen, and
  * is counted.
  */
-static int on_call(struct uprobe_consumer *consumer, struct pt_regs *regs)
+static int on_call(struct uprobe_consumer *consumer, struct pt_regs *regs COMPAT_HANDLER_DATA)
 {
 	struct user_site *site = container_of(consumer, struct user_site, consumer);
 	unsigned long flags;
@@ -133,7 +135,7 @@ static int on_call(struct uprobe_consumer *consumer, struct pt_regs *regs)
 }
 
 /* A call has returned: the process is where it has returned to, and goes on wherever the registers say. */
-static int on_return(struct uprobe_consumer *consumer, unsigned long function, struct pt_regs *regs)
+static int on_return(struct uprobe_consumer *consumer, unsigned long function, struct pt_regs *regs COMPAT_HANDLER_DATA)
 {
 	hit(container_of(consumer, struct user_site, consumer), regs);
 	return 0;
@@ -143,7 +145,7 @@ static int on_return(struct uprobe_consumer *consumer, unsigned long function, s
  * Into which processes does the breakpoint go? The kernel decodes the instruction once, as the first process that maps it would: one that only looks
  * into a file with 32-bit code must not be that.
  */
-static bool is_for(struct uprobe_consumer *consumer, enum uprobe_filter_ctx context, struct mm_struct *mm)
+static bool is_for(struct uprobe_consumer *consumer, COMPAT_FILTER_CONTEXT struct mm_struct *mm)
 {
 	struct user_site *site = container_of(consumer, struct user_site, consumer);
 
@@ -226,7 +228,7 @@ static int register_mapped(struct user_site *site)
 		if (IS_ERR_VALUE(mapped))
 			return mapped;
 	}
-	err = uprobe_register(site->inode, site->offset, &site->consumer);
+	err = compat_uprobe_register(site->inode, site->offset, &site->consumer, &site->registered);
 	if (mapped)
 		vm_munmap(mapped, PAGE_SIZE);
 	return err;
@@ -275,7 +277,7 @@ int dprobes_host_attach_user(u64 word, u64 offset, u64 number, bool returns, u64
 	return 0;
 }
 
-/* uprobe_unregister() waits for those that are in its consumer. */
+/* When this returns nobody is in these consumers. */
 void dprobes_host_detach_user(const u64 *attached, uintptr_t count)
 {
 	struct user_site *site;
@@ -284,7 +286,11 @@ void dprobes_host_detach_user(const u64 *attached, uintptr_t count)
 	mutex_unlock(dprobes_symbols.kprobe_mutex);
 	for (i = 0; i < count; i++) {
 		site = (struct user_site *)(unsigned long)attached[i];
-		uprobe_unregister(site->inode, site->offset, &site->consumer);
+		compat_uprobe_unregister(site->inode, site->offset, &site->consumer, site->registered);
+	}
+	compat_uprobe_unregister_sync();
+	for (i = 0; i < count; i++) {
+		site = (struct user_site *)(unsigned long)attached[i];
 		fput(site->file);
 		kfree(site);
 	}

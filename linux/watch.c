@@ -49,7 +49,7 @@ NOKPROBE_SYMBOL(on_hit);
 /* Has a CPU that is on line watch; 0 or a negative errno. */
 static int watch_on(unsigned int cpu, unsigned int number)
 {
-	struct perf_event **place = &per_cpu(watch_events, cpu)[number];
+	struct perf_event **place = per_cpu_ptr(&watch_events[number], cpu);
 	struct perf_event *event;
 
 	if (*place)
@@ -70,7 +70,7 @@ static int watch_on(unsigned int cpu, unsigned int number)
 /* The event is taken off its CPU by that CPU, outside of any hit. */
 static void unwatch_on(unsigned int cpu, unsigned int number)
 {
-	struct perf_event **place = &per_cpu(watch_events, cpu)[number];
+	struct perf_event **place = per_cpu_ptr(&watch_events[number], cpu);
 
 	if (*place)
 		perf_event_release_kernel(*place);

@@ -243,8 +243,8 @@ fn look() {
 /// The record of a pass's call of what is armed: gkhi's section `gkhi_calls`.
 #[repr(C)]
 struct Call {
-    /// The address behind the call, relative to this.
-    after: i32,
+    /// The last byte of the call, relative to this.
+    last: i32,
     reserved: u32,
     hook: i64,
 }
@@ -264,7 +264,7 @@ fn is_in_pass(rip: u64) -> bool {
     // SAFETY: the linker's section of such records, which nobody writes.
     let calls = unsafe { core::slice::from_raw_parts(start, count) };
     calls.iter().any(|call| {
-        let after = (&raw const call.after as u64).wrapping_add_signed(call.after.into());
+        let after = (&raw const call.last as u64).wrapping_add_signed(call.last.into()) + 1;
         rip > after - BEFORE && rip < after + AFTER
     })
 }

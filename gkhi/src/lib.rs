@@ -111,8 +111,8 @@
 //! **Site record**, [`Site`], section `gkhi_sites` (`"aw"`, aligned to 8), 32 bytes: `.long site - .`, `.long outofline - .`,
 //! `.quad hook - .`, `.quad 0, 0`. For a generic site the two `.long` are 0. The site is `0f 1f 44 00 00`.
 //!
-//! **Call record**, [`CallSite`], section `gkhi_calls` (`"aw"`, aligned to 8), 16 bytes: `.long after - .`, `.long 0`,
-//! `.quad hook - .`, where `after` is the address behind the call of the entry. Without it a caller inside an exit is not recognised.
+//! **Call record**, [`CallSite`], section `gkhi_calls` (`"aw"`, aligned to 8), 16 bytes: `.long after - 1 - .`, `.long 0`,
+//! `.quad hook - .`, where `after` is the address behind the call of the entry: the record has the last byte of that. Without it a caller inside an exit is not recognised.
 //!
 //! **Image**, [`Image`], 56 bytes: name, begin and end of `gkhi_sites`, begin and end of `gkhi_calls`, and two reserved words. The linker defines
 //! `__start_gkhi_sites` and so on in a program or a kernel. A relocatable link (`ld -r`) does not: a Linux module's linker

@@ -531,7 +531,7 @@ macro_rules! __call {
                 $crate::__increment!("r10"),
                 ".pushsection gkhi_calls, \"awR\", @progbits",
                 ".balign 8",
-                ".long 2b - .",
+                ".long 2b - 1 - .",
                 ".long 0",
                 ".quad {hook} - .",
                 ".popsection",

@@ -117,8 +117,9 @@ impl Site {
 #[derive(Debug)]
 #[repr(C)]
 pub struct CallSite {
-    /// The address after the call of an exit, minus the address of this field.
-    after: i32,
+    /// The last byte of the call of an exit, minus the address of this field. Not what comes behind it: on a kernel with indirect-branch tracking
+    /// objtool takes what refers to an instruction for an indirect branch to it.
+    last: i32,
     reserved: u32,
     /// The hook's head minus the address of this field.
     hook: i64,
@@ -127,7 +128,7 @@ pub struct CallSite {
 impl CallSite {
     /// The address that the call pushes.
     pub(crate) fn return_address(&self) -> usize {
-        Site::at(&raw const self.after, i64::from(self.after))
+        Site::at(&raw const self.last, i64::from(self.last)) + 1
     }
 
     /// The hook that is passed there.

@@ -49,6 +49,9 @@ void text_alias_sync_cores(void)
 	on_each_cpu(serialise, NULL, 1);
 }
 
+/* Where CPUID says whose virtual machine this is. */
+#define HYPERVISOR_LEAF 0x40000000
+
 /*
  * Are instructions translated by QEMU (TCG) rather than executed? Its 7.2 removes the translation of what is stored to before it
  * stores. A CPU that translates in between runs the old code for ever after: a breakpoint that has been removed traps
@@ -56,7 +59,16 @@ void text_alias_sync_cores(void)
  */
 static bool misses_stores(void)
 {
-	return boot_cpu_has(X86_FEATURE_HYPERVISOR) && hypervisor_cpuid_base("TCGTCGTCGTCG", 0);
+	u32 leaf = HYPERVISOR_LEAF, subleaf = 0;
+	u32 signature[3];
+
+	if (!boot_cpu_has(X86_FEATURE_HYPERVISOR))
+		return false;
+	/* EBX, ECX, EDX. The kernel's own function is in another header every few versions. */
+	asm volatile("cpuid"
+		     : "+a" (leaf), "=b" (signature[0]), "+c" (subleaf), "=d" (signature[2]));
+	signature[1] = subleaf;
+	return !memcmp(signature, "TCGTCGTCGTCG", sizeof(signature));
 }
 
 /* The patches of a caller, whatever their size. */

@@ -19,6 +19,7 @@
 #include <linux/kthread.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/objtool.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/uaccess.h>
@@ -50,7 +51,7 @@ noinline __noclone u64 dprobes_target_work(u64 rounds)
 	u64 i;
 
 	for (i = 0; i < rounds; i++) {
-		asm volatile("10: add %[i], %[sum]\n"
+		asm volatile(ANNOTATE_NOENDBR "10: add %[i], %[sum]\n"
 			     ".pushsection .rodata, \"a\"\n"
 			     ".balign 8\n"
 			     "dprobes_target_middle_address: .quad 10b\n"

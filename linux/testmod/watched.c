@@ -19,6 +19,7 @@
 #include <linux/kernel.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/objtool.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 
@@ -35,8 +36,8 @@ extern const unsigned long dprobes_watched_store_at[2];
 
 noinline __noclone void dprobes_watched_store(u64 value)
 {
-	asm volatile("10: movq %[value], %[word]\n"
-		     "11: nop\n"
+	asm volatile(ANNOTATE_NOENDBR "10: movq %[value], %[word]\n"
+		     ANNOTATE_NOENDBR "11: nop\n"
 		     ".pushsection .rodata, \"a\"\n"
 		     ".balign 8\n"
 		     "dprobes_watched_store_at: .quad 10b, 11b\n"

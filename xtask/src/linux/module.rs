@@ -13,9 +13,11 @@ use crate::reach::Graph;
 use crate::workspace::{BARE_METAL, Workspace};
 
 /// What a kernel asks of the code it loads: indirect branches through its own thunks, returns through its return thunk, `endbr64`
-/// where an indirect call may land, and no unwind tables, which the kernel's own unwinder does not read.
+/// where an indirect call may land, no unwind tables, which the kernel's own unwinder does not read, and a trap behind a call that does not
+/// return: without one objtool takes the next function for what follows. (rustc's own setting leaves it out behind calls; without that
+/// LLVM's does not.)
 const CODE_GENERATION: &str = "-Zcf-protection=branch -Zretpoline-external-thunk -Zfunction-return=thunk-extern \
-    -Cforce-unwind-tables=no";
+    -Cforce-unwind-tables=no -Ztrap-unreachable=no -Cllvm-args=-trap-unreachable";
 
 /// A module with a library of ours inside.
 struct Module {
@@ -52,7 +54,7 @@ const CONFORMANCE: Module = Module {
     name: "dprobes_conformance",
     folder: "linux/conformance",
     package: "conformance-linux",
-    features: "",
+    features: "linux-thunks",
     exported: "conformance_",
 };
 
