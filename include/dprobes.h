@@ -1160,7 +1160,8 @@ struct dprobes_probe_status {
      */
     uint64_t suspended;
     /*
-     Hits inside another hit on the same CPU: the program did not run.
+     Hits inside another hit on the same CPU: the program did not run. For a watchpoint also one for each CPU that has come on line since and had no debug
+     register free, where nothing is watched.
      */
     uint64_t missed;
     /*
@@ -2043,6 +2044,12 @@ bool dprobes_rewritten(uint64_t address,
 bool dprobes_rewrite(uint64_t address,
                      const uint8_t *bytes,
                      uintptr_t length);
+
+/*
+ A CPU has come on line that does not watch for watchpoint `number`, because no debug register was free there: one hit is counted as missed,
+ whatever it misses. With interrupts off.
+ */
+void dprobes_on_watchpoint_lost(uint32_t number);
 
 /*
  Watchpoints were hit: a bit for each in `watchpoints`, the lowest for number 0. `frame` holds the registers as the CPU left them: behind

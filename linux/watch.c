@@ -14,6 +14,7 @@
 #include <linux/cpuhotplug.h>
 #include <linux/err.h>
 #include <linux/hw_breakpoint.h>
+#include <linux/irqflags.h>
 #include <linux/kprobes.h>
 #include <linux/perf_event.h>
 #include <linux/percpu.h>
@@ -226,6 +227,7 @@ void dprobes_host_clear_watchpoint(u32 number)
 
 static int cpu_comes(unsigned int cpu)
 {
+	unsigned long flags;
 	unsigned int number;
 	int err;
 
@@ -233,10 +235,14 @@ static int cpu_comes(unsigned int cpu)
 		if (!watchpoints[number].set)
 			continue;
 		err = watch_on(cpu, number);
+		if (!err)
+			continue;
 		/* Worse than a CPU that does not watch is one that does not come. */
-		if (err)
-			pr_warn("CPU %u, which has come on line, does not watch 0x%llx: no debug register is free there (%d)\n",
-				cpu, watchpoints[number].attr.bp_addr, err);
+		local_irq_save(flags);
+		dprobes_on_watchpoint_lost(number);
+		local_irq_restore(flags);
+		pr_warn("CPU %u, which has come on line, does not watch 0x%llx: no debug register is free there (%d)\n",
+			cpu, watchpoints[number].attr.bp_addr, err);
 	}
 	return 0;
 }

@@ -41,6 +41,6 @@ pub use maps::{dprobes_maps, dprobes_read_map};
 pub use records::{dprobes_has_provisional, dprobes_read, dprobes_settle};
 pub use traps::{
     dprobes_branches, dprobes_on_breakpoint, dprobes_on_debug, dprobes_on_fault, dprobes_on_user_hit,
-    dprobes_on_user_return_lost, dprobes_on_watchpoint,
+    dprobes_on_user_return_lost, dprobes_on_watchpoint, dprobes_on_watchpoint_lost,
 };
 pub use vars::dprobes_vars;

@@ -209,6 +209,15 @@ pub unsafe extern "C" fn dprobes_rewrite(address: u64, bytes: *const u8, length:
     engine.rewrite(address, unsafe { slice::from_raw_parts(bytes, length) })
 }
 
+/// A CPU has come on line that does not watch for watchpoint `number`, because no debug register was free there: one hit is counted as missed,
+/// whatever it misses. With interrupts off.
+#[unsafe(no_mangle)]
+pub extern "C" fn dprobes_on_watchpoint_lost(number: u32) {
+    if let Some(engine) = instance::engine() {
+        engine.on_watchpoint_lost(number as usize);
+    }
+}
+
 /// Watchpoints were hit: a bit for each in `watchpoints`, the lowest for number 0. `frame` holds the registers as the CPU left them: behind
 /// the instruction, or at the instruction if that is what is watched. When this returns the frame says where to resume.
 ///

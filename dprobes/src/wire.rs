@@ -302,7 +302,8 @@ pub struct ProbeStatus {
     pub skipped: u64,
     /// Hits while the group of the probe was suspended: the program did not run.
     pub suspended: u64,
-    /// Hits inside another hit on the same CPU: the program did not run.
+    /// Hits inside another hit on the same CPU: the program did not run. For a watchpoint also one for each CPU that has come on line since and had no debug
+    /// register free, where nothing is watched.
     pub missed: u64,
     /// Attempts undone because the instruction faulted.
     pub faulted: u64,

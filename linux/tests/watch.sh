@@ -28,4 +28,39 @@ check "the program has removed itself" equal "$(value state)" "removed itself"
 check "the command removes it" dprobes remove 14 --module dprobes_watched
 check "its register is free" insert_it
 dprobes remove --all >/dev/null
+
+# Suspended to idle, and woken up by the clock: what was armed is armed, on the way down and up as well.
+cat >/tmp/suspended.rpn <<'END'
+name    = "kernel"
+modtype = kernel
+major   = 20
+
+offset  = freeze_processes
+minor   = 1
+        exit
+
+offset  = thaw_processes
+minor   = 2
+        exit
+END
+sed -e 's/MODULE/"dprobes_watched"/' >/tmp/watching.rpn <<'END'
+name    = MODULE
+modtype = kmod
+major   = 21
+
+offset  = dprobes_watched_word
+minor   = 1
+watch   = write 8
+        exit
+END
+check "probes on the way down and up are inserted" dprobes insert /tmp/suspended.rpn
+check "and a watchpoint" dprobes insert /tmp/watching.rpn
+echo store 1000 >/dev/dprobes_watched
+check "the machine is suspended, and wakes up" \
+    sh -c 'echo +2 >/sys/class/rtc/rtc0/wakealarm && echo freeze >/sys/power/state'
+for cpu in 1 2; do taskset $cpu sh -c 'echo store 1000 >/dev/dprobes_watched'; done
+hits() { dprobes query --json | sed -n "s/.*\"major\":$1,\"minor\":$2,.*\"state\":\"armed\".*\"hits\":\([0-9]*\).*/\1/p"; }
+check "both were hit" equal "$(hits 20 1) $(hits 20 2)" "1 1"
+check "every store is seen, on both CPUs" equal "$(hits 21 1)" 3000
+dprobes remove --all >/dev/null
 check "the modules unload" sh -c "rmmod dprobes_watched && rmmod dprobes"

@@ -14,6 +14,15 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    /// A CPU has come on line that does not watch for this watchpoint, because it has no register to give: one hit is counted as missed, so that whoever asks
+    /// knows that the count is too low. How many there were nobody knows. With interrupts off.
+    pub fn on_watchpoint_lost(&self, number: usize) {
+        let probes = self.watches.get(number).map(|watch| watch.chain.iter());
+        for probe in probes.into_iter().flatten() {
+            count(&probe.counts.missed);
+        }
+    }
+
     /// The CPU has run into these watchpoints: handles that, or leaves it to an emulation that it has interrupted.
     pub(super) fn watchpoints_hit(&self, numbers: u8, cpu: &Cpu, frame: &mut TrapFrame) {
         if !cpu.has_collected(numbers) {

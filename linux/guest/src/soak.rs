@@ -77,8 +77,10 @@ fn functions() -> io::Result<Vec<u64>> {
         .filter_map(|line| {
             let mut fields = line.split_ascii_whitespace();
             let (address, kind) = (fields.next()?, fields.next()?);
-            let in_kernel = fields.nth(1).is_none();
-            (in_kernel && matches!(kind, "t" | "T")).then(|| u64::from_str_radix(address, 16).ok())?
+            // What a kernel with call depth tracking has in front of a function is padding.
+            let is_function = !fields.next()?.starts_with("__pfx_");
+            let in_kernel = fields.next().is_none();
+            (is_function && in_kernel && matches!(kind, "t" | "T")).then(|| u64::from_str_radix(address, 16).ok())?
         })
         .collect())
 }

@@ -28,6 +28,7 @@ pub const TESTS: &crate::Tests = &[
     ("what_a_program_touches_is_missed", what_a_program_touches_is_missed),
     ("a_word_of_a_process", a_word_of_a_process),
     ("a_cpu_goes_and_comes", a_cpu_goes_and_comes),
+    ("a_cpu_comes_without_a_register", a_cpu_comes_without_a_register),
     ("beside_perf", beside_perf),
     ("beside_a_debugger", beside_a_debugger),
     ("what_cannot_be_watched", what_cannot_be_watched),
@@ -442,6 +443,38 @@ fn a_cpu_goes_and_comes() -> Outcome {
     watched.work_everywhere("store", 1000)?;
     let (stores, probe) = (watched.get("stores"), status(&device, 1)?);
     ensure!(probe.hits == stores, "{stores} stores: {probe:?}");
+    Ok(())
+}
+
+/// perf keeps the registers of a CPU that is away, so that it has none for us when it comes: it comes, and the probe says that something is missed.
+fn a_cpu_comes_without_a_register() -> Outcome {
+    let _module = Module::dprobes()?;
+    let (device, watched) = (Device::open()?, Watched::load()?);
+    let perf = (0..4)
+        .map(|word| PerfWatch::on_cpu(1, watched.words(word), 8))
+        .collect::<io::Result<Vec<_>>>()?;
+    switch_cpu(false)?;
+    device.insert(&watch(1, watched.word(), "write 8", program::COUNT))?;
+    watched.work("store", SOME)?;
+    let before = status(&device, 1)?;
+    ensure!(before.hits == SOME && before.missed == 0, "{before:?}");
+    switch_cpu(true)?;
+    let after = status(&device, 1)?;
+    ensure!(
+        after.state == State::Armed as u32 && after.hits == SOME && after.missed == 1,
+        "{after:?}"
+    );
+    // They are free again, and the next time it comes it watches.
+    drop(perf);
+    switch_cpu(false)?;
+    switch_cpu(true)?;
+    let before = watched.get("stores");
+    watched.work_everywhere("store", SOME)?;
+    let (stores, probe) = (watched.get("stores") - before, status(&device, 1)?);
+    ensure!(
+        probe.hits == SOME + stores && probe.missed == 1,
+        "{stores} stores: {probe:?}"
+    );
     Ok(())
 }
 

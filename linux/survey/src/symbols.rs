@@ -74,10 +74,11 @@ impl Symbols {
         Some(self.address(start)?..self.address(end)?)
     }
 
-    /// The functions in `text`, in order. A symbol that begins at the end of another's instructions is one of its own.
+    /// The functions in `text`, in order. A symbol that begins at the end of another's instructions is one of its own. The NOPs in front of functions, which
+    /// have symbols of their own where the kernel may patch calls into them, are none.
     pub fn functions(&self, text: &Range<u64>) -> impl Iterator<Item = Function> {
         self.sorted.windows(2).filter_map(move |pair| match pair {
-            [(start, name), (end, _)] if text.contains(start) => Some(Function {
+            [(start, name), (end, _)] if text.contains(start) && !name.starts_with("__pfx_") => Some(Function {
                 name: name.clone(),
                 range: *start..(*end).min(text.end),
             }),
@@ -98,6 +99,7 @@ ffffffff81000000 T _stext
 ffffffff81000010 t one
 ffffffff81000010 t alias_of_one
 ffffffff81000030 r table
+ffffffff81000038 t __pfx_two
 ffffffff81000040 T _etext
 ffffffffc0000000 t of_a_module\t[module]
 ";
@@ -109,7 +111,7 @@ ffffffffc0000000 t of_a_module\t[module]
             .collect();
         assert_eq!(
             functions,
-            [("_stext".into(), 16), ("one".into(), 32), ("table".into(), 16)]
+            [("_stext".into(), 16), ("one".into(), 32), ("table".into(), 8)]
         );
         assert_eq!(symbols.address("of_a_module"), None);
     }

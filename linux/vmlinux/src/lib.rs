@@ -14,13 +14,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-/// A kernel installed on this machine.
+/// A kernel to build for and to boot: one installed on this machine, unless somebody makes another known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
     /// Its release, as `uname -r` would print it.
     pub release: String,
     /// The bootable image, `/boot/vmlinuz-RELEASE`.
     pub image: PathBuf,
+    /// The folder that Kbuild needs to build a module for this kernel; it exists when the kernel's headers are installed.
+    pub headers: PathBuf,
+    /// The root of the file system in which that folder, and the tools for it, are; this machine's own if there is none.
+    pub tools: Option<PathBuf>,
 }
 
 impl Kernel {
@@ -40,16 +44,17 @@ impl Kernel {
             .filter_map(|entry| {
                 let image = entry.ok()?.path();
                 let release = image.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned();
-                Some(Self { release, image })
+                let headers = Path::new("/lib/modules").join(&release).join("build");
+                Some(Self {
+                    release,
+                    image,
+                    headers,
+                    tools: None,
+                })
             })
             .collect();
         kernels.sort_by(|a, b| compare_releases(&a.release, &b.release));
         Ok(kernels)
-    }
-
-    /// The folder that Kbuild needs to build a module for this kernel; it exists when the kernel's headers are installed.
-    pub fn build_folder(&self) -> PathBuf {
-        Path::new("/lib/modules").join(&self.release).join("build")
     }
 
     /// The kernel's ELF image: its sections, their bytes and addresses. Distributions strip its symbols.

@@ -1,5 +1,6 @@
 //! Linux in QEMU: the module, the guest's first file system, the boot.
 
+pub mod debian;
 pub mod guest;
 pub mod initramfs;
 pub mod module;

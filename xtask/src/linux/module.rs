@@ -2,12 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use vmlinux::Kernel;
 
+use super::debian;
 use crate::progress::Progress;
 use crate::reach::Graph;
 use crate::workspace::{BARE_METAL, Workspace};
@@ -80,7 +83,7 @@ fn build_with_core(workspace: &Workspace, progress: &Progress, kernel: &Kernel, 
     let core = core_object(workspace, progress, module)?;
     // Kbuild makes core.o of it, with what objtool adds.
     replace_if_different(&folder.join("core.o_shipped"), &fs::read(core)?)?;
-    kbuild(progress, kernel, &folder, &[include(workspace)], module.name)?;
+    kbuild(workspace, progress, kernel, &folder, &[include(workspace)], module.name)?;
     Ok(folder.join(module.name).with_extension("ko"))
 }
 
@@ -100,7 +103,7 @@ pub fn build_others(
         .filter_map(|module| Some(module.parent()?.join("Module.symvers").display().to_string()))
         .collect();
     let exports = format!("KBUILD_EXTRA_SYMBOLS={}", exports.join(" "));
-    kbuild(progress, kernel, &to, &[include(workspace), exports], folder)?;
+    kbuild(workspace, progress, kernel, &to, &[include(workspace), exports], folder)?;
     Ok(to)
 }
 
@@ -113,26 +116,58 @@ fn include(workspace: &Workspace) -> String {
     assignment("DPROBES_INCLUDE", &workspace.root.join("include"))
 }
 
-/// Runs a kernel's own build system on a folder.
-fn kbuild(progress: &Progress, kernel: &Kernel, folder: &Path, arguments: &[String], what: &str) -> Result<()> {
-    if !kernel.build_folder().join("Makefile").exists() {
+/// Runs a kernel's own build system on a folder. Warnings are errors: objtool's are about what an unwinder, or a CPU that tracks indirect branches,
+/// would run into.
+fn kbuild(
+    workspace: &Workspace,
+    progress: &Progress,
+    kernel: &Kernel,
+    folder: &Path,
+    arguments: &[String],
+    what: &str,
+) -> Result<()> {
+    if kernel.tools.is_none() && !kernel.headers.join("Makefile").exists() {
         bail!(
             "{} has no headers (Debian: apt-get install linux-headers-{})",
             kernel.release,
             kernel.release
         );
     }
-    let mut make = Command::new("make");
-    make.arg("-C")
-        .arg(kernel.build_folder())
+    let mut make = match &kernel.tools {
+        None => Command::new("make"),
+        Some(root) => {
+            let mut inside = debian::in_root(root, &[&workspace.target, &workspace.root.join("include")]);
+            inside.arg("make");
+            inside
+        }
+    };
+    let jobs = thread::available_parallelism().map_or(1, NonZero::get);
+    make.arg(format!("-j{jobs}"))
+        .arg("-C")
+        .arg(&kernel.headers)
         .arg(assignment("M", folder))
         .args(arguments)
+        // Nobody reads the types of a module of ours, and pahole need not be there.
+        .arg("CONFIG_DEBUG_INFO_BTF_MODULES=")
         .arg("modules");
     make.env_remove("MAKEFLAGS")
         .env_remove("MFLAGS")
         .env_remove("MAKELEVEL");
-    progress.step(&format!("{what} for {}", kernel.release), &mut make)?;
+    let output = progress.step(&format!("{what} for {}", kernel.release), &mut make)?;
+    if let Some(warning) = output.text.lines().find(|line| is_warning(line)) {
+        // Built again the next time, so that it is not forgotten.
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        bail!("{what} for {}: {warning}", kernel.release);
+    }
     Ok(())
+}
+
+fn is_warning(line: &str) -> bool {
+    let warns = line.contains("warning: ") || line.contains("WARNING: ");
+    // The tests' own module panics, unlike the others: objtool does not know which of Rust's functions do not return.
+    let panics = line.contains("objtool") && line.contains("panicking");
+    // Of a compiler that is newer than the kernel's by a patch of the distribution's.
+    warns && !panics && !line.contains("the compiler differs")
 }
 
 /// The library, compiled as a kernel asks for, as one relocatable object.

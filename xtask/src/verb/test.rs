@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use vmlinux::Kernel;
 
 use crate::linux::guest::{Ending, Guest};
-use crate::linux::{files, module, victims};
+use crate::linux::{debian, files, module, victims};
 use crate::progress::Progress;
 use crate::tally::Tally;
 use crate::verb::build;
@@ -42,6 +42,10 @@ const MOST_GUESTS: usize = 8;
   ./x test host decode    host tests whose name contains \"decode\"
   ./x test metal fires    test kernels whose name contains \"fires\"
   ./x test linux unload   files of linux/tests whose name contains \"unload\"
+  ./x test linux --kernel 6.12 life users
+                          the same for \"life\" or \"users\", on Debian's 6.12
+  ./x test linux --kernel all
+                          all of them on all kernels
 
 The last line is `N passed, N failed`.")]
 pub struct Arguments {
@@ -49,9 +53,13 @@ pub struct Arguments {
     #[arg(value_enum)]
     place: Option<Place>,
 
-    /// Only tests whose name contains this
+    /// Only tests whose name contains this; several are tests whose name contains one of them
     #[arg(requires = "place")]
-    filter: Option<String>,
+    filter: Vec<String>,
+
+    /// The kernels for the Linux tests: 6.12, 7 or all, downloaded from this machine's mirror when they are first asked for
+    #[arg(long, requires = "place", value_name = "KERNEL")]
+    kernel: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -67,7 +75,7 @@ enum Place {
 /// Runs the tests and prints how many passed.
 pub fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) -> Result<()> {
     let wanted = |place| arguments.place.is_none_or(|only| only == place);
-    let filter = arguments.filter.as_deref();
+    let filter = arguments.filter.as_slice();
     let mut tally = Tally::default();
     if wanted(Place::Host) {
         tally += host(workspace, progress, filter)?;
@@ -76,7 +84,9 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) ->
         tally += bare_metal(workspace, progress, filter)?;
     }
     if wanted(Place::Linux) {
-        tally += linux(workspace, progress, filter)?;
+        for kernel in debian::wanted(workspace, progress, arguments.kernel.as_deref())? {
+            tally += linux(workspace, progress, &kernel, filter)?;
+        }
     }
     println!("{tally}");
     if tally.failed > 0 {
@@ -88,7 +98,7 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) ->
     Ok(())
 }
 
-fn host(workspace: &Workspace, progress: &Progress, filter: Option<&str>) -> Result<Tally> {
+fn host(workspace: &Workspace, progress: &Progress, filter: &[String]) -> Result<Tally> {
     // All packages in one command: cargo would build what they share anew for each, with the features that each asks for.
     let tests = || {
         let mut cargo = workspace.host_cargo("test");
@@ -107,10 +117,10 @@ fn host(workspace: &Workspace, progress: &Progress, filter: Option<&str>) -> Res
 }
 
 /// The kernels in tests/, each booted by the runner that `.cargo/config.toml` names.
-fn bare_metal(workspace: &Workspace, progress: &Progress, filter: Option<&str>) -> Result<Tally> {
+fn bare_metal(workspace: &Workspace, progress: &Progress, filter: &[String]) -> Result<Tally> {
     let mut cargo = workspace.bare_metal_cargo("test");
     cargo.arg("--no-fail-fast");
-    if let Some(filter) = filter {
+    for filter in filter {
         cargo.args(["--test", &format!("*{filter}*")]);
     }
     let output = progress.attempt("bare-metal tests", &mut cargo)?;
@@ -118,15 +128,14 @@ fn bare_metal(workspace: &Workspace, progress: &Progress, filter: Option<&str>) 
 }
 
 /// The files of linux/tests, each in a guest of its own.
-fn linux(workspace: &Workspace, progress: &Progress, filter: Option<&str>) -> Result<Tally> {
+fn linux(workspace: &Workspace, progress: &Progress, kernel: &Kernel, filter: &[String]) -> Result<Tally> {
     build::tools(workspace, progress)?;
-    let kernel = Kernel::newest()?;
-    let module = module::build(workspace, progress, &kernel)?;
-    let gkhi = module::build_gkhi(workspace, progress, &kernel)?;
-    let samples = module::build_others(workspace, progress, &kernel, "samples", &[&gkhi])?;
-    let testmod = module::build_others(workspace, progress, &kernel, "testmod", &[&gkhi])?;
-    let bench = module::build_others(workspace, progress, &kernel, "bench", &[&gkhi])?;
-    let conformance = module::build_conformance(workspace, progress, &kernel)?;
+    let module = module::build(workspace, progress, kernel)?;
+    let gkhi = module::build_gkhi(workspace, progress, kernel)?;
+    let samples = module::build_others(workspace, progress, kernel, "samples", &[&gkhi])?;
+    let testmod = module::build_others(workspace, progress, kernel, "testmod", &[&gkhi])?;
+    let bench = module::build_others(workspace, progress, kernel, "bench", &[&gkhi])?;
+    let conformance = module::build_conformance(workspace, progress, kernel)?;
     let others = [
         conformance,
         gkhi,
@@ -147,7 +156,7 @@ fn linux(workspace: &Workspace, progress: &Progress, filter: Option<&str>) -> Re
     let mut names: Vec<String> = fs::read_dir(&folder)
         .with_context(|| format!("cannot read {}", folder.display()))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".sh") && name != HARNESS && filter.is_none_or(|filter| name.contains(filter)))
+        .filter(|name| name.ends_with(".sh") && name != HARNESS && has_any(name, filter))
         .collect();
     names.sort_unstable();
 
@@ -161,7 +170,7 @@ fn linux(workspace: &Workspace, progress: &Progress, filter: Option<&str>) -> Re
         victims.add_to(&mut files)?;
         let script = read(&folder.join(name))?;
         let guest = Guest {
-            kernel: &kernel,
+            kernel,
             files,
             script: &format!("{harness}\n{script}\nfinish\n"),
             cpus: 2,
@@ -177,10 +186,15 @@ fn linux(workspace: &Workspace, progress: &Progress, filter: Option<&str>) -> Re
             name,
             guest,
             panics,
-            &workspace.target.join("tests").join(name),
+            &workspace.target.join("tests").join(&kernel.release).join(name),
         )
     };
     beside_each_other(&names, test)
+}
+
+/// Is it asked for? Everything is where nothing is.
+fn has_any(name: &str, filter: &[String]) -> bool {
+    filter.is_empty() || filter.iter().any(|filter| name.contains(filter.as_str()))
 }
 
 /// Does tests beside each other, as many as this machine has CPUs: a guest with two spends half of its time waiting.
@@ -205,22 +219,23 @@ fn beside_each_other(names: &[String], test: impl Fn(&String) -> Result<Tally> +
 }
 
 fn in_guest(progress: &Progress, name: &str, guest: Guest<'_>, panics: Option<&str>, folder: &Path) -> Result<Tally> {
-    let (Ending { report, console, fault }, tally) = progress.narrate(&format!("Linux tests, {name}"), |say| {
-        let mut ending = guest.run(folder, say)?;
-        if let Some(message) = panics {
-            // The first trouble there was, or none.
-            let panicked = |fault: &String| fault.contains(&format!("Kernel panic - not syncing: {message}"));
-            if ending.fault.as_ref().is_some_and(panicked) {
-                ending.fault = None;
-                ending.report.push_str("1 passed, 0 failed\n");
-            } else {
-                let fault = ending.fault.unwrap_or_default();
-                ending.fault = Some(format!("the kernel did not panic as it should: {fault}"));
+    let (Ending { report, console, fault }, tally) =
+        progress.narrate(&format!("Linux {}, {name}", guest.kernel.release), |say| {
+            let mut ending = guest.run(folder, say)?;
+            if let Some(message) = panics {
+                // The first trouble there was, or none.
+                let panicked = |fault: &String| fault.contains(&format!("Kernel panic - not syncing: {message}"));
+                if ending.fault.as_ref().is_some_and(panicked) {
+                    ending.fault = None;
+                    ending.report.push_str("1 passed, 0 failed\n");
+                } else {
+                    let fault = ending.fault.unwrap_or_default();
+                    ending.fault = Some(format!("the kernel did not panic as it should: {fault}"));
+                }
             }
-        }
-        let tally = Tally::of_run(&ending.report, ending.fault.is_none());
-        Ok(((ending, tally), tally.failed == 0))
-    })?;
+            let tally = Tally::of_run(&ending.report, ending.fault.is_none());
+            Ok(((ending, tally), tally.failed == 0))
+        })?;
     if tally.failed > 0 {
         progress.show_end(&report, &folder.join("report.log"));
     }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::offset_of;
+use std::ops::Range;
 use std::os::fd::{FromRawFd, RawFd};
 use std::process::{Child, Command};
 
@@ -37,6 +38,15 @@ pub struct PerfWatch {
 impl PerfWatch {
     /// Has perf count the writes to so many bytes at an address.
     pub fn on_all_cpus(address: u64, len: u64) -> io::Result<Self> {
+        Self::on(0..machine::cpus(), address, len)
+    }
+
+    /// The same on one CPU.
+    pub fn on_cpu(cpu: usize, address: u64, len: u64) -> io::Result<Self> {
+        Self::on(cpu..cpu + 1, address, len)
+    }
+
+    fn on(cpus: Range<usize>, address: u64, len: u64) -> io::Result<Self> {
         let attr = PerfEventAttr {
             kind: PERF_TYPE_BREAKPOINT,
             size: size_of::<PerfEventAttr>() as u32,
@@ -46,7 +56,7 @@ impl PerfWatch {
             bp_len: len,
             ..PerfEventAttr::default()
         };
-        let counters = (0..machine::cpus()).map(|cpu| {
+        let counters = cpus.map(|cpu| {
             // SAFETY: the kernel reads `size` bytes of the attributes; the other arguments are numbers: all processes, this CPU, no
             // group, closed in programs that are executed.
             let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, -1, cpu, -1, 8) };
