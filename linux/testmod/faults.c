@@ -45,7 +45,7 @@ struct faults_case {
 /* The instruction is at the label 1; what is before it prepares, what is after it cleans up on both ways. */
 #define RUN(name, before, instruction, entry, after, run)					\
 	asm volatile(before "\n"								\
-		     ANNOTATE_NOENDBR								\
+		     ANNOTATE_NOENDBR "\n"							\
 		     "1:	" instruction "\n"						\
 		     "	movq %[completed], %c[outcome](%%rbx)\n"				\
 		     "	jmp 3f\n"								\
@@ -109,7 +109,7 @@ DEFINE_CASE(x87, "fninit; pushq $0x37b; fldcw (%%rsp); popq %%rcx; fldz; fld1; f
 void faults_oops(struct faults_run *run);
 noinline __noclone void faults_oops(struct faults_run *run)
 {
-	asm volatile(ANNOTATE_NOENDBR "1:	movq (%%rsi), %%rdx\n"
+	asm volatile(ANNOTATE_NOENDBR "\n1:	movq (%%rsi), %%rdx\n"
 		     ".pushsection .rodata, \"a\"\n"
 		     ".balign 8\n"
 		     "faults_oops_instruction: .quad 1b\n"

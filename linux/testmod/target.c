@@ -51,7 +51,7 @@ noinline __noclone u64 dprobes_target_work(u64 rounds)
 	u64 i;
 
 	for (i = 0; i < rounds; i++) {
-		asm volatile(ANNOTATE_NOENDBR "10: add %[i], %[sum]\n"
+		asm volatile(ANNOTATE_NOENDBR "\n10: add %[i], %[sum]\n"
 			     ".pushsection .rodata, \"a\"\n"
 			     ".balign 8\n"
 			     "dprobes_target_middle_address: .quad 10b\n"

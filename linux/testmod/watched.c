@@ -36,8 +36,8 @@ extern const unsigned long dprobes_watched_store_at[2];
 
 noinline __noclone void dprobes_watched_store(u64 value)
 {
-	asm volatile(ANNOTATE_NOENDBR "10: movq %[value], %[word]\n"
-		     ANNOTATE_NOENDBR "11: nop\n"
+	asm volatile(ANNOTATE_NOENDBR "\n10: movq %[value], %[word]\n"
+		     ANNOTATE_NOENDBR "\n11: nop\n"
 		     ".pushsection .rodata, \"a\"\n"
 		     ".balign 8\n"
 		     "dprobes_watched_store_at: .quad 10b, 11b\n"
