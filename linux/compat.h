@@ -43,6 +43,16 @@ typedef int compat_sysrq_key_t;
 #endif
 
 /*
+ * How far the kernel goes on by itself behind the ud2 of a warning whose report has moved the instruction pointer: since 6.19 not at all
+ * (arch/x86/kernel/traps.c, handle_bug()).
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
+#define COMPAT_WARNING_SKIPS 0
+#else
+#define COMPAT_WARNING_SKIPS LEN_UD2
+#endif
+
+/*
  * Consumers of uprobes (include/linux/uprobes.h). 6.12 has the caller keep what it has registered, waits for those that are in consumers once for all
  * that are unregistered together, and asks a filter without saying why. 6.13 hands the handlers a word that lives from a call to its return.
  */

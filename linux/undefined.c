@@ -12,6 +12,7 @@
 #include <linux/ptrace.h>
 #include <linux/uaccess.h>
 
+#include "compat.h"
 #include "shim.h"
 
 /* In the place of report_bug() when a program has sent the CPU elsewhere: its caller goes on behind the ud2. */
@@ -32,7 +33,7 @@ void dprobes_on_report_bug(struct pt_regs *call)
 	elsewhere = dprobes_on_undefined((struct dprobes_trap_frame *)regs);
 	if (elsewhere) {
 		/* The caller adds this. */
-		regs->ip -= LEN_UD2;
+		regs->ip -= COMPAT_WARNING_SKIPS;
 		call->ip = (unsigned long)pass_over;
 	}
 }
