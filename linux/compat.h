@@ -43,8 +43,8 @@ typedef int compat_sysrq_key_t;
 #endif
 
 /*
- * How far the kernel goes on by itself behind the ud2 of a warning whose report has moved the instruction pointer: since 6.19 not at all
- * (arch/x86/kernel/traps.c, handle_bug()).
+ * How far the kernel goes on by itself behind the ud2 of a warning whose report has moved the instruction pointer: in 7.2 not at all, in 6.12 as far as ever
+ * (arch/x86/kernel/traps.c, handle_bug()). No kernel in between has been tried.
  */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
 #define COMPAT_WARNING_SKIPS 0
@@ -105,10 +105,10 @@ static inline void compat_uprobe_unregister_sync(void)
 #endif
 
 /*
- * Does the kernel carry the probed instruction out when a handler has changed the instruction pointer? Not since 6.18 (kernel/events/uprobes.c,
- * handle_swbp()).
+ * Does the kernel carry the probed instruction out when a handler has changed the instruction pointer? 6.12 does, 7.2 does not (kernel/events/uprobes.c,
+ * handle_swbp()); where it does not, taking that back harms nobody.
  */
-#define COMPAT_UPROBES_IGNORE_IP (LINUX_VERSION_CODE < KERNEL_VERSION(6, 18, 0))
+#define COMPAT_UPROBES_IGNORE_IP (LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0))
 #endif
 
 #endif

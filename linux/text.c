@@ -59,7 +59,7 @@ static void do_nothing(struct work_struct *work)
 }
 
 /*
- * Every CPU that is on line has switched tasks. This is what synchronize_rcu_tasks_rude() was: since 6.14 that waits for nobody on x86, because what
+ * Every CPU that is on line has switched tasks. This is what synchronize_rcu_tasks_rude() was: in 7.2 that waits for nobody on x86, because what
  * the function tracer may enter has RCU watching. A slot is not told apart from the code that it stands for.
  */
 static void switch_tasks_everywhere(void)
