@@ -75,7 +75,10 @@ impl Guest<'_> {
         fs::write(&initrd, self.files.finish()).with_context(|| format!("cannot write {}", initrd.display()))?;
 
         // The kernel tests the timer within ten ticks, which a busy machine may not give a guest.
-        let append = format!("console=ttyS1 panic=-1 oops=panic loglevel=5 no_timer_check {}", self.append);
+        let append = format!(
+            "console=ttyS1 panic=-1 oops=panic loglevel=5 no_timer_check {}",
+            self.append
+        );
         let mut machine = Machine::linux(&self.kernel.image, &initrd, append);
         machine.cpus = self.cpus;
         machine.icount = self.icount;
