@@ -17,6 +17,7 @@
 #include <linux/uaccess.h>
 
 #define MOST 100000
+#define AT_A_TIME 1000
 
 static struct kprobe *probes;
 static struct kprobe **accepted;
@@ -45,10 +46,13 @@ static void forget(void)
 	addresses = NULL;
 }
 
-/* Which of the addresses does register_kprobe() accept? They are not armed for that. */
+/*
+ * Which of the addresses does register_kprobe() accept? They are not armed for that, and only some are there at a time: what it costs to
+ * register one grows with their number.
+ */
 static void select_accepted(size_t wanted)
 {
-	size_t i;
+	size_t i, first = 0;
 
 	for (i = 0; i < wanted; i++) {
 		prepare(&probes[count], addresses[i], KPROBE_FLAG_DISABLED);
@@ -56,9 +60,13 @@ static void select_accepted(size_t wanted)
 			accepted[count] = &probes[count];
 			addresses[count++] = addresses[i];
 		}
+		if (count - first == AT_A_TIME) {
+			unregister_kprobes(accepted + first, AT_A_TIME);
+			first = count;
+		}
 		cond_resched();
 	}
-	unregister_kprobes(accepted, count);
+	unregister_kprobes(accepted + first, count - first);
 }
 
 static ssize_t device_write(struct file *file, const char __user *from, size_t length, loff_t *position)
