@@ -25,13 +25,14 @@ impl Insn {
     /// Does control go where the instruction does not say: is it a return, of whatever kind, or a jump by a register or memory?
     pub fn leaves(&self) -> bool {
         let by_operand = || self.modrm().is_some_and(|modrm| matches!(modrm.reg(), 4 | 5));
+        let is_skinit = || self.opcode() == 0x01 && self.modrm().is_some_and(|modrm| modrm.byte() == 0xde);
         let found = match self.map() {
             // ret, retf and iret; jmp and far jmp
             Map::Primary => {
                 matches!(self.opcode(), 0xc2 | 0xc3 | 0xca | 0xcb | 0xcf) || self.opcode() == 0xff && by_operand()
             }
-            // sysret, sysexit and rsm
-            Map::Secondary => matches!(self.opcode(), 0x07 | 0x35 | 0xaa),
+            // sysret, sysexit, rsm and skinit
+            Map::Secondary => matches!(self.opcode(), 0x07 | 0x35 | 0xaa) || is_skinit(),
             _ => false,
         };
         found && self.is_legacy(self.map())
