@@ -8,6 +8,8 @@
 //! | ring: the store of the head in `push` | [`a_reader_sees_whole_records`] |
 //! | ring: the load of the head in `read` | [`a_reader_sees_whole_records`] |
 //! | ring: the test against the tail in `push` | [`a_record_is_not_overwritten_while_it_is_read`] |
+//! | flight recorder: the release fence in `make_room`, or an acquire fence in `read` | [`a_record_that_gives_way_is_not_read_in_part`] |
+//! | flight recorder: the exchange of the first word in `make_room`, a load instead | [`a_record_is_discarded_or_gives_way_and_is_counted_once`] |
 //! | table: the stores of the key and of the value in `add`, both | [`a_key_comes_with_its_value`] |
 //! | table: the swap of the entries in `reserve` | [`a_table_that_grows_loses_nothing`] |
 //! | ring: the stop in front of a provisional record in `read` | [`what_is_discarded_is_not_read_and_what_is_settled_is`] |
@@ -26,7 +28,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 }
 mod host {
     pub(crate) use dprobes::host::Task;
@@ -49,7 +51,7 @@ mod table;
 use calls::{Call, Calls};
 use chain::{Chain, Linked};
 use header::{Header, RecordState};
-use ring::Ring;
+use ring::{MODE_NEWEST, Ring};
 use sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use table::Table;
 
@@ -183,6 +185,53 @@ fn what_is_discarded_is_not_read_and_what_is_settled_is() {
         ring.settle();
         let (late, _) = read(&ring);
         assert_eq!([early, late].concat(), [2]);
+    });
+}
+
+/// A flight recorder with room for one record of ten words.
+fn recorder() -> Ring {
+    let ring = Ring::new(4).unwrap();
+    ring.set_mode(MODE_NEWEST, true);
+    ring
+}
+
+#[test]
+fn a_record_that_gives_way_is_not_read_in_part() {
+    check(|| {
+        let ring = Arc::new(recorder());
+        assert!(push(&ring, 1, RecordState::Published));
+        let reader = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || read(&ring))
+        };
+        assert!(push(&ring, 2, RecordState::Published));
+        let (mut all, mut lost) = reader.join().unwrap();
+        for _ in 0..2 {
+            let (more, more_lost) = read(&ring);
+            all.extend(more);
+            lost += more_lost;
+        }
+        assert!([1, 2].ends_with(&all) && !all.is_empty(), "{all:?}");
+        assert_eq!(all.len() as u64 + lost, 2, "nothing is lost uncounted");
+    });
+}
+
+#[test]
+fn a_record_is_discarded_or_gives_way_and_is_counted_once() {
+    check(|| {
+        let ring = Arc::new(recorder());
+        assert!(push(&ring, 1, RecordState::Provisional));
+        let faulting = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || u64::from(ring.discard(1, 0)))
+        };
+        assert!(push(&ring, 2, RecordState::Published));
+        let discarded = faulting.join().unwrap();
+        let (first, mut lost) = read(&ring);
+        let (rest, more) = read(&ring);
+        lost += more;
+        assert_eq!([first, rest].concat(), [2]);
+        assert_eq!(discarded + lost, 1, "discarded {discarded}, lost {lost}");
     });
 }
 

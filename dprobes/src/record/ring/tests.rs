@@ -8,7 +8,7 @@ use std::vec::Vec;
 use std::{thread, vec};
 
 use super::header::{Header, RecordState};
-use super::ring::Ring;
+use super::ring::{MODE_FROZEN, MODE_NEWEST, Ring};
 use crate::host::Task;
 
 fn header(address: u64, cookie: u64, elements: usize, state: RecordState) -> Header {
@@ -196,4 +196,168 @@ fn a_writer_and_a_reader_on_two_threads_lose_nothing_uncounted() {
         (pushed, reader.join().unwrap())
     });
     assert_eq!((read, lost), (pushed, RECORDS - pushed));
+}
+
+fn recorder(log2_words: u32) -> Ring {
+    let ring = Ring::new(log2_words).unwrap();
+    ring.set_mode(MODE_NEWEST, true);
+    ring
+}
+
+fn addresses(records: &[(Header, Vec<u8>)]) -> Vec<u64> {
+    let records = records
+        .iter()
+        .filter(|(header, _)| header.state != RecordState::Lost as u32);
+    records.map(|(header, _)| header.address).collect()
+}
+
+fn lost(records: &[(Header, Vec<u8>)]) -> u64 {
+    let lost = records
+        .iter()
+        .filter(|(header, _)| header.state == RecordState::Lost as u32);
+    lost.map(|(header, _)| header.facts).sum()
+}
+
+#[test]
+fn a_flight_recorder_keeps_the_newest_and_counts_what_gave_way() {
+    let ring = recorder(6);
+    for number in 0..100_u64 {
+        let body = vec![number as u8; number as usize % 30];
+        assert!(ring.push(&header(number, 0, body.len(), RecordState::Published), &body));
+    }
+    let records = read_all(&ring);
+    let kept = addresses(&records);
+    assert!((3..=7).contains(&kept.len()), "{kept:?}");
+    assert!(kept.iter().copied().eq(100 - kept.len() as u64..100));
+    assert_eq!(lost(&records), 100 - kept.len() as u64);
+    assert!(read_all(&ring).is_empty());
+}
+
+#[test]
+fn what_was_discarded_is_not_lost_when_it_gives_way() {
+    let ring = recorder(6);
+    for number in 0..21 {
+        assert!(ring.push(&header(number, number, 0, RecordState::Provisional), &[]));
+        if number % 3 == 0 {
+            assert!(ring.discard(number, number));
+        } else {
+            ring.mark_to_settle();
+            ring.settle();
+        }
+    }
+    // The last seven are there; of the 14 before, five were discarded.
+    let records = read_all(&ring);
+    assert_eq!(addresses(&records), [14, 16, 17, 19, 20]);
+    assert_eq!(lost(&records), 9);
+}
+
+#[test]
+fn a_provisional_record_holds_a_flight_recorder_up_no_longer_than_it_is_there() {
+    let ring = recorder(6);
+    assert!(ring.push(&header(1, 0, 0, RecordState::Provisional), &[]));
+    assert!(ring.push(&header(2, 0, 0, RecordState::Published), &[]));
+    assert!(read_all(&ring).is_empty());
+    for number in 3..10 {
+        assert!(ring.push(&header(number, 0, 0, RecordState::Published), &[]));
+    }
+    let records = read_all(&ring);
+    assert_eq!(addresses(&records), [3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(lost(&records), 2);
+}
+
+#[test]
+fn a_record_that_fits_into_no_ring_is_lost_and_the_others_stay() {
+    let ring = recorder(5);
+    assert!(ring.push(&header(1, 0, 0, RecordState::Published), &[]));
+    assert!(!ring.push(&header(2, 0, 300, RecordState::Published), &[0; 300]));
+    let records = read_all(&ring);
+    assert_eq!((addresses(&records), lost(&records)), (vec![1], 1));
+}
+
+#[test]
+fn what_comes_while_it_is_frozen_is_counted() {
+    for newest in [false, true] {
+        let ring = Ring::new(6).unwrap();
+        ring.set_mode(MODE_NEWEST, newest);
+        assert!(ring.push(&header(1, 0, 0, RecordState::Published), &[]));
+        ring.set_mode(MODE_FROZEN, true);
+        assert!(!ring.push(&header(2, 0, 0, RecordState::Published), &[]));
+        ring.set_mode(MODE_FROZEN, false);
+        assert!(ring.push(&header(3, 0, 0, RecordState::Published), &[]));
+        let records = read_all(&ring);
+        assert_eq!((addresses(&records), lost(&records)), (vec![1, 3], 1));
+    }
+}
+
+/// What `save` leaves, parsed.
+fn saved(ring: &Ring, room: usize) -> Vec<(Header, Vec<u8>)> {
+    let mut out = vec![0; room];
+    let written = ring.save(3, &mut out);
+    let mut rest = &out[..written];
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let header = Header::parse(rest).expect("a whole record");
+        records.push((header, rest[Header::SIZE..][..header.elements as usize].to_vec()));
+        rest = &rest[header.length as usize..];
+    }
+    records
+}
+
+#[test]
+fn saving_keeps_the_newest_that_fit_and_leaves_the_ring_as_it_is() {
+    let ring = Ring::new(8).unwrap();
+    for number in 1..=5 {
+        let state = match number {
+            2 => RecordState::Discarded,
+            5 => RecordState::Provisional,
+            _ => RecordState::Published,
+        };
+        assert!(ring.push(&header(number, 0, 0, state), &[]));
+    }
+    let all = saved(&ring, 5 * Header::SIZE);
+    assert_eq!((addresses(&all), lost(&all)), (vec![1, 3, 4, 5], 0));
+    let states: Vec<u32> = all.iter().map(|(header, _)| header.state).collect();
+    assert_eq!(states, [2, 2, 2, 1]);
+    let some = saved(&ring, 3 * Header::SIZE + 8);
+    assert_eq!((addresses(&some), lost(&some)), (vec![4, 5], 2));
+    assert!(saved(&ring, Header::SIZE - 1).is_empty());
+    assert_eq!(addresses(&read_all(&ring)), [1, 3, 4]);
+}
+
+#[test]
+fn a_flight_recorder_that_is_read_while_it_is_written_tears_no_record_and_counts_all() {
+    const RECORDS: u64 = if cfg!(miri) { 200 } else { 300_000 };
+    let ring = recorder(9);
+    let done = AtomicBool::new(false);
+    let (read, lost) = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut read, mut lost, mut last) = (0, 0, None);
+            loop {
+                let finished = done.load(Ordering::Acquire);
+                let records = read_all(&ring);
+                if records.is_empty() && finished {
+                    return (read, lost);
+                }
+                for (header, body) in records {
+                    if header.state == RecordState::Lost as u32 {
+                        lost += header.facts;
+                        continue;
+                    }
+                    assert!(last < Some(header.address), "out of order");
+                    last = Some(header.address);
+                    let expected = header.address as u8;
+                    assert!(body.len() == header.address as usize % 50 && body.iter().all(|byte| *byte == expected));
+                    read += 1;
+                }
+            }
+        });
+        for n in 0..RECORDS {
+            let body = [n as u8; 50];
+            let body = &body[..n as usize % 50];
+            assert!(ring.push(&header(n, 0, body.len(), RecordState::Published), body));
+        }
+        done.store(true, Ordering::Release);
+        reader.join().unwrap()
+    });
+    assert_eq!(read + lost, RECORDS);
 }
