@@ -27,6 +27,7 @@ struct gkhi_image;
 #define DPROBES_IOCTL_READ_MAP _IOWR('D', 5, struct dprobes_read_map_request)
 #define DPROBES_IOCTL_CHECK _IOWR('D', 6, struct dprobes_check_request)
 #define DPROBES_IOCTL_VARS _IOWR('D', 7, struct dprobes_vars_request)
+#define DPROBES_IOCTL_RINGS _IOWR('D', 8, struct dprobes_rings_request)
 
 
 /*
@@ -108,6 +109,36 @@ struct gkhi_image;
  Words of a key, at most.
  */
 #define DPROBES_MAP_KEYS_MAX 4
+
+/*
+ For `action` of a request about rings: nothing.
+ */
+#define DPROBES_RINGS_LOOK 0
+
+/*
+ For `action` of a request about rings: what does not fit is dropped. This is how it is at first.
+ */
+#define DPROBES_RINGS_KEEP_OLDEST 1
+
+/*
+ For `action` of a request about rings: be a flight recorder; the oldest records give way to those that do not fit.
+ */
+#define DPROBES_RINGS_KEEP_NEWEST 2
+
+/*
+ For `action` of a request about rings: record nothing, until thawed, or until the file is closed by which this was asked for.
+ */
+#define DPROBES_RINGS_FREEZE 3
+
+/*
+ For `action` of a request about rings: record again.
+ */
+#define DPROBES_RINGS_THAW 4
+
+/*
+ For `action` of a request about rings: wait until it is known of every record that is there whether its instruction has completed.
+ */
+#define DPROBES_RINGS_SETTLE 5
 
 /*
  The most bytes that [`dprobes_instruction`] gives.
@@ -559,7 +590,7 @@ typedef uint32_t dprobes_file_error;
 #endif // __STDC_VERSION__ >= 202311L
 
 /*
- Why an exit facility cannot be reached, as far as that is known before it is asked for.
+ Why an exit facility or a target cannot be reached, as far as that is known before it is asked for.
  */
 enum dprobes_facility_error
 #if __STDC_VERSION__ >= 202311L
@@ -716,7 +747,7 @@ struct dprobes_trap_frame {
  */
 struct dprobes_exit_to {
     /*
-     Which facility: 1 the debugger, 2 a crash dump, 3 a core dump of the process, 4 the kernel's own trace, 16 to 255 what other modules
+     Which facility: 1 the debugger, 2 a crash dump, 3 a core dump of the process, 4 the kernel's own trace, 5 a snapshot of the rings, 16 to 255 what other modules
      have registered.
      */
     uint32_t facility;
@@ -733,6 +764,68 @@ struct dprobes_exit_to {
      */
     uint64_t address;
 };
+
+/*
+ The head of a record: 72 bytes, little-endian, followed by elements (see [`element`](super::element)).
+
+ A record is a multiple of 8 bytes long; [`length`](Self::length) includes the head and the padding at the end, and
+ [`elements`](Self::elements) is the exact length of the elements.
+ */
+struct dprobes_header {
+    /*
+     A [`RecordState`] as a number.
+     */
+    uint32_t state;
+    /*
+     Bytes from this record to the next: a multiple of 8, at least 72.
+     */
+    uint32_t length;
+    /*
+     Host clock in nanoseconds.
+     */
+    uint64_t time;
+    /*
+     Address of the probed instruction.
+     */
+    uint64_t address;
+    /*
+     Major code.
+     */
+    uint16_t major;
+    /*
+     Minor code (the program may have replaced it for this record).
+     */
+    uint16_t minor;
+    /*
+     The CPU the probe fired on.
+     */
+    uint32_t cpu;
+    /*
+     Process id.
+     */
+    uint32_t pid;
+    /*
+     Thread id.
+     */
+    uint32_t tid;
+    /*
+     Real user id.
+     */
+    uint32_t uid;
+    /*
+     Length of the elements that follow, in bytes.
+     */
+    uint32_t elements;
+    /*
+     Process name, zero-padded.
+     */
+    uint8_t name[16];
+    /*
+     In the ring: the task's cookie. In the stream: for a [`RecordState::Lost`] record how many were lost, else 0.
+     */
+    uint64_t facts;
+};
+
 
 /*
  A place in text that may be probed, as far as the host knows.
@@ -904,6 +997,16 @@ struct dprobes_host {
                        const struct dprobes_trap_frame *frame,
                        const uint8_t *elements,
                        uintptr_t length);
+    /*
+     *Hit.* Passes a record to `targets`, bits: 2 the kernel's log, 4 the serial port, 8 the kernel's own trace. `head` is the record's, behind which
+     nothing follows: it has `length` bytes of `elements`. The probed instruction has not been carried out: while `head->state` is provisional it may
+     fault, and the same record come again. Returns the bits of those that did not take it.
+     */
+    uint32_t (*deliver)(uint32_t targets, const struct dprobes_header *head, const uint8_t *elements, uintptr_t length);
+    /*
+     Can records go to this target, one of the bits of `deliver`? As `facility`.
+     */
+    uint32_t (*target)(uint32_t target);
     /*
      Can there be this exit facility, which a program names that is about to be inserted? 0 if so, or if that is not known yet; 1 when this host
      has none, 2 when programs may not have it.
@@ -1088,6 +1191,24 @@ struct dprobes_reply {
 };
 
 /*
+ What [`dprobes_insert_for`] is told about a program.
+ */
+struct dprobes_insert_options {
+    /*
+     The host's own word for the file that a program for user space is for, which is handed to `user_file` and the others.
+     */
+    uint64_t file;
+    /*
+     Is there one?
+     */
+    bool has_file;
+    /*
+     Where the records go, bits: 1 the ring, and those of the host's `deliver`. 0 means the ring.
+     */
+    uint32_t targets;
+};
+
+/*
  One probe, as a query shows it. The counts of traps are disjoint: each hit is in exactly one of them.
  */
 struct dprobes_probe_status {
@@ -1185,7 +1306,7 @@ struct dprobes_probe_status {
      */
     uint64_t unavailable;
     /*
-     Records lost because the ring of their CPU was full.
+     Records lost because the ring of their CPU was full, or frozen.
      */
     uint64_t lost;
     /*
@@ -1367,6 +1488,55 @@ struct dprobes_read_map_request {
      Must be zero.
      */
     uint64_t reserved;
+};
+
+/*
+ The first page of a mapped ring, read-only: `/dev/dprobes` mapped at offset `cpu * (control + data)` for the ring of a CPU, with the sizes that
+ [`RingsRequest`] has. Behind it is the ring itself, `data` bytes, a power of two.
+
+ Positions count words of 8 bytes since the beginning; the word at a position is at its remainder by the ring's size. From `tail` to `head` are records,
+ each a [`Header`](crate::record::header::Header) with its elements, in turn, which may go on at the ring's beginning where it ends. To read one, at
+ position `at`, which is `tail` at first:
+
+ 1. Load `head`, acquire. If `at` is there, there is nothing more.
+ 2. Load the first word of the record: `state`, and `length` in its upper half.
+ 3. If `state` is provisional, and `at` is not below `settled` (load, acquire), the instruction may not have completed yet: stop here for now, and go on later,
+    or settle by `ioctl`. If it is discarded, or the instruction is to be ignored that has faulted, pass over it.
+ 4. Copy the record.
+ 5. Acquire fence; load `tail`. If it is behind `at`, the copy is worth nothing: the writer has been there. Go on at `tail`; what has been missed is in `overwritten`.
+
+ On x86-64 the acquire loads and the fence are plain loads that the compiler must not reorder. Who maps the ring frees nothing: unless it
+ is a flight recorder it fills up until somebody calls `read`. `facts` of a record is the kernel's own business.
+ */
+struct dprobes_ring_control {
+    /*
+     Behind the newest record.
+     */
+    uint64_t head;
+    /*
+     The oldest record.
+     */
+    uint64_t tail;
+    /*
+     Provisional records before this position are final.
+     */
+    uint64_t settled;
+    /*
+     Records lost because the ring was full or frozen.
+     */
+    uint64_t lost;
+    /*
+     The same, of those that would have been provisional; goes down again when their instruction faults.
+     */
+    uint64_t lost_provisionally;
+    /*
+     Records that have given way to newer ones.
+     */
+    uint64_t overwritten;
+    /*
+     1: a flight recorder, the oldest records give way. 2: frozen, nothing is recorded.
+     */
+    uint64_t mode;
 };
 
 /*
@@ -1590,66 +1760,30 @@ struct dprobes_maps_request {
 };
 
 /*
- The head of a record: 72 bytes, little-endian, followed by elements (see [`element`](super::element)).
-
- A record is a multiple of 8 bytes long; [`length`](Self::length) includes the head and the padding at the end, and
- [`elements`](Self::elements) is the exact length of the elements.
+ `ioctl` argument: the rings of all CPUs, and what they do when they are full.
  */
-struct dprobes_header {
+struct dprobes_rings_request {
     /*
-     A [`RecordState`] as a number.
+     What to do: [`RINGS_LOOK`] or one of the others.
      */
-    uint32_t state;
+    uint32_t action;
     /*
-     Bytes from this record to the next: a multiple of 8, at least 72.
+     Written by the kernel: as [`RingControl::mode`].
      */
-    uint32_t length;
+    uint32_t mode;
     /*
-     Host clock in nanoseconds.
+     Written by the kernel: how many rings there are, one for each CPU that there may be.
      */
-    uint64_t time;
+    uint32_t cpus;
     /*
-     Address of the probed instruction.
+     Written by the kernel: bytes in front of the ring in its mapping, with [`RingControl`] at their beginning.
      */
-    uint64_t address;
+    uint32_t control;
     /*
-     Major code.
+     Written by the kernel: bytes of the ring.
      */
-    uint16_t major;
-    /*
-     Minor code (the program may have replaced it for this record).
-     */
-    uint16_t minor;
-    /*
-     The CPU the probe fired on.
-     */
-    uint32_t cpu;
-    /*
-     Process id.
-     */
-    uint32_t pid;
-    /*
-     Thread id.
-     */
-    uint32_t tid;
-    /*
-     Real user id.
-     */
-    uint32_t uid;
-    /*
-     Length of the elements that follow, in bytes.
-     */
-    uint32_t elements;
-    /*
-     Process name, zero-padded.
-     */
-    uint8_t name[16];
-    /*
-     In the ring: the task's cookie. In the stream: for a [`RecordState::Lost`] record how many were lost, else 0.
-     */
-    uint64_t facts;
+    uint64_t data;
 };
-
 
 
 
@@ -1926,6 +2060,49 @@ bool dprobes_has_provisional(void);
  a time.
  */
 void dprobes_settle(void);
+
+/*
+ Has the rings of all CPUs be flight recorders, in which the oldest records give way to those that do not fit; or, as at first, drop these.
+ */
+void dprobes_keep_newest(bool newest);
+
+/*
+ Records nothing from now on; what comes is counted as lost. It may be called in any context.
+ */
+void dprobes_freeze(void);
+
+/*
+ Records again.
+ */
+void dprobes_thaw(void);
+
+/*
+ As `mode` of [`RingControl`].
+ */
+uint64_t dprobes_rings_mode(void);
+
+/*
+ Where the ring of a CPU is, to be mapped read-only: `*control` is a page that has nothing else in it, `*data` has `*length` bytes, a power of two, and
+ begins a page if the host's `alloc` gives what is larger than a page whole ones. It stays there until [`dprobes_exit`](crate::dprobes_exit). 0, or a negative errno.
+
+ # Safety
+ All three can be written.
+ */
+int32_t dprobes_ring_memory(uint32_t cpu,
+                            const struct dprobes_ring_control **control,
+                            const uint64_t **data,
+                            uintptr_t *length);
+
+/*
+ Copies the newest records of a CPU to `buffer`, as many whole ones as fit, and leaves them in the ring: for a machine that is about to stop. Nobody
+ may be writing records. Those whose instruction is not known to have completed are provisional. Returns how many bytes that are, or a negative errno.
+
+ # Safety
+ `buffer` can be read and written for `length` bytes, which are initialised, and nobody else uses it meanwhile.
+ */
+int64_t dprobes_save(uint32_t cpu,
+                     uint8_t *buffer,
+                     uintptr_t length);
 
 /*
  A breakpoint exception (#BP). `frame` holds the registers as the CPU left them: `rip` after the `int3`.

@@ -51,15 +51,15 @@ int dprobes_control_clear_sentries(void)
 }
 
 /* A program for user space is for `file`, which may be NULL. */
-int dprobes_control_insert(const u8 *object, size_t length, struct file *file, u32 how, struct dprobes_probe_status *last,
-			   size_t capacity, uintptr_t *count, struct dprobes_reply *reply)
+int dprobes_control_insert(const u8 *object, size_t length, struct file *file, u32 how, u32 targets,
+			   struct dprobes_probe_status *last, size_t capacity, uintptr_t *count, struct dprobes_reply *reply)
 {
 	u64 facts[2];
 	int err;
 
 	dprobes_control_lock();
 	dprobes_memory_was_refused(facts);
-	err = dprobes_insert_as(object, length, (unsigned long)file, how, last, capacity, count, reply);
+	err = dprobes_insert_as(object, length, (unsigned long)file, how, targets, last, capacity, count, reply);
 	if (err && reply->reason == DPROBES_REASON_NO_MEMORY && dprobes_memory_was_refused(facts)) {
 		reply->reason = DPROBES_REASON_MEMORY_BOUND;
 		memcpy(reply->facts, facts, sizeof(facts));

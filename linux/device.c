@@ -134,6 +134,16 @@ static ssize_t stream_read(char __user *to, size_t room)
 	return length;
 }
 
+/* Has it known of every record that is there now whether its instruction has completed. */
+int dprobes_stream_settle(void)
+{
+	if (mutex_lock_interruptible(&stream.lock))
+		return -ERESTARTSYS;
+	dprobes_settle();
+	mutex_unlock(&stream.lock);
+	return 0;
+}
+
 static ssize_t device_read(struct file *file, char __user *to, size_t room, loff_t *position)
 {
 	ssize_t length;
@@ -202,7 +212,7 @@ static long insert(struct dprobes_insert_request __user *argument)
 	if (copy_from_user(&request, argument, sizeof(request)))
 		return -EFAULT;
 	if (!request.length || request.length > DPROBES_OBJECT_MAX || request.file < -1 ||
-	    request.how > DPROBES_INSERT_REPLACE)
+	    request.how > DPROBES_INSERT_REPLACE || request.reserved)
 		return -EINVAL;
 	if (request.file >= 0) {
 		file = fget(request.file);
@@ -220,7 +230,8 @@ static long insert(struct dprobes_insert_request __user *argument)
 		err = PTR_ERR(last);
 		goto free_object;
 	}
-	err = dprobes_control_insert(object, request.length, file, request.how, last, capacity, &count, &request.reply);
+	err = dprobes_control_insert(object, request.length, file, request.how, request.targets, last, capacity, &count,
+				     &request.reply);
 	if (!err)
 		err = states_copy(request.last, last, count, capacity);
 	request.count = count;
@@ -341,6 +352,8 @@ static long device_ioctl(struct file *file, unsigned int command, unsigned long 
 		return dprobes_maps_read((void __user *)argument);
 	case DPROBES_IOCTL_VARS:
 		return dprobes_vars_get((void __user *)argument);
+	case DPROBES_IOCTL_RINGS:
+		return dprobes_rings(file, (void __user *)argument);
 	default:
 		return -ENOTTY;
 	}
@@ -355,12 +368,22 @@ static int device_open(struct inode *inode, struct file *file)
 	err = locked_down();
 	if (err)
 		return err;
+	/* Where misc devices have their own description, which this one knows. */
+	file->private_data = NULL;
 	return stream_open(inode, file);
+}
+
+static int device_release(struct inode *inode, struct file *file)
+{
+	dprobes_rings_release(file);
+	return 0;
 }
 
 static const struct file_operations device_operations = {
 	.owner		= THIS_MODULE,
 	.open		= device_open,
+	.release	= device_release,
+	.mmap		= dprobes_rings_mmap,
 	.read		= device_read,
 	.poll		= device_poll,
 	.unlocked_ioctl	= device_ioctl,

@@ -39,7 +39,7 @@ static void offer(const struct dprobes_exit_to *exit, const struct dprobes_trap_
 NOKPROBE_SYMBOL(offer);
 
 /* What nobody listens to is not there. */
-static int pass_to_tracer(const struct dprobes_exit_to *exit, const u8 *elements, size_t length)
+int dprobes_pass_to_tracer(const struct dprobes_exit_to *exit, const u8 *elements, size_t length)
 {
 	if (!trace_record_enabled())
 		return -ENOENT;
@@ -49,7 +49,7 @@ static int pass_to_tracer(const struct dprobes_exit_to *exit, const u8 *elements
 	trace_record(exit, elements, length);
 	return 0;
 }
-NOKPROBE_SYMBOL(pass_to_tracer);
+NOKPROBE_SYMBOL(dprobes_pass_to_tracer);
 
 /* With a crash kernel loaded, panicking starts it. This returns only when this CPU is panicking already. */
 static int take_dump(const struct dprobes_exit_to *exit, const struct dprobes_trap_frame *frame)
@@ -75,7 +75,7 @@ int dprobes_host_exit_to(const struct dprobes_exit_to *exit, const struct dprobe
 		return 0;
 	switch (exit->facility) {
 	case FACILITY_TRACE:
-		return pass_to_tracer(exit, elements, length);
+		return dprobes_pass_to_tracer(exit, elements, length);
 	case FACILITY_DUMP:
 		return take_dump(exit, frame);
 	default:

@@ -30,6 +30,9 @@ static int __init dprobes_module_init(void)
 	err = dprobes_symbols_find();
 	if (err)
 		return err;
+	err = dprobes_serial_init();
+	if (err)
+		return err;
 	err = dprobes_slots_init();
 	if (err)
 		return err;
@@ -50,14 +53,19 @@ static int __init dprobes_module_init(void)
 	if (err)
 		goto clear_sentries;
 	dprobes_memory_is_programs();
-	err = dprobes_device_init();
+	err = dprobes_persist_init();
 	if (err)
 		goto forget_modules;
+	err = dprobes_device_init();
+	if (err)
+		goto forget_previous;
 	dprobes_emergency_init();
 	dprobes_user_init();
 	pr_info("ready: %d slots for probes\n", DPROBES_SLOTS_SIZE / DPROBES_SLOT_SIZE);
 	return 0;
 
+forget_previous:
+	dprobes_persist_exit();
 forget_modules:
 	dprobes_modules_exit();
 clear_sentries:
@@ -79,6 +87,7 @@ static void __exit dprobes_module_exit(void)
 	struct dprobes_reply reply;
 
 	dprobes_device_exit();
+	dprobes_persist_exit();
 	dprobes_emergency_exit();
 	/*
 	 * The breakpoints come out while traps still reach the engine. After that no CPU has one left to report, and no CPU or
@@ -98,6 +107,7 @@ static void __exit dprobes_module_exit(void)
 	dprobes_traps_exit();
 	dprobes_control_exit();
 	dprobes_watch_exit();
+	dprobes_klog_exit();
 	dprobes_exit();
 }
 module_exit(dprobes_module_exit);

@@ -36,6 +36,7 @@ struct pt_regs;
 struct rethook;
 struct rethook_node;
 struct tracepoint;
+struct vm_area_struct;
 
 /* symbols.c: what the kernel has but does not export. */
 struct dprobes_symbols {
@@ -247,6 +248,7 @@ void dprobes_watch_exit(void);
 int dprobes_host_exit_to(const struct dprobes_exit_to *exit, const struct dprobes_trap_frame *frame, const u8 *elements,
 			 uintptr_t length);						/* hit */
 u32 dprobes_host_facility(u32 facility);
+int dprobes_pass_to_tracer(const struct dprobes_exit_to *exit, const u8 *elements, size_t length);	/* hit */
 
 /* control.c */
 int dprobes_control_set_sentry(u64 address, u64 token);
@@ -255,8 +257,8 @@ void dprobes_control_exit(void);
 void dprobes_control_lock(void);
 void dprobes_control_unlock(void);
 void dprobes_host_request_reap(void);							/* hit */
-int dprobes_control_insert(const u8 *object, size_t length, struct file *file, u32 how, struct dprobes_probe_status *last,
-			   size_t capacity, uintptr_t *count, struct dprobes_reply *reply);
+int dprobes_control_insert(const u8 *object, size_t length, struct file *file, u32 how, u32 targets,
+			   struct dprobes_probe_status *last, size_t capacity, uintptr_t *count, struct dprobes_reply *reply);
 int dprobes_control_remove(const char *module, u16 major, struct dprobes_probe_status *last, size_t capacity,
 			   uintptr_t *count, struct dprobes_reply *reply);
 int dprobes_control_remove_all(struct dprobes_reply *reply);
@@ -266,6 +268,35 @@ int dprobes_control_vars(struct dprobes_vars_request *request, struct dprobes_va
 s64 dprobes_control_query(struct dprobes_probe_status *buffer, size_t capacity);
 s64 dprobes_control_maps(struct dprobes_map_status *buffer, size_t capacity);
 int dprobes_control_read_map(struct dprobes_read_map_request *request, u8 *buffer, size_t length);
+
+/* format.c: text, a character at a time */
+struct dprobes_sink {
+	void (*put)(struct dprobes_sink *sink, char c);
+};
+void dprobes_format(struct dprobes_sink *sink, const struct dprobes_header *head, const u8 *elements, size_t length); /* hit */
+
+/* klog.c */
+bool dprobes_klog(const struct dprobes_header *head, const u8 *elements, size_t length);	/* hit */
+bool dprobes_klog_open(void);
+void dprobes_klog_exit(void);
+
+/* serial.c */
+bool dprobes_serial(const struct dprobes_header *head, const u8 *elements, size_t length);	/* hit */
+bool dprobes_serial_is_there(void);
+int dprobes_serial_init(void);
+
+/* targets.c */
+u32 dprobes_host_deliver(u32 targets, const struct dprobes_header *head, const u8 *elements, uintptr_t length); /* hit */
+u32 dprobes_host_target(u32 target);
+
+/* rings.c */
+long dprobes_rings(struct file *file, struct dprobes_rings_request __user *argument);
+void dprobes_rings_release(struct file *file);
+int dprobes_rings_mmap(struct file *file, struct vm_area_struct *vma);
+
+/* persist.c */
+int dprobes_persist_init(void);
+void dprobes_persist_exit(void);
 
 /* emergency.c */
 void dprobes_emergency_init(void);
@@ -279,6 +310,7 @@ long dprobes_maps_list(struct dprobes_maps_request __user *argument);
 long dprobes_maps_read(struct dprobes_read_map_request __user *argument);
 
 /* device.c */
+int dprobes_stream_settle(void);
 int dprobes_device_init(void);
 void dprobes_device_exit(void);
 

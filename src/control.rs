@@ -6,7 +6,7 @@ use core::ptr;
 use core::slice;
 
 use engine::OutOfMemory;
-use engine::host::Patch;
+use engine::host::{Patch, Targets};
 use engine::probe::{Engine, Insertion, Selection, SentryError};
 use engine::wire::{
     CHECKS_MAX, INSERT_MERGE, INSERT_NEW, INSERT_REPLACE, INTERFACE_VERSION, KEEP_ALL, KEEP_GROUP, KEEP_MINOR,
@@ -150,6 +150,7 @@ pub unsafe extern "C" fn dprobes_insert(object: *const u8, length: usize, reply:
             length,
             0,
             DPROBES_INSERT_NEW,
+            0,
             ptr::null_mut(),
             0,
             ptr::null_mut(),
@@ -159,7 +160,7 @@ pub unsafe extern "C" fn dprobes_insert(object: *const u8, length: usize, reply:
 }
 
 /// As [`dprobes_insert`]. A program for user space is for `file`, the host's own word for it, which is handed to `user_file` and the others; 0 if
-/// there is none. `how` says what is done with a program of the same major code for the same module. If it is replaced, the final state of its
+/// there is none. Its records go to `targets`, bits: 1 the ring, and those of the host's `deliver`; 0 means the ring. `how` says what is done with a program of the same major code for the same module. If it is replaced, the final state of its
 /// first `capacity` probes is in `last`, and `*count` says how many it had, otherwise 0.
 ///
 /// # Safety
@@ -172,6 +173,7 @@ pub unsafe extern "C" fn dprobes_insert_as(
     length: usize,
     file: u64,
     how: u32,
+    targets: u32,
     last: *mut ProbeStatus,
     capacity: usize,
     count: *mut usize,
@@ -185,16 +187,16 @@ pub unsafe extern "C" fn dprobes_insert_as(
         DPROBES_INSERT_REPLACE => Some(Insertion::Replace),
         _ => None,
     };
-    let result = match (instance::engine(), how) {
+    let result = match (instance::engine(), how.zip(Targets::from_bits(targets))) {
         (None, _) => Err(failure(ENODEV)),
         (Some(_), None) => Err(failure(EINVAL)),
         (Some(_), _) if object.is_null() || length > DPROBES_OBJECT_MAX => Err(failure(EINVAL)),
-        (Some(engine), Some(how)) => {
+        (Some(engine), Some((how, targets))) => {
             // SAFETY: by requirement 1; the length is far below `isize::MAX`.
             let object = unsafe { slice::from_raw_parts(object, length) };
             let file = (file != 0).then_some(file);
             engine
-                .insert_as(object, file, how, &mut |status| last.push(status))
+                .insert_as(object, file, how, targets, &mut |status| last.push(status))
                 .map_err(|error| error.reply())
         }
     };

@@ -9,6 +9,7 @@ use engine::host::{
     BadAddress, CallWords, Candidate, ExitTo, FacilityError, FileError, FileId, Function, Host, Patch, Prohibited,
     ReturnError, SymbolError, Task, TrapFrame, WatchError, Watchpoint, WriteTextError,
 };
+use engine::record::header::Header;
 
 use crate::errno::EEXIST;
 use crate::instance;
@@ -63,6 +64,13 @@ pub struct dprobes_host {
     pub exit_to: Option<
         unsafe extern "C" fn(exit: *const ExitTo, frame: *const TrapFrame, elements: *const u8, length: usize) -> i32,
     >,
+    /// *Hit.* Passes a record to `targets`, bits: 2 the kernel's log, 4 the serial port, 8 the kernel's own trace. `head` is the record's, behind which
+    /// nothing follows: it has `length` bytes of `elements`. The probed instruction has not been carried out: while `head->state` is provisional it may
+    /// fault, and the same record come again. Returns the bits of those that did not take it.
+    pub deliver:
+        Option<unsafe extern "C" fn(targets: u32, head: *const Header, elements: *const u8, length: usize) -> u32>,
+    /// Can records go to this target, one of the bits of `deliver`? As `facility`.
+    pub target: Option<unsafe extern "C" fn(target: u32) -> u32>,
     /// Can there be this exit facility, which a program names that is about to be inserted? 0 if so, or if that is not known yet; 1 when this host
     /// has none, 2 when programs may not have it.
     pub facility: Option<unsafe extern "C" fn(facility: u32) -> u32>,
@@ -194,6 +202,8 @@ pub(crate) struct Table {
     writable: unsafe extern "C" fn(u64) -> bool,
     kernel_stack: unsafe extern "C" fn(*const TrapFrame, *mut u64, usize) -> i64,
     exit_to: unsafe extern "C" fn(*const ExitTo, *const TrapFrame, *const u8, usize) -> i32,
+    deliver: unsafe extern "C" fn(u32, *const Header, *const u8, usize) -> u32,
+    target: unsafe extern "C" fn(u32) -> u32,
     facility: unsafe extern "C" fn(u32) -> u32,
     request_reap: unsafe extern "C" fn(),
     sentry: Option<unsafe extern "C" fn(u64, *mut TrapFrame)>,
@@ -268,6 +278,8 @@ impl Table {
             writable: host.writable?,
             kernel_stack: host.kernel_stack?,
             exit_to: host.exit_to?,
+            deliver: host.deliver?,
+            target: host.target?,
             facility: host.facility?,
             request_reap: host.request_reap?,
             sentry: host.sentry,
@@ -322,6 +334,15 @@ impl Table {
             free: host.free?,
             panic: host.panic?,
         })
+    }
+}
+
+/// What a host says about a facility or a target.
+fn there(code: u32) -> Result<(), FacilityError> {
+    match code {
+        0 => Ok(()),
+        // A number that this version does not know is a refusal all the same.
+        code => Err(FacilityError::from_code(code).unwrap_or(FacilityError::Absent)),
     }
 }
 
@@ -425,11 +446,18 @@ impl Host for CHost {
 
     fn facility(&self, facility: u8) -> Result<(), FacilityError> {
         // SAFETY: by `Table::check`.
-        match unsafe { (self.table.facility)(facility.into()) } {
-            0 => Ok(()),
-            // A number that this version does not know is a refusal all the same.
-            code => Err(FacilityError::from_code(code).unwrap_or(FacilityError::Absent)),
-        }
+        there(unsafe { (self.table.facility)(facility.into()) })
+    }
+
+    fn deliver(&self, targets: u32, head: &[u64; 9], elements: &[u8]) -> u32 {
+        let head: *const Header = head.as_ptr().cast();
+        // SAFETY: by `Table::check`; the words are those of a header, in memory as it is, and may be read, as may the elements for their length.
+        unsafe { (self.table.deliver)(targets, head, elements.as_ptr(), elements.len()) }
+    }
+
+    fn target(&self, target: u32) -> Result<(), FacilityError> {
+        // SAFETY: by `Table::check`.
+        there(unsafe { (self.table.target)(target) })
     }
 
     fn sentry(&self, token: u64, frame: &mut TrapFrame) {

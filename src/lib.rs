@@ -38,7 +38,10 @@ pub use gate::{dprobes_install_gate, dprobes_restore_gate};
 pub use hooks::{dprobes_hooks, gkhi_image};
 pub use host::dprobes_host;
 pub use maps::{dprobes_maps, dprobes_read_map};
-pub use records::{dprobes_has_provisional, dprobes_read, dprobes_settle};
+pub use records::{
+    dprobes_freeze, dprobes_has_provisional, dprobes_keep_newest, dprobes_read, dprobes_ring_memory,
+    dprobes_rings_mode, dprobes_save, dprobes_settle, dprobes_thaw,
+};
 pub use traps::{
     dprobes_branches, dprobes_on_breakpoint, dprobes_on_debug, dprobes_on_fault, dprobes_on_user_hit,
     dprobes_on_user_return_lost, dprobes_on_watchpoint, dprobes_on_watchpoint_lost,

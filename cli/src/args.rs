@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dprobes::host::Targets;
 
 use crate::commands::run::Run;
 use crate::device;
@@ -115,6 +116,7 @@ Examples:
   dprobes insert net.rpn --group 1,4-6            only the probes of these groups
   dprobes insert openat.rpn --replace             the program has been changed
   dprobes insert more.rpn --merge                 more probes for the same program
+  dprobes insert openat.rpn --log-to ring,klog    records in the kernel log, too
 
 {EXIT_CODES}"))]
 pub struct Insert {
@@ -147,6 +149,10 @@ pub struct Insert {
     #[arg(long)]
     pub dont_verify_opcodes: bool,
 
+    /// Where its records go, instead of the ring that `dprobes log` reads.
+    #[arg(long, value_name = "TARGET", value_delimiter = ',')]
+    pub log_to: Vec<LogTarget>,
+
     /// Where addresses of symbols come from instead of /proc/kallsyms.
     #[arg(long, hide = true, value_name = "PATH")]
     pub kallsyms: Option<PathBuf>,
@@ -154,6 +160,31 @@ pub struct Insert {
     /// Print the probes as JSON, one object a line, as `query --json` does: those that were replaced, then those of the program.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Where records go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogTarget {
+    /// The ring of the CPU: `dprobes log` reads it.
+    Ring,
+    /// The kernel log. No more than a rate permits, the module's parameter klog_rate.
+    Klog,
+    /// The serial port that the module was loaded with, at once, also when the machine is dying; slow.
+    Serial,
+    /// The trace event dprobes:record, for ftrace, perf and trace-cmd.
+    Trace,
+}
+
+impl LogTarget {
+    /// Its bit in a request.
+    pub fn bit(self) -> u32 {
+        match self {
+            LogTarget::Ring => Targets::RING,
+            LogTarget::Klog => Targets::KERNEL_LOG,
+            LogTarget::Serial => Targets::SERIAL,
+            LogTarget::Trace => Targets::TRACE,
+        }
+    }
 }
 
 /// Take a program, some of its probes, or all, out of the running kernel.
@@ -222,7 +253,8 @@ pub struct Remove {
 /// was), missed (inside another hit on the same CPU) or late (after the probe had ended). Faulted counts hits undone because the probed
 /// instruction faulted; they happen again. Exceptions are programs that ended by an error, overflows are elements that did not fit
 /// into their record, unavailable are exit facilities that are not there, lost are records that did not fit into the ring of their CPU,
-/// unfollowed are calls whose return came unnoticed, because too many were under way.
+/// unfollowed are calls whose return came unnoticed, because too many were under way, undelivered are records that another target of
+/// `insert --log-to` did not take, for each of these.
 ///
 /// A probe of a module that is not loaded is waiting: it goes in when the module is loaded, before the module's init runs. If that is not possible it is
 /// refused, with the reason, and the other probes of the program are withheld; all are tried again when the module is loaded again.
@@ -248,6 +280,10 @@ pub struct Query {
 /// Lost records are said and counted. The records of one CPU are in order; those of several are sorted as far as they were read together.
 ///
 /// A record is printed once: what one `log` has read, another does not see. Without --follow the command ends when no record is left.
+///
+/// When the ring of a CPU is full, records that do not fit are dropped, and counted. With --keep newest the rings are flight recorders: the oldest records give way, and
+/// are counted. A snapshot is read while nothing is recorded; a program asks for one with `exit_to snapshot`, after which nothing is recorded until it has been
+/// read by --snapshot.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
 Examples:
@@ -256,6 +292,9 @@ Examples:
   dprobes log --follow --count 10
   dprobes log --follow --json | jq .elements
   dprobes log --format ctf --output trace && babeltrace2 trace
+  dprobes log --keep newest                    be a flight recorder from now on
+  dprobes log --snapshot                       what has led here
+  dprobes log --previous                       what led to the panic of the kernel before this one
 
 {EXIT_CODES}"))]
 pub struct Log {
@@ -271,6 +310,22 @@ pub struct Log {
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
 
+    /// What to keep when a ring is full, from now on, instead of printing records.
+    #[arg(long, value_name = "WHICH", conflicts_with_all = ["follow", "format", "json", "output", "count", "snapshot", "previous"])]
+    pub keep: Option<Keep>,
+
+    /// Record nothing while records are read, and begin again after that.
+    #[arg(long, conflicts_with_all = ["follow", "previous"])]
+    pub snapshot: bool,
+
+    /// The records of the kernel that ran before this one, if the module was loaded to keep them, with persist_address and persist_size.
+    #[arg(long, conflicts_with = "follow")]
+    pub previous: bool,
+
+    /// Where those are.
+    #[arg(long, hide = true, value_name = "PATH", default_value = device::PREVIOUS_PATH)]
+    pub previous_path: PathBuf,
+
     /// The folder that the trace is written to; it is made, or empty. For --format ctf.
     #[arg(short, long, value_name = "DIR", required_if_eq("format", "ctf"))]
     pub output: Option<PathBuf>,
@@ -282,6 +337,15 @@ pub struct Log {
     /// Name the kernel's addresses by this list, as for a stream that was saved elsewhere: /proc/kallsyms, or the output of `nm -n`.
     #[arg(long, value_name = "PATH")]
     pub kallsyms: Option<PathBuf>,
+}
+
+/// Which records a ring keeps that is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Keep {
+    /// Those that are there: what does not fit is lost. This is how it is at first.
+    Oldest,
+    /// The last ones: the oldest give way.
+    Newest,
 }
 
 /// How records are written.

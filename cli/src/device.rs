@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use dprobes::wire::{
     INSERT_MERGE, INSERT_NEW, INSERT_REPLACE, INTERFACE_VERSION, IOCTL_INSERT, IOCTL_MAPS, IOCTL_QUERY, IOCTL_READ_MAP,
-    IOCTL_REMOVE, IOCTL_VARS, InsertRequest, KEEP_ALL, KEEP_GROUP, KEEP_MINOR, KEEP_TYPE, MapStatus, MapsRequest,
-    ProbeStatus, QueryRequest, REMOVE_ALL, REMOVE_ALL_NOW, ReadMapRequest, RemoveRequest, Reply, VarStatus,
-    VarsRequest, label,
+    IOCTL_REMOVE, IOCTL_RINGS, IOCTL_VARS, InsertRequest, KEEP_ALL, KEEP_GROUP, KEEP_MINOR, KEEP_TYPE, MapStatus,
+    MapsRequest, ProbeStatus, QueryRequest, REMOVE_ALL, REMOVE_ALL_NOW, ReadMapRequest, RemoveRequest, Reply,
+    RingsRequest, VarStatus, VarsRequest, label,
 };
 use rustix::io::Errno;
 use rustix::ioctl::{Updater, ioctl};
@@ -23,6 +23,9 @@ pub const VARS_MAX: u32 = 65536;
 /// Where the module's device is.
 pub const DEFAULT_PATH: &str = "/dev/dprobes";
 
+/// Where the module has what a kernel recorded that has panicked.
+pub const PREVIOUS_PATH: &str = "/dev/dprobes_previous";
+
 /// Why the device does not answer.
 #[derive(Debug)]
 pub enum DeviceError {
@@ -30,6 +33,8 @@ pub enum DeviceError {
     NotLoaded { path: PathBuf },
     /// This user may not.
     NotPermitted { path: PathBuf, root: bool },
+    /// The module has no records of a kernel that has panicked.
+    NoPrevious { path: PathBuf },
     /// Somebody else has it.
     Busy { path: PathBuf },
     /// It is something else.
@@ -113,6 +118,17 @@ impl Device {
         Ok(device)
     }
 
+    /// Opens what the kernel recorded that has panicked.
+    pub fn open_previous(path: &Path) -> Result<Self, DeviceError> {
+        match open(path, false) {
+            Err(DeviceError::NotLoaded { path }) => Err(DeviceError::NoPrevious { path }),
+            opened => Ok(Device {
+                file: opened?,
+                path: path.to_owned(),
+            }),
+        }
+    }
+
     /// Is this the module's device, and not a stream that was saved?
     pub fn is_device(&self) -> bool {
         self.file
@@ -139,6 +155,7 @@ impl Device {
         object: &[u8],
         file: Option<&File>,
         how: How,
+        targets: u32,
         capacity: usize,
     ) -> Result<Vec<ProbeStatus>, RequestError> {
         let mut last = vec![ProbeStatus::default(); capacity];
@@ -147,6 +164,7 @@ impl Device {
             length: object.len() as u64,
             file: file.map_or(-1, AsRawFd::as_raw_fd),
             how: how as u32,
+            targets,
             last: last.as_mut_ptr().expose_provenance() as u64,
             capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
             ..InsertRequest::default()
@@ -286,6 +304,18 @@ impl Device {
             // More may be inserted meanwhile.
             capacity = request.count.saturating_add(64);
         }
+    }
+
+    /// Asks something of the rings: one of the actions of [`RingsRequest`]. What they are like then.
+    pub fn rings(&self, action: u32) -> Result<RingsRequest, DeviceError> {
+        let mut request = RingsRequest {
+            action,
+            ..RingsRequest::default()
+        };
+        // SAFETY: the number is that of a request of this type, which lives until the call ends. The kernel writes nothing else.
+        unsafe { ioctl(&self.file, Updater::<{ IOCTL_RINGS }, _>::new(&mut request)) }
+            .map_err(|error| self.error(error, "asking about the rings of"))?;
+        Ok(request)
     }
 
     /// The entries of a map, as the module writes them, and how many updates did not fit; `None` when its program is not inserted any

@@ -179,6 +179,8 @@ fn device(error: &DeviceError) -> Report {
         ))
         .note("CAP_SYS_ADMIN is missing, as in a container, or the kernel is locked down")
         .help("see /sys/kernel/security/lockdown; run the command outside the container"),
+        DeviceError::NoPrevious { path } => Report::new(format!("there are no records of a kernel that has panicked (no {})", path.display()))
+            .note("they are kept in memory that is the module's, by persist_address and persist_size, and found when it is loaded with the same after a warm reboot"),
         DeviceError::Busy { path } => Report::new(format!("somebody else is using {}", path.display()))
             .help("the record stream has one reader at a time: end the other `dprobes log`"),
         DeviceError::NotADevice { path } => Report::new(format!("{} is not the device of DProbes", path.display()))
@@ -265,6 +267,7 @@ mod tests {
                 root: true,
             },
             DeviceError::Busy { path: path() },
+            DeviceError::NoPrevious { path: path() },
             DeviceError::NotADevice { path: path() },
             DeviceError::Version {
                 path: path(),

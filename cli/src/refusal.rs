@@ -1,6 +1,6 @@
 //! What the engine says when it refuses, in words: what was wrong, where, and what to do.
 
-use dprobes::host::{FacilityError, FileError, Prohibited, ReturnError};
+use dprobes::host::{FacilityError, FileError, Prohibited, ReturnError, Targets};
 use dprobes::insn::Refusal;
 use dprobes::probe::MergeError;
 use dprobes::rpn::object::LocationError;
@@ -131,6 +131,7 @@ pub fn explain(reply: &Reply, request: Request<'_>) -> Report {
             .help("give them fewer `entries`, or a linear histogram fewer ranges"),
         Reason::WatchLocation => subject.watch_location(),
         Reason::Facility => subject.facility(),
+        Reason::Target => subject.target(),
         Reason::WatchInUse => subject.watch_in_use(),
         Reason::WatchUnsupported => subject.watch_unsupported(),
         Reason::File => subject.file(),
@@ -590,6 +591,26 @@ impl Subject<'_> {
         }
     }
 
+    fn target(&self) -> Report {
+        let number = self.reply.facts[0];
+        let name = Targets::NAMES.iter().find(|(_, of)| u64::from(*of) == number);
+        let name = name.map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned());
+        let report = Report::new(format!("records cannot go to `{name}`"));
+        match (number as u32, FacilityError::from_code(self.reply.detail)) {
+            (Targets::SERIAL, Some(FacilityError::Absent)) => report
+                .note("the module was loaded without a serial port for records, or the port has not taken a character in time and was given up")
+                .help("load the module with `serial_port=0x3f8`, or where the port is"),
+            (Targets::KERNEL_LOG, Some(FacilityError::Absent)) => report.note("memory is short"),
+            (_, Some(_)) => report.note("the module has no such target on this kernel"),
+            (_, None) => report
+                .note(format!(
+                    "the reason has number {}, which this command does not know",
+                    self.reply.detail
+                ))
+                .help("use the command that was built with the module"),
+        }
+    }
+
     fn watch_unsupported(&self) -> Report {
         match WatchUnsupported::from_code(self.reply.detail) {
             Some(WatchUnsupported::Host) => self
@@ -799,6 +820,11 @@ minor   = 1
                     (0..=u32::from(u16::MAX))
                         .filter_map(FacilityError::from_code)
                         .map(|why| (format!("{name} {why:?}"), reply(reason, why as u32, [2, 0]))),
+                ),
+                Reason::Target => all.extend(
+                    Targets::NAMES[1..]
+                        .iter()
+                        .map(|(target, bit)| (format!("{name} {target}"), reply(reason, 1, [u64::from(*bit), 0]))),
                 ),
                 Reason::WatchInUse => {
                     all.push((name.clone(), reply(reason, 0, [0b0100, 0b1011])));

@@ -8,7 +8,8 @@ const LONGEST: u32 = 1 << 20;
 /// One entry of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry<'a> {
-    /// What a probe logged: the head of its record and its elements.
+    /// What a probe logged: the head of its record and its elements. If it is provisional, its instruction had not completed when the machine stopped, as
+    /// far as is known.
     Record(Header, &'a [u8]),
     /// This many records of this CPU were lost here.
     Lost { cpu: u32, count: u64 },
@@ -64,10 +65,12 @@ impl Stream {
             let record = &self.bytes[start..self.start];
             let header = Header::parse(record).ok_or(malformed)?;
             const PUBLISHED: u32 = RecordState::Published as u32;
+            const PROVISIONAL: u32 = RecordState::Provisional as u32;
             const DISCARDED: u32 = RecordState::Discarded as u32;
             const LOST: u32 = RecordState::Lost as u32;
             match state {
-                PUBLISHED => {
+                // Those of a kernel that has panicked before it was known.
+                PUBLISHED | PROVISIONAL => {
                     let elements = record.get(Header::SIZE..Header::SIZE + header.elements as usize);
                     return Ok(Some(Entry::Record(header, elements.ok_or(malformed)?)));
                 }
@@ -179,10 +182,6 @@ mod tests {
             Header { elements: 9, ..header },
             Header {
                 elements: u32::MAX,
-                ..header
-            },
-            Header {
-                state: RecordState::Provisional as u32,
                 ..header
             },
             Header { state: 77, ..header },

@@ -77,7 +77,7 @@ fn every_kind_of_element_is_read_with_its_type() {
     assert_eq!(
         events,
         "[1.500000000] dprobes:record: { cpu_id = 1 }, { major = 1, minor = 2, address = 0xFFFFFFFF81200009, pid = 42, tid = 42, \
-         uid = 0, process = \"cat\", count = 12, elements = [ \
+         uid = 0, provisional = 0, process = \"cat\", count = 12, elements = [ \
          [0] = { kind = ( \"memory\" : container = 0 ), value = { { length = 2, bytes = [ [0] = 0xAB, [1] = 0x1 ] } } }, \
          [1] = { kind = ( \"text\" : container = 1 ), value = { { length = 7, text = \"Größe\" } } }, \
          [2] = { kind = ( \"rpn_trace\" : container = 2 ), value = { { code = 0x7, parm1 = 0x1, parm2 = 0x2, offset = 30, handler = -1 } } }, \

@@ -233,7 +233,7 @@ impl Candidate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct ExitTo {
-    /// Which facility: 1 the debugger, 2 a crash dump, 3 a core dump of the process, 4 the kernel's own trace, 16 to 255 what other modules
+    /// Which facility: 1 the debugger, 2 a crash dump, 3 a core dump of the process, 4 the kernel's own trace, 5 a snapshot of the rings, 16 to 255 what other modules
     /// have registered.
     pub facility: u32,
     /// Major code of the program.
@@ -242,6 +242,57 @@ pub struct ExitTo {
     pub minor: u16,
     /// Address of the probed instruction.
     pub address: u64,
+}
+
+/// Where the records of a program go: some of [`Targets::RING`] and the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Targets(u32);
+
+impl Targets {
+    /// The ring of the CPU, from which records are read.
+    pub const RING: u32 = 1;
+    /// The kernel's log.
+    pub const KERNEL_LOG: u32 = 2;
+    /// A serial port.
+    pub const SERIAL: u32 = 4;
+    /// The kernel's own tracing: an event for each record.
+    pub const TRACE: u32 = 8;
+    /// What they are called.
+    pub const NAMES: [(&str, u32); 4] = [
+        ("ring", Self::RING),
+        ("klog", Self::KERNEL_LOG),
+        ("serial", Self::SERIAL),
+        ("trace", Self::TRACE),
+    ];
+
+    /// From bits, of which none means the ring; `None` when there are others than those above.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Option<Self> {
+        match bits {
+            0 => Some(Targets(Self::RING)),
+            1..=15 => Some(Targets(bits)),
+            _ => None,
+        }
+    }
+
+    /// Is the ring among them?
+    #[must_use]
+    pub const fn has_ring(self) -> bool {
+        self.0 & Self::RING != 0
+    }
+
+    /// The others, as bits: those that are the host's.
+    #[must_use]
+    pub const fn of_host(self) -> u32 {
+        self.0 & !Self::RING
+    }
+}
+
+impl Default for Targets {
+    /// The ring.
+    fn default() -> Self {
+        Targets(Self::RING)
+    }
 }
 
 /// Text could not be written. Nothing of the failing [`Host::write_text`] call after `index` was written.
@@ -381,7 +432,7 @@ impl ReturnError {
     }
 }
 
-/// Why an exit facility cannot be reached, as far as that is known before it is asked for.
+/// Why an exit facility or a target cannot be reached, as far as that is known before it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum FacilityError {
@@ -451,6 +502,14 @@ pub trait Host: Sync + 'static {
     /// such facility.
     fn exit_to(&self, exit: &ExitTo, frame: &TrapFrame, elements: &[u8]) -> bool;
 
+    /// Passes a record to [`targets`](Targets) of the host's own, bits of which none is the ring. `head` is the record's
+    /// [`Header`](crate::record::header::Header) in words: as bytes, its first field first. The instruction has not been carried out: while `state` is
+    /// provisional it may fault, and the same record come again. Returns the bits of those that did not take it.
+    fn deliver(&self, targets: u32, head: &[u64; 9], elements: &[u8]) -> u32 {
+        let _ = (head, elements);
+        targets
+    }
+
     /// The instruction at which [`Engine::set_sentry`](crate::probe::Engine::set_sentry) was told `token` is about to be executed; `frame` has the
     /// registers with which it will be. To have something else executed instead, change `rip`; the probes at the place are
     /// not hit then.
@@ -507,6 +566,15 @@ pub trait Host: Sync + 'static {
     fn facility(&self, facility: u8) -> Result<(), FacilityError> {
         let _ = facility;
         Ok(())
+    }
+
+    /// Can records of a program that is about to be inserted go to this [target](Targets)?
+    ///
+    /// # Errors
+    /// [`FacilityError`]: why not.
+    fn target(&self, target: u32) -> Result<(), FacilityError> {
+        let _ = target;
+        Err(FacilityError::Absent)
     }
 
     /// May there be a probe at `address`, and a copy of what is there? Then which function is it in?

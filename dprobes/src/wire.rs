@@ -108,6 +108,9 @@ pub enum Reason {
     /// The handler of the point uses variables of a call, and the point is neither on the returns of a function nor at the beginning of one on whose
     /// returns the program has a point too.
     CallVariables = 32,
+    /// The target `facts[0]`, a bit of [`Targets`](crate::host::Targets), is not there; `detail` is a
+    /// [`FacilityError`](crate::host::FacilityError) as a number.
+    Target = 33,
 }
 
 /// Why a host cannot watch.
@@ -166,7 +169,7 @@ impl Reason {
             Reason::NotFound | Reason::NoModule | Reason::NoSymbol => -ENOENT,
             Reason::NoMemory | Reason::MemoryBound => -ENOMEM,
             Reason::NoSlot | Reason::Globals | Reason::Maps => -ENOSPC,
-            Reason::Prohibited | Reason::Facility => -EACCES,
+            Reason::Prohibited | Reason::Facility | Reason::Target => -EACCES,
             Reason::Opcode | Reason::Undecodable => -EILSEQ,
             Reason::Instruction | Reason::ModuleKind | Reason::WatchUnsupported | Reason::Return => -EOPNOTSUPP,
             Reason::Unreadable | Reason::Unwritable => -EFAULT,
@@ -212,6 +215,7 @@ impl Reason {
             30 => Self::Facility,
             31 => Self::Merge,
             32 => Self::CallVariables,
+            33 => Self::Target,
             _ => return None,
         })
     }
@@ -315,10 +319,13 @@ pub struct ProbeStatus {
     pub overflows: u64,
     /// Exit facilities that programs asked for and that are not there.
     pub unavailable: u64,
-    /// Records lost because the ring of their CPU was full.
+    /// Records lost because the ring of their CPU was full, or frozen.
     pub lost: u64,
     /// Calls that could not be followed to their return, because there was no room to note one more: the program did not run.
     pub unfollowed: u64,
+    /// Records that a target other than the ring did not take, for each of these: the kernel log's rate limit was reached, the serial port
+    /// is dead, nobody listens to the trace event.
+    pub undelivered: u64,
     /// Why the probe was refused when its module was loaded: a [`Reason`] as a number, 0 if it was not. This and what follows are as in
     /// [`Reply`].
     pub reason: u32,
@@ -423,7 +430,7 @@ pub fn label(text: &[u8]) -> [u8; 64] {
 }
 
 const _: () = assert!(size_of::<Reply>() == 40);
-const _: () = assert!(size_of::<ProbeStatus>() == 304);
+const _: () = assert!(size_of::<ProbeStatus>() == 312);
 const _: () = assert!(size_of::<MapStatus>() == 200);
 
 /// `ioctl` argument: insert a program.
@@ -444,6 +451,11 @@ pub struct InsertRequest {
     pub capacity: u32,
     /// Written by the kernel: how many probes the program that was replaced had, which may be more than fit.
     pub count: u32,
+    /// Must be zero.
+    pub reserved: u32,
+    /// Where its records go, bits of [`Targets`](crate::host::Targets): 1 the ring, 2 the kernel's log, 4 the serial port, 8 the kernel's trace; 0
+    /// means the ring.
+    pub targets: u32,
     /// Written by the kernel, also when the call fails.
     pub reply: Reply,
 }
@@ -468,10 +480,76 @@ impl Default for InsertRequest {
             last: 0,
             capacity: 0,
             count: 0,
+            reserved: 0,
+            targets: 0,
             reply: Reply::default(),
         }
     }
 }
+
+/// The first page of a mapped ring, read-only: `/dev/dprobes` mapped at offset `cpu * (control + data)` for the ring of a CPU, with the sizes that
+/// [`RingsRequest`] has. Behind it is the ring itself, `data` bytes, a power of two.
+///
+/// Positions count words of 8 bytes since the beginning; the word at a position is at its remainder by the ring's size. From `tail` to `head` are records,
+/// each a [`Header`](crate::record::header::Header) with its elements, in turn, which may go on at the ring's beginning where it ends. To read one, at
+/// position `at`, which is `tail` at first:
+///
+/// 1. Load `head`, acquire. If `at` is there, there is nothing more.
+/// 2. Load the first word of the record: `state`, and `length` in its upper half.
+/// 3. If `state` is provisional, and `at` is not below `settled` (load, acquire), the instruction may not have completed yet: stop here for now, and go on later,
+///    or settle by `ioctl`. If it is discarded, or the instruction is to be ignored that has faulted, pass over it.
+/// 4. Copy the record.
+/// 5. Acquire fence; load `tail`. If it is behind `at`, the copy is worth nothing: the writer has been there. Go on at `tail`; what has been missed is in `overwritten`.
+///
+/// On x86-64 the acquire loads and the fence are plain loads that the compiler must not reorder. Who maps the ring frees nothing: unless it
+/// is a flight recorder it fills up until somebody calls `read`. `facts` of a record is the kernel's own business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromZeros)]
+#[repr(C)]
+pub struct RingControl {
+    /// Behind the newest record.
+    pub head: u64,
+    /// The oldest record.
+    pub tail: u64,
+    /// Provisional records before this position are final.
+    pub settled: u64,
+    /// Records lost because the ring was full or frozen.
+    pub lost: u64,
+    /// The same, of those that would have been provisional; goes down again when their instruction faults.
+    pub lost_provisionally: u64,
+    /// Records that have given way to newer ones.
+    pub overwritten: u64,
+    /// 1: a flight recorder, the oldest records give way. 2: frozen, nothing is recorded.
+    pub mode: u64,
+}
+
+/// `ioctl` argument: the rings of all CPUs, and what they do when they are full.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct RingsRequest {
+    /// What to do: [`RINGS_LOOK`] or one of the others.
+    pub action: u32,
+    /// Written by the kernel: as [`RingControl::mode`].
+    pub mode: u32,
+    /// Written by the kernel: how many rings there are, one for each CPU that there may be.
+    pub cpus: u32,
+    /// Written by the kernel: bytes in front of the ring in its mapping, with [`RingControl`] at their beginning.
+    pub control: u32,
+    /// Written by the kernel: bytes of the ring.
+    pub data: u64,
+}
+
+/// For [`RingsRequest::action`]: nothing.
+pub const RINGS_LOOK: u32 = 0;
+/// For [`RingsRequest::action`]: what does not fit is dropped. This is how it is at first.
+pub const RINGS_KEEP_OLDEST: u32 = 1;
+/// For [`RingsRequest::action`]: be a flight recorder; the oldest records give way to those that do not fit.
+pub const RINGS_KEEP_NEWEST: u32 = 2;
+/// For [`RingsRequest::action`]: record nothing, until thawed, or until the file is closed by which this was asked for.
+pub const RINGS_FREEZE: u32 = 3;
+/// For [`RingsRequest::action`]: record again.
+pub const RINGS_THAW: u32 = 4;
+/// For [`RingsRequest::action`]: wait until it is known of every record that is there whether its instruction has completed.
+pub const RINGS_SETTLE: u32 = 5;
 
 /// `ioctl` argument: remove a program, or all.
 #[derive(Debug, Clone, Copy, FromZeros)]
@@ -726,3 +804,5 @@ pub const IOCTL_READ_MAP: u32 = iowr(5, size_of::<ReadMapRequest>());
 pub const IOCTL_CHECK: u32 = iowr(6, size_of::<CheckRequest>());
 /// `ioctl` on `/dev/dprobes` with a [`VarsRequest`].
 pub const IOCTL_VARS: u32 = iowr(7, size_of::<VarsRequest>());
+/// `ioctl` on `/dev/dprobes` with a [`RingsRequest`].
+pub const IOCTL_RINGS: u32 = iowr(8, size_of::<RingsRequest>());

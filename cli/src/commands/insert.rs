@@ -53,15 +53,18 @@ pub fn run(args: &Insert, global: &Global) -> Result<(), Error> {
         How::New | How::Merge => 0,
     };
     let file = file.as_ref().map(|user| &user.file);
-    let last = device.insert(&resolved, file, how, replaced).map_err(|error| {
-        refusal::error(
-            error,
-            Request::Insert {
-                program: &program,
-                symbols: symbols.as_ref(),
-            },
-        )
-    })?;
+    let targets = args.log_to.iter().fold(0, |bits, target| bits | target.bit());
+    let last = device
+        .insert(&resolved, file, how, targets, replaced)
+        .map_err(|error| {
+            refusal::error(
+                error,
+                Request::Insert {
+                    program: &program,
+                    symbols: symbols.as_ref(),
+                },
+            )
+        })?;
 
     let now = ours(&device)?;
     if args.json {

@@ -5,11 +5,12 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use dprobes::wire::{RINGS_FREEZE, RINGS_KEEP_NEWEST, RINGS_KEEP_OLDEST, RINGS_THAW};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::args::{Global, Log, LogFormat};
+use crate::args::{Global, Keep, Log, LogFormat};
 use crate::device::Device;
 use crate::error::Error;
 use crate::output;
@@ -23,10 +24,31 @@ const BATCH: usize = 256 << 10;
 
 /// Writes records until there are none, or until interrupted.
 pub fn run(args: &Log, global: &Global) -> Result<(), Error> {
-    let device = Device::open_stream(&global.device)?;
+    if let Some(keep) = args.keep {
+        let action = match keep {
+            Keep::Oldest => RINGS_KEEP_OLDEST,
+            Keep::Newest => RINGS_KEEP_NEWEST,
+        };
+        return Device::open(&global.device)?
+            .rings(action)
+            .map_err(Error::from)
+            .map(drop);
+    }
+    let device = if args.previous {
+        Device::open_previous(&args.previous_path)?
+    } else {
+        Device::open_stream(&global.device)?
+    };
     let signals = signals().map_err(Error::Signals)?;
     let mut writer = Writer::new(args, &device)?;
-    let result = pass_on(args, &device, &signals, &mut writer);
+    if args.snapshot {
+        // Closing the device ends that, whatever becomes of this command.
+        device.rings(RINGS_FREEZE)?;
+    }
+    let mut result = pass_on(args, &device, &signals, &mut writer);
+    if args.snapshot {
+        result = result.and(device.rings(RINGS_THAW).map_err(Error::from).map(drop));
+    }
     // What was read is written, also before an error.
     result.and(writer.finish())
 }
@@ -125,13 +147,13 @@ impl Writer {
     fn new(args: &Log, device: &Device) -> Result<Self, Error> {
         let sink = match (&args.output, args.format) {
             (Some(folder), LogFormat::Ctf) => {
-                Sink::Trace(ctf::Trace::create(folder, &origin(device)?).map_err(not_written)?)
+                Sink::Trace(ctf::Trace::create(folder, &origin(args, device)?).map_err(not_written)?)
             }
             _ => Sink::Lines(Lines {
                 json: args.json || args.format == LogFormat::Json,
                 charset: Charset::from_env(),
                 // A stream that was saved may be from another kernel.
-                addresses: Addresses::choose(args.kallsyms.as_ref(), device.is_device())?,
+                addresses: Addresses::choose(args.kallsyms.as_ref(), device.is_device() && !args.previous)?,
             }),
         };
         Ok(Writer {
@@ -227,8 +249,8 @@ fn not_written((path, error): (PathBuf, io::Error)) -> Error {
 }
 
 /// What the trace can say about this machine; nothing of a stream that was saved.
-fn origin(device: &Device) -> Result<ctf::Origin, Error> {
-    if !device.is_device() {
+fn origin(args: &Log, device: &Device) -> Result<ctf::Origin, Error> {
+    if !device.is_device() || args.previous {
         return Ok(ctf::Origin::default());
     }
     let nanos = |clock| {

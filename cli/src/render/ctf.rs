@@ -11,7 +11,7 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use dprobes::record::element::{Element, Elements, Words};
-use dprobes::record::header::Header;
+use dprobes::record::header::{Header, RecordState};
 
 use super::escape::trim;
 use crate::stream::Entry;
@@ -169,6 +169,7 @@ impl Cpu {
         u32(out, header.pid);
         u32(out, header.tid);
         u32(out, header.uid);
+        out.push(u8::from(header.state == RecordState::Provisional as u32));
         text(out, trim(&header.name));
         let start = out.len();
         u16(out, 0);

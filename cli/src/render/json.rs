@@ -6,7 +6,7 @@
 use std::io;
 
 use dprobes::record::element::{Element, Elements, Words};
-use dprobes::record::header::Header;
+use dprobes::record::header::{Header, RecordState};
 use dprobes::rpn::exception;
 use dprobes::wire::ProbeStatus;
 use serde::Serialize;
@@ -35,6 +35,9 @@ enum Line<'a> {
         #[serde(flatten)]
         process: Name<'a>,
         elements: Vec<Item<'a>>,
+        /// False, and there, if the instruction is not known to have completed before the machine stopped.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        completed: Option<bool>,
     },
     Lost {
         cpu: u32,
@@ -156,6 +159,7 @@ struct Status<'a> {
     unavailable: u64,
     lost: u64,
     unfollowed: u64,
+    undelivered: u64,
 }
 
 /// An entry of the stream as one line, with a line feed.
@@ -222,6 +226,7 @@ fn record<'a>(header: &'a Header, elements: &'a [u8], addresses: &Addresses) -> 
                 Err(error) => Item::Damaged { error: damage(error) },
             })
             .collect(),
+        completed: (header.state == RecordState::Provisional as u32).then_some(false),
     }
 }
 
@@ -258,6 +263,7 @@ pub fn probe(probe: &ProbeStatus, when: When) -> String {
         unavailable: probe.unavailable,
         lost: probe.lost,
         unfollowed: probe.unfollowed,
+        undelivered: probe.undelivered,
     })
 }
 

@@ -129,7 +129,7 @@ pub fn is_of(probe: &ProbeStatus, module: &str, major: u16) -> bool {
     probe.major == major && (name == module.as_bytes() || name.len() == 64 && module.as_bytes().starts_with(name))
 }
 
-const HEADINGS: [&str; 17] = [
+const HEADINGS: [&str; 18] = [
     "MODULE",
     "PROBE",
     "LABEL",
@@ -147,6 +147,7 @@ const HEADINGS: [&str; 17] = [
     "UNAVAILABLE",
     "LOST",
     "UNFOLLOWED",
+    "UNDELIVERED",
 ];
 /// The first column of counts.
 const COUNTS: usize = 6;
@@ -197,6 +198,7 @@ pub fn table(probes: &[ProbeStatus], when: When, charset: Charset) -> String {
             probe.unavailable.to_string(),
             probe.lost.to_string(),
             probe.unfollowed.to_string(),
+            probe.undelivered.to_string(),
         ]);
     }
     columns::text(table, |index| index >= COUNTS)
@@ -241,6 +243,7 @@ mod tests {
             unavailable: 9,
             lost: 10,
             unfollowed: 11,
+            undelivered: 11,
             reason: 0,
             detail: 0,
             refused_at: 0,
@@ -287,12 +290,12 @@ mod tests {
     fn a_table_has_a_line_for_each_probe() {
         assert_eq!(
             table(&samples(), When::Now, Charset::Ascii),
-            r#"MODULE  PROBE  LABEL                                                             ADDRESS             STATE           RESUME        HITS  SKIPPED  SUSPENDED  MISSED  FAULTED  LATE  EXCEPTIONS  OVERFLOWS  UNAVAILABLE  LOST  UNFOLLOWED
-e1000   9.2    \x1b[2J\xff                                                       0xffffffff81200009  state 77        resume 78        0        2          3       4        5     6           7          8            9    10          11
-kernel  1.1    do_sys_openat2                                                    0xffffffff81200009  armed           copied     1234567        2          3       4        5     6           7          8            9    10          11
-kernel  1.2    xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx  0xffffffff81200009  exhausted       emulated   1234567        2          3       4        5     6           7          8            9    10          11
-kernel  1.3    do_sys_openat2                                                    0xffffffff81200009  removed itself  stepped    1234567        2          3       4        5     6           7          8            9    10          11
-kernel  1.4    do_sys_openat2                                                    0xffffffff81200009  module gone     copied     1234567        2          3       4        5     6           7          8            9    10          11"#
+            r#"MODULE  PROBE  LABEL                                                             ADDRESS             STATE           RESUME        HITS  SKIPPED  SUSPENDED  MISSED  FAULTED  LATE  EXCEPTIONS  OVERFLOWS  UNAVAILABLE  LOST  UNFOLLOWED  UNDELIVERED
+e1000   9.2    \x1b[2J\xff                                                       0xffffffff81200009  state 77        resume 78        0        2          3       4        5     6           7          8            9    10          11           11
+kernel  1.1    do_sys_openat2                                                    0xffffffff81200009  armed           copied     1234567        2          3       4        5     6           7          8            9    10          11           11
+kernel  1.2    xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx  0xffffffff81200009  exhausted       emulated   1234567        2          3       4        5     6           7          8            9    10          11           11
+kernel  1.3    do_sys_openat2                                                    0xffffffff81200009  removed itself  stepped    1234567        2          3       4        5     6           7          8            9    10          11           11
+kernel  1.4    do_sys_openat2                                                    0xffffffff81200009  module gone     copied     1234567        2          3       4        5     6           7          8            9    10          11           11"#
         );
     }
 
@@ -362,7 +365,7 @@ probe 1.2 on xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx at
     fn json_has_every_count() {
         assert_eq!(
             crate::render::json::probe(&samples()[3], When::Now),
-            r#"{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","group":0,"type":0,"state":"armed","active":true,"watch":null,"file":null,"resume":"copied","locals":1,"hits":1234567,"skipped":2,"suspended":3,"missed":4,"faulted":5,"late":6,"exceptions":7,"overflows":8,"unavailable":9,"lost":10,"unfollowed":11}
+            r#"{"module":"kernel","major":1,"minor":1,"label":"do_sys_openat2","address":"0xffffffff81200009","group":0,"type":0,"state":"armed","active":true,"watch":null,"file":null,"resume":"copied","locals":1,"hits":1234567,"skipped":2,"suspended":3,"missed":4,"faulted":5,"late":6,"exceptions":7,"overflows":8,"unavailable":9,"lost":10,"unfollowed":11,"undelivered":11}
 "#
         );
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use dprobes::record::element::{Element, ElementError, Elements, Words};
-use dprobes::record::header::Header;
+use dprobes::record::header::{Header, RecordState};
 
 use super::address::{Addresses, Role};
 use super::escape::{Charset, escaped, name, quoted};
@@ -37,6 +37,9 @@ fn record(header: &Header, elements: &[u8], charset: Charset, addresses: &Addres
         let _ = write!(out, "/{}", header.tid);
     }
     let _ = write!(out, " {} ", name(&header.name, charset));
+    if header.state == RecordState::Provisional as u32 {
+        out.push_str(" (not known to have completed)");
+    }
     let mut dumps = String::new();
     if trace::is_trace(header)
         && let Some(trace) = trace::Trace::parse(elements)

@@ -19,8 +19,9 @@ use super::watch::{WATCHPOINTS, Watches};
 use crate::host::{Host, Watchpoint};
 use crate::insn::Insn;
 use crate::mem::{self, OutOfMemory};
+use crate::record::ring::{MODE_FROZEN, MODE_NEWEST};
 use crate::text::slot::{FreeSlots, SlotArea};
-use crate::wire::{PROBE_HALTED, PROBE_SUSPENDED, ProbeStatus, label};
+use crate::wire::{PROBE_HALTED, PROBE_SUSPENDED, ProbeStatus, RingControl, label};
 
 /// How many windows of places there are for calls in user space that programs keep something for.
 const CALL_WINDOWS: usize = 64;
@@ -231,6 +232,46 @@ impl<H: Host> Engine<H> {
         self.cpus.iter().any(|cpu| cpu.ring.has_provisional())
     }
 
+    /// Has the rings keep the newest records when they are full, and the oldest give way; or the other way round, as it is at first.
+    pub fn keep_newest(&self, newest: bool) {
+        self.set_mode(MODE_NEWEST, newest);
+    }
+
+    /// Records nothing from now on; what comes is counted as lost. It may be called in any context.
+    pub fn freeze(&self) {
+        self.set_mode(MODE_FROZEN, true);
+    }
+
+    /// Records again.
+    pub fn thaw(&self) {
+        self.set_mode(MODE_FROZEN, false);
+    }
+
+    fn set_mode(&self, bits: u64, on: bool) {
+        for cpu in &self.cpus {
+            cpu.ring.set_mode(bits, on);
+        }
+    }
+
+    /// Whether the rings keep the newest records, and whether they are frozen: see [`RingControl::mode`](crate::wire::RingControl::mode).
+    pub fn rings_mode(&self) -> u64 {
+        self.cpus.first().map_or(0, |cpu| cpu.ring.mode())
+    }
+
+    /// Where the ring of a CPU is, to be mapped read-only: the page with its [`RingControl`](crate::wire::RingControl), and its words. It stays there as
+    /// long as the engine exists.
+    pub fn ring_memory(&self, cpu: usize) -> Option<(*const RingControl, *const [u64])> {
+        let (control, words) = self.cpus.get(cpu)?.ring.memory();
+        let words = core::ptr::slice_from_raw_parts(words.as_ptr().cast::<u64>(), words.len());
+        Some((core::ptr::from_ref(control).cast(), words))
+    }
+
+    /// Copies the newest records of a CPU into `out`, and leaves them where they are; returns the bytes written. For a machine that is about to
+    /// stop: nobody may be writing records. A record is provisional if its instruction is not known to have completed.
+    pub fn save_records(&self, cpu: usize, out: &mut [u8]) -> usize {
+        self.cpus.get(cpu).map_or(0, |state| state.ring.save(cpu, out))
+    }
+
     /// Waits a grace period, after which the records written before the call are final. One caller at a time, which is
     /// also the one that reads.
     pub fn settle(&self) {
@@ -285,6 +326,7 @@ pub(super) fn status(loaded: &Loaded, probe: &Probe, halted: bool) -> ProbeStatu
         unavailable: counts.unavailable.load(Ordering::Relaxed),
         lost: counts.lost.load(Ordering::Relaxed),
         unfollowed: counts.unfollowed.load(Ordering::Relaxed),
+        undelivered: counts.undelivered.load(Ordering::Relaxed),
         reason: probe.refusal.reason,
         detail: probe.refusal.detail,
         refused_at: probe.refusal.address,

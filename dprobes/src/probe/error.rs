@@ -50,6 +50,13 @@ pub enum InsertError {
         /// Why.
         error: FacilityError,
     },
+    /// A target that the records are to go to is not there.
+    Target {
+        /// Its bit in [`Targets`](crate::host::Targets).
+        target: u32,
+        /// Why.
+        error: FacilityError,
+    },
     /// The module is not loaded.
     NoModule,
     /// The file that the program is for cannot be probed.
@@ -231,6 +238,10 @@ impl InsertError {
             InsertError::Facility { facility, error } => Reply {
                 detail: error as u32,
                 ..refuse(Reason::Facility, facility.into())
+            },
+            InsertError::Target { target, error } => Reply {
+                detail: error as u32,
+                ..refuse(Reason::Target, target.into())
             },
             InsertError::NoModule => refuse(Reason::NoModule, 0),
             InsertError::File(error) => Reply {

@@ -16,10 +16,11 @@ use super::program::{Loaded, Probe};
 use super::returns::ReturnNumber;
 use super::site::Site;
 use super::user::UserFile;
-use crate::host::{FileId, Host, Patch, Prohibited, Watchpoint};
+use crate::host::{FileId, Host, Patch, Prohibited, Targets, Watchpoint};
 use crate::mem;
 use crate::rpn::Program;
 use crate::rpn::object::{Location, ModType, Object, Place as At, Point};
+use crate::rpn::op::facility;
 use crate::rpn::variables::{Pool, Variables};
 use crate::rpn::verify::verify;
 use crate::sort;
@@ -51,7 +52,7 @@ impl<H: Host> Engine<H> {
     /// # Errors
     /// As [`insert`](Self::insert).
     pub fn insert_for(&self, object: &[u8], file: Option<u64>) -> Result<(), InsertError> {
-        self.insert_as(object, file, Insertion::New, &mut |_| ())
+        self.insert_as(object, file, Insertion::New, Targets::default(), &mut |_| ())
     }
 
     /// As [`insert_for`](Self::insert_for), in the place of a program that is there, or as a part of it. `last` is shown the final state of each
@@ -64,6 +65,7 @@ impl<H: Host> Engine<H> {
         object: &[u8],
         file: Option<u64>,
         insertion: Insertion,
+        targets: Targets,
         last: &mut dyn FnMut(&ProbeStatus),
     ) -> Result<(), InsertError> {
         let bytes = object;
@@ -77,10 +79,17 @@ impl<H: Host> Engine<H> {
             });
         }
         let program = verify(&object)?;
-        for facility in program.facilities() {
+        for facility in program.facilities().filter(|facility| *facility != facility::SNAPSHOT) {
             self.host()
                 .facility(facility)
                 .map_err(|error| InsertError::Facility { facility, error })?;
+        }
+        for (_, target) in Targets::NAMES {
+            if targets.of_host() & target != 0 {
+                self.host()
+                    .target(target)
+                    .map_err(|error| InsertError::Target { target, error })?;
+            }
         }
         let mut control = self.lock();
         let is_there = |loaded: &Loaded| loaded.is(object.name().as_bytes(), object.major());
@@ -103,6 +112,7 @@ impl<H: Host> Engine<H> {
         let going = |probe: &Probe| probe.loaded().is_some_and(is_replaced);
         let inserted = self.load(&mut control, &object, program, storage, new);
         let inserted = inserted.and_then(|mut loaded| {
+            loaded.targets = targets;
             if follows {
                 loaded.object = Some(mem::bytes(bytes)?);
                 if self.host().module_base(object.name().as_bytes()).is_none() {
@@ -422,6 +432,7 @@ impl<H: Host> Engine<H> {
             keeps_calls,
             suspended: flags.into_boxed_slice(),
             maps: storage.maps,
+            targets: Targets::default(),
             program,
             probes: probes.into_boxed_slice(),
         })?)

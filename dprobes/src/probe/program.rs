@@ -13,7 +13,7 @@ use super::returns::ReturnNumber;
 use super::site::Site;
 use super::user::UserNumber;
 use super::watch::WatchNumber;
-use crate::host::{FileId, Watchpoint};
+use crate::host::{FileId, Targets, Watchpoint};
 use crate::rpn::Program;
 use crate::rpn::object::Point;
 use crate::rpn::variables::Pool;
@@ -51,6 +51,8 @@ pub(crate) struct Loaded {
     /// For each of its groups: is it suspended? Empty if none ever is.
     pub(crate) suspended: Box<[AtomicBool]>,
     pub(crate) maps: Shared<NamedMap>,
+    /// Where its records go.
+    pub(crate) targets: Targets,
     pub(crate) probes: Box<[Probe]>,
 }
 
@@ -119,6 +121,8 @@ pub(crate) struct Counts {
     pub(crate) lost: AtomicU64,
     /// Calls that were not followed to their return.
     pub(crate) unfollowed: AtomicU64,
+    /// Records that a target other than the ring did not take, for each of these.
+    pub(crate) undelivered: AtomicU64,
 }
 
 /// Adds one to a count.

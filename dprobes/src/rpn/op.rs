@@ -48,15 +48,23 @@ pub mod facility {
     pub const CORE: u8 = 3;
     /// Passes the record to the kernel's own tracing.
     pub const TRACE: u8 = 4;
+    /// Freezes the rings of a flight recorder, so that what led here can be read.
+    pub const SNAPSHOT: u8 = 5;
     /// The first number that is free for facilities that other modules register; those between are reserved.
     pub const FIRST_FREE: u8 = 16;
 
     /// The facilities that have a name in text.
-    pub const NAMES: &[(&str, u8)] = &[("debugger", DEBUGGER), ("dump", DUMP), ("core", CORE), ("trace", TRACE)];
+    pub const NAMES: &[(&str, u8)] = &[
+        ("debugger", DEBUGGER),
+        ("dump", DUMP),
+        ("core", CORE),
+        ("trace", TRACE),
+        ("snapshot", SNAPSHOT),
+    ];
 
     /// Whether `exit_to` takes it.
     pub const fn is_valid(number: u8) -> bool {
-        matches!(number, DEBUGGER..=TRACE | FIRST_FREE..)
+        matches!(number, DEBUGGER..=SNAPSHOT | FIRST_FREE..)
     }
 }
 

@@ -1,5 +1,7 @@
 //! #BP: find the site, run its programs, carry out the instruction.
 
+use core::sync::atomic::Ordering;
+
 use super::Verdict;
 use super::emulated::Emulated;
 use super::environment::Environment;
@@ -12,7 +14,9 @@ use crate::probe::{
     Collecting, Cpu, Engine, Hit, Loaded, Onward, Outcome, Probe, Resumption, Rewritten, Site, Turn, count,
 };
 use crate::record::header::{Header, RecordState};
+use crate::record::ring::MODE_NEWEST;
 use crate::rpn::interp::{self, End, Variables};
+use crate::rpn::op::facility::SNAPSHOT;
 use crate::text::transaction::INT3;
 
 /// Where a hit is.
@@ -320,11 +324,14 @@ impl<H: Host> Engine<H> {
         if probe.log_on_fault || !may_fault {
             header.state = RecordState::Published as u32;
         }
-        if !cpu.ring.push(&header, elements) {
+        if loaded.targets.has_ring() && !cpu.ring.push(&header, elements) {
             count(&probe.counts.lost);
             if header.state == RecordState::Provisional as u32 {
                 hit.note_at(Outcome::Lost, place.site, probe);
             }
+        }
+        if loaded.targets.of_host() != 0 {
+            self.deliver(probe, loaded, &header, hit.workspace().log());
         }
         if outcome.traced {
             self.record_traces(place.site, probe, loaded, hit, header);
@@ -332,6 +339,17 @@ impl<H: Host> Engine<H> {
         if let End::ExitTo(facility) = outcome.end {
             self.exit_to(facility, address, probe, loaded, hit.workspace().log(), frame);
         }
+    }
+
+    /// Passes a record to the targets that are the host's, and counts those that did not take it.
+    #[cold]
+    #[inline(never)]
+    fn deliver(&self, probe: &Probe, loaded: &Loaded, header: &Header, elements: &[u8]) {
+        let untaken = self
+            .host()
+            .deliver(loaded.targets.of_host(), &header.to_words(), elements);
+        let number = u64::from(untaken.count_ones());
+        probe.counts.undelivered.fetch_add(number, Ordering::Relaxed);
     }
 
     /// Triggers the exit facility that a program has ended with, or counts that there is none.
@@ -346,6 +364,15 @@ impl<H: Host> Engine<H> {
         elements: &[u8],
         frame: &mut TrapFrame,
     ) {
+        if facility == SNAPSHOT {
+            // Only where something would be lost without it. The next snapshot needs that somebody has read this one.
+            if self.rings_mode() == MODE_NEWEST {
+                self.freeze();
+            } else {
+                count(&probe.counts.unavailable);
+            }
+            return;
+        }
         let exit = ExitTo {
             facility: u32::from(facility),
             major: loaded.major,
@@ -372,7 +399,10 @@ impl<H: Host> Engine<H> {
             return;
         };
         let header = of_hit.with_elements(Header::TRACES, elements.len());
-        if !cpu.ring.push(&header, elements) {
+        if loaded.targets.of_host() != 0 {
+            self.deliver(probe, loaded, &header, elements);
+        }
+        if loaded.targets.has_ring() && !cpu.ring.push(&header, elements) {
             count(&probe.counts.lost);
             if header.state == RecordState::Provisional as u32 {
                 hit.note_at(Outcome::TracesLost, site, probe);

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use dprobes::host::Targets;
 use dprobes::probe::{InsertError, Insertion, MergeError, PointError, RemoveError, Selection};
 use dprobes::wire::{ProbeStatus, State};
 
@@ -15,7 +16,7 @@ const LOGS: &str = "inc lv, b\npush 1\nlog 1\nexit";
 fn insert_as(session: &Session, insertion: Insertion, object: &[u8]) -> Result<Vec<ProbeStatus>, InsertError> {
     let mut last = Vec::new();
     session
-        .insert_as(object, None, insertion, &mut |status| last.push(*status))
+        .insert_as(object, None, insertion, Targets::default(), &mut |status| last.push(*status))
         .map(|()| last)
 }
 

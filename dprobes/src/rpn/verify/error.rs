@@ -195,7 +195,7 @@ impl fmt::Display for Fault {
             Self::Facility { found } => {
                 write!(
                     f,
-                    "exit facility {found}: 1 to 4 are the debugger, dump, core and trace, 16 to 255 are for others"
+                    "exit facility {found}: 1 to 5 are the debugger, dump, core, trace and snapshot, 16 to 255 are for others"
                 )
             }
             Self::Position { op, position } => {
