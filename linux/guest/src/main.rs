@@ -18,6 +18,7 @@ mod inserting;
 mod kernel_log;
 mod live;
 mod machine;
+mod mapped;
 mod maps;
 mod modules;
 mod patched;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         ("requests", requests::TESTS),
         ("refusals", refusals::TESTS),
         ("records", records::TESTS),
+        ("mapped", mapped::TESTS),
         ("values", values::TESTS),
         ("counts", counts::TESTS),
         ("maps", maps::TESTS),

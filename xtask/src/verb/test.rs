@@ -28,6 +28,9 @@ const APPEND: &str = "# Kernel command line: ";
 /// The line of a file whose test is that the kernel panics, with how its message begins.
 const PANICS: &str = "# The kernel panics with: ";
 
+/// The line of a file whose guest is reset, with its memory as it is, when the kernel panics: its tests are those of the kernel that is booted then.
+const RESETS: &str = "# The machine is reset then.";
+
 /// A guest whose tests run longer than this hangs.
 const GUEST_LIMIT: Duration = Duration::from_secs(420);
 
@@ -169,13 +172,15 @@ fn linux(workspace: &Workspace, progress: &Progress, kernel: &Kernel, filter: &[
         files.copy(&requests, "bin/linux-tests")?;
         victims.add_to(&mut files)?;
         let script = read(&folder.join(name))?;
+        let resets = script.lines().any(|line| line == RESETS);
         let guest = Guest {
             kernel,
             files,
             script: &format!("{harness}\n{script}\nfinish\n"),
             cpus: 2,
             icount: None,
-            qemu: &[],
+            // What is said last counts: the runner says that a reset is the end.
+            qemu: if resets { &["-action", "reboot=reset"] } else { &[] },
             append: script.lines().find_map(|line| line.strip_prefix(APPEND)).unwrap_or(""),
             limit: GUEST_LIMIT,
         };
@@ -185,7 +190,7 @@ fn linux(workspace: &Workspace, progress: &Progress, kernel: &Kernel, filter: &[
             progress,
             name,
             guest,
-            panics,
+            panics.map(|message| (message, resets)),
             &workspace.target.join("tests").join(&kernel.release).join(name),
         )
     };
@@ -218,15 +223,23 @@ fn beside_each_other(names: &[String], test: impl Fn(&String) -> Result<Tally> +
     })
 }
 
-fn in_guest(progress: &Progress, name: &str, guest: Guest<'_>, panics: Option<&str>, folder: &Path) -> Result<Tally> {
+/// Runs a guest. `panics` is how the message begins with which its kernel panics, and whether the machine is reset then.
+fn in_guest(
+    progress: &Progress,
+    name: &str,
+    guest: Guest<'_>,
+    panics: Option<(&str, bool)>,
+    folder: &Path,
+) -> Result<Tally> {
     let (Ending { report, console, fault }, tally) =
         progress.narrate(&format!("Linux {}, {name}", guest.kernel.release), |say| {
             let mut ending = guest.run(folder, say)?;
-            if let Some(message) = panics {
+            if let Some((message, resets)) = panics {
                 // The first trouble there was, or none.
                 let panicked = |fault: &String| fault.contains(&format!("Kernel panic - not syncing: {message}"));
                 if ending.fault.as_ref().is_some_and(panicked) {
-                    ending.fault = None;
+                    let came_back = Tally::of(&ending.report).passed > 0;
+                    ending.fault = (resets && !came_back).then(|| "no test has passed after the reset".to_owned());
                     ending.report.push_str("1 passed, 0 failed\n");
                 } else {
                     let fault = ending.fault.unwrap_or_default();
