@@ -84,7 +84,7 @@ impl Mapped {
     }
 
     fn word(&self, position: u64) -> u64 {
-        let offset = position as usize * 8 & (self.data - 1);
+        let offset = (position as usize * 8) & (self.data - 1);
         // SAFETY: as above.
         unsafe { &*self.base.add(self.control + offset).cast::<AtomicU64>() }.load(Ordering::Relaxed)
     }
