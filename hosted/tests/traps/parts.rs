@@ -16,7 +16,9 @@ const LOGS: &str = "inc lv, b\npush 1\nlog 1\nexit";
 fn insert_as(session: &Session, insertion: Insertion, object: &[u8]) -> Result<Vec<ProbeStatus>, InsertError> {
     let mut last = Vec::new();
     session
-        .insert_as(object, None, insertion, Targets::default(), &mut |status| last.push(*status))
+        .insert_as(object, None, insertion, Targets::default(), &mut |status| {
+            last.push(*status)
+        })
         .map(|()| last)
 }
 
