@@ -151,6 +151,26 @@ struct gkhi_image;
 #define DPROBES_CALL_WORDS 8
 
 /*
+ The ring of the CPU, from which records are read.
+ */
+#define DPROBES_TARGET_RING 1
+
+/*
+ The kernel's log.
+ */
+#define DPROBES_TARGET_KERNEL_LOG 2
+
+/*
+ A serial port.
+ */
+#define DPROBES_TARGET_SERIAL 4
+
+/*
+ The kernel's own tracing: an event for each record.
+ */
+#define DPROBES_TARGET_TRACE 8
+
+/*
  Why an instruction cannot be probed.
 
  No correct resumption exists, or none that is worth its risk. The numbers are stable, because they cross the boundary to
@@ -394,6 +414,11 @@ enum dprobes_reason
      returns the program has a point too.
      */
     DPROBES_REASON_CALL_VARIABLES = 32,
+    /*
+     The target `facts[0]`, a bit of [`Targets`](crate::host::Targets), is not there; `detail` is a
+     [`FacilityError`](crate::host::FacilityError) as a number.
+     */
+    DPROBES_REASON_TARGET = 33,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_reason dprobes_reason;
@@ -1191,24 +1216,6 @@ struct dprobes_reply {
 };
 
 /*
- What [`dprobes_insert_for`] is told about a program.
- */
-struct dprobes_insert_options {
-    /*
-     The host's own word for the file that a program for user space is for, which is handed to `user_file` and the others.
-     */
-    uint64_t file;
-    /*
-     Is there one?
-     */
-    bool has_file;
-    /*
-     Where the records go, bits: 1 the ring, and those of the host's `deliver`. 0 means the ring.
-     */
-    uint32_t targets;
-};
-
-/*
  One probe, as a query shows it. The counts of traps are disjoint: each hit is in exactly one of them.
  */
 struct dprobes_probe_status {
@@ -1313,6 +1320,11 @@ struct dprobes_probe_status {
      Calls that could not be followed to their return, because there was no room to note one more: the program did not run.
      */
     uint64_t unfollowed;
+    /*
+     Records that a target other than the ring did not take, for each of these: the kernel log's rate limit was reached, the serial port
+     is dead, nobody listens to the trace event.
+     */
+    uint64_t undelivered;
     /*
      Why the probe was refused when its module was loaded: a [`Reason`] as a number, 0 if it was not. This and what follows are as in
      [`Reply`].
@@ -1645,6 +1657,15 @@ struct dprobes_insert_request {
      */
     uint32_t count;
     /*
+     Must be zero.
+     */
+    uint32_t reserved;
+    /*
+     Where its records go, bits of [`Targets`](crate::host::Targets): 1 the ring, 2 the kernel's log, 4 the serial port, 8 the kernel's trace; 0
+     means the ring.
+     */
+    uint32_t targets;
+    /*
      Written by the kernel, also when the call fails.
      */
     struct dprobes_reply reply;
@@ -1847,7 +1868,7 @@ int32_t dprobes_insert(const uint8_t *object, uintptr_t length, struct dprobes_r
 
 /*
  As [`dprobes_insert`]. A program for user space is for `file`, the host's own word for it, which is handed to `user_file` and the others; 0 if
- there is none. `how` says what is done with a program of the same major code for the same module. If it is replaced, the final state of its
+ there is none. Its records go to `targets`, bits: 1 the ring, and those of the host's `deliver`; 0 means the ring. `how` says what is done with a program of the same major code for the same module. If it is replaced, the final state of its
  first `capacity` probes is in `last`, and `*count` says how many it had, otherwise 0.
 
  # Safety
@@ -1859,6 +1880,7 @@ int32_t dprobes_insert_as(const uint8_t *object,
                           uintptr_t length,
                           uint64_t file,
                           uint32_t how,
+                          uint32_t targets,
                           struct dprobes_probe_status *last,
                           uintptr_t capacity,
                           uintptr_t *count,
