@@ -80,11 +80,15 @@ pub fn run(workspace: &Workspace, progress: &Progress, arguments: &Arguments) ->
     let wanted = |place| arguments.place.is_none_or(|only| only == place);
     let filter = arguments.filter.as_slice();
     let mut tally = Tally::default();
-    if wanted(Place::Host) {
-        tally += host(workspace, progress, filter)?;
-    }
-    if wanted(Place::Metal) {
-        tally += bare_metal(workspace, progress, filter)?;
+    // Beside each other: most of the test kernels have one CPU.
+    let both = thread::scope(|scope| {
+        let metal = wanted(Place::Metal).then(|| scope.spawn(|| bare_metal(workspace, progress, filter)));
+        let host = wanted(Place::Host).then(|| host(workspace, progress, filter));
+        let metal = metal.map(|metal| metal.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        [host, metal]
+    });
+    for part in both.into_iter().flatten() {
+        tally += part?;
     }
     if wanted(Place::Linux) {
         for kernel in debian::wanted(workspace, progress, arguments.kernel.as_deref())? {
