@@ -359,7 +359,13 @@ fn a_program_takes_the_place_of_another() {
         let engine = engine();
         engine.insert(&object(before)).unwrap();
         engine
-            .insert_as(&object(&both), None, Insertion::Replace, &mut |_| {})
+            .insert_as(
+                &object(&both),
+                None,
+                Insertion::Replace,
+                dprobes::host::Targets::default(),
+                &mut |_| {},
+            )
             .unwrap();
         call(&engine, function(0), 5);
         all_return(&engine, followed(&engine));
