@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 
-use dprobes::record::header::Header;
+use dprobes::record::header::{Header, RecordState};
 use dprobes::wire::{
     IOCTL_INSERT, IOCTL_QUERY, IOCTL_REMOVE, IOCTL_VARS, InsertRequest, ProbeStatus, QueryRequest, REMOVE_ALL,
     REMOVE_ALL_NOW, Reason, RemoveRequest, Reply, VarStatus, VarsRequest, label,
@@ -188,7 +188,16 @@ impl Device {
         self.records_up_to(usize::MAX)
     }
 
-    /// The same, but it stops when it has read more than some bytes: what reading runs through may be probed and leave records itself, so
+    /// Reads what records there are, and counts those of hits: not those that tell how many were lost.
+    pub fn count_records(&self) -> io::Result<u64> {
+        let records = self.records()?;
+        let of_hits = records
+            .iter()
+            .filter(|(header, _)| header.state != RecordState::Lost as u32);
+        Ok(of_hits.count() as u64)
+    }
+
+    /// The same as [`records`](Self::records), but it stops when it has read more than some bytes: what reading runs through may be probed and leave records itself, so
     /// that there is no end to them.
     pub fn records_up_to(&self, bytes: usize) -> io::Result<Vec<(Header, Vec<u8>)>> {
         let mut records = Vec::new();
