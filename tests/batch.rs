@@ -1,4 +1,7 @@
-//! Fifty thousand probes as one transaction, hit by four CPUs.
+//! Very many probes as one transaction, hit by four CPUs.
+//!
+//! On the command line `probes=50000` says how many; an ordinary run has fewer, because the debug build takes a minute for so many. Linux's test of this
+//! name always has them.
 #![no_std]
 #![no_main]
 
@@ -10,19 +13,22 @@ use core::arch::global_asm;
 use bootimage::{heap, println, smp, symbols};
 use engine::probe::{InsertError, PointError};
 use engine::wire::ProbeStatus;
-use test_support::{engine, instructions, program_at, remove};
+use test_support::{engine, instructions, option, program_at, remove};
 
 bootimage::test_main! {
-    requires: "cpus=4 memory_mib=512 time_limit_s=600",
+    requires: "cpus=4 memory_mib=512 time_limit_s=300",
     tests: [
-        every_hit_of_fifty_thousand_probes_is_counted,
+        every_hit_is_counted,
         two_programs_share_them,
         one_that_is_refused_leaves_nothing,
     ],
 }
 
-/// How many probes are one batch.
-const PROBES: usize = 50_000;
+/// How many probes are one batch in an ordinary run.
+const PROBES: u64 = 10_000;
+
+/// How many are one where what is tested does not depend on their number.
+const FEWER: usize = 5_000;
 
 /// How many functions there are to be probed, of 1002 instructions each.
 const FUNCTIONS: usize = 50;
@@ -78,10 +84,10 @@ fn functions() -> Vec<&'static symbols::Function> {
 }
 
 /// So many of their instructions. To be asked before there are probes in them.
-fn addresses() -> Vec<u64> {
+fn addresses(probes: usize) -> Vec<u64> {
     let mut addresses = Vec::from_iter(functions().iter().flat_map(|function| instructions(function.name)));
-    assert!(addresses.len() >= PROBES);
-    addresses.truncate(PROBES);
+    assert!(addresses.len() >= probes);
+    addresses.truncate(probes);
     addresses
 }
 
@@ -109,18 +115,18 @@ fn variable() -> u64 {
     value[0]
 }
 
-fn every_hit_of_fifty_thousand_probes_is_counted() {
-    const PASSES: u64 = 2;
-    let (addresses, functions) = (addresses(), functions());
+fn every_hit_is_counted() {
+    let probes = option("probes").unwrap_or(PROBES) as usize;
+    let (addresses, functions) = (addresses(probes), functions());
     let (before, _) = heap::usage();
     engine().insert(&program_at("count", &addresses)).unwrap();
     let (after, _) = heap::usage();
-    println!("{PROBES} probes: {} KiB of heap", (after - before) / 1024);
-    smp::run_on_all(|_| (0..PASSES).for_each(|_| pass(&functions)));
-    let expected = PASSES * smp::cpu_count() as u64;
-    assert_eq!(variable(), expected * PROBES as u64);
+    println!("{probes} probes: {} KiB of heap", (after - before) / 1024);
+    smp::run_on_all(|_| pass(&functions));
+    let expected = smp::cpu_count() as u64;
+    assert_eq!(variable(), expected * probes as u64);
     let last = remove(1);
-    assert_eq!(last.len(), PROBES);
+    assert_eq!(last.len(), probes);
     for (status, address) in last.iter().zip(&addresses) {
         assert_eq!((status.address, status.hits), (*address, expected), "{status:?}");
         assert_eq!((status.missed, status.faulted, status.late), (0, 0, 0), "{status:?}");
@@ -130,7 +136,7 @@ fn every_hit_of_fifty_thousand_probes_is_counted() {
 }
 
 fn two_programs_share_them() {
-    let (addresses, functions) = (addresses(), functions());
+    let (addresses, functions) = (addresses(FEWER), functions());
     let cpus = smp::cpu_count() as u64;
     engine().insert(&program_at("count", &addresses)).unwrap();
     engine().insert(&program_at("every1", &addresses)).unwrap();
@@ -138,13 +144,13 @@ fn two_programs_share_them() {
     let first = remove(1);
     smp::run_on_all(|_| pass(&functions));
     let second = remove(100);
-    assert_eq!((first.len(), second.len()), (PROBES, PROBES));
+    assert_eq!((first.len(), second.len()), (FEWER, FEWER));
     assert!(first.iter().all(|status| status.hits == cpus));
     assert!(second.iter().all(|status| status.hits == 2 * cpus));
 }
 
 fn one_that_is_refused_leaves_nothing() {
-    let mut addresses = addresses();
+    let mut addresses = addresses(FEWER);
     let object = program_at("count", &addresses);
     // Twice, so that all tables have the size that they need.
     for _ in 0..2 {
@@ -159,7 +165,7 @@ fn one_that_is_refused_leaves_nothing() {
     for _ in 0..3 {
         match engine().insert(&object) {
             Err(InsertError::Point {
-                point: PROBES,
+                point: FEWER,
                 error: PointError::NotBoundary { instruction, .. },
                 ..
             }) => assert_eq!(instruction, boundary),
@@ -172,5 +178,5 @@ fn one_that_is_refused_leaves_nothing() {
     // As many probes as before still have their slots.
     addresses.pop();
     engine().insert(&program_at("count", &addresses)).unwrap();
-    assert_eq!(remove(1).len(), PROBES);
+    assert_eq!(remove(1).len(), FEWER);
 }

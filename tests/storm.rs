@@ -21,13 +21,13 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use bootimage::trap::{self, Action, TrapFrame};
-use bootimage::{apic, clock, heap, hooks, info, memory, module, println, smp, task};
+use bootimage::{apic, clock, heap, hooks, memory, module, println, smp, task};
 use engine::record::header::{Header, RecordState};
 use engine::wire::ProbeStatus;
 use gkhi::{ExitWith, Flow, fire};
 use spin::{Mutex, Once};
 use test_support::passes::{SHARED, Seen};
-use test_support::{engine, engine_by_hooks, insert, instructions, remove};
+use test_support::{engine, engine_by_hooks, insert, instructions, option, remove};
 
 bootimage::test_main! {
     requires: "cpus=4 time_limit_s=600",
@@ -453,14 +453,6 @@ fn text() -> Vec<u8> {
     let mut text = vec![0; (range.end - range.start) as usize];
     bootimage::fault::probe_read(range.start, &mut text).expect("text can be read");
     text
-}
-
-fn option(name: &str) -> Option<u64> {
-    info::boot_info()
-        .command_line()
-        .split_ascii_whitespace()
-        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-        .map(|number| number.parse().expect("a number"))
 }
 
 fn storm() {

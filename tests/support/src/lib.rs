@@ -224,3 +224,12 @@ pub fn records() -> Vec<Record> {
     }
     records
 }
+
+/// The number that the command line has for a name: `name=number`.
+pub fn option(name: &str) -> Option<u64> {
+    bootimage::info::boot_info()
+        .command_line()
+        .split_ascii_whitespace()
+        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        .map(|number| number.parse().expect("a number"))
+}
