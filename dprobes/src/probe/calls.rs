@@ -5,6 +5,7 @@
 //! share; its own are changed by nobody else. Nothing waits for anybody.
 
 use alloc::boxed::Box;
+use core::num::NonZero;
 
 use crate::mem::{self, OutOfMemory};
 use crate::sync::{AtomicU64, Ordering};
@@ -40,7 +41,7 @@ struct Place {
 pub(crate) struct Calls {
     places: Box<[Place]>,
     /// How many places a task has: divides the number of places.
-    window: usize,
+    window: NonZero<usize>,
 }
 
 impl Calls {
@@ -52,6 +53,7 @@ impl Calls {
             of: AtomicU64::new(0),
             words: core::array::from_fn(|_| AtomicU64::new(0)),
         })?;
+        let window = NonZero::new(window).unwrap_or(NonZero::<usize>::MIN);
         Ok(Calls { places, window })
     }
 
@@ -60,8 +62,8 @@ impl Calls {
         let windows = self.places.len() / self.window;
         // Fibonacci hashing, as in the table of sites.
         let hash = (task.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
-        let start = (hash & (windows - 1)) * self.window;
-        self.places.get(start..start + self.window).unwrap_or(&[])
+        let start = (hash & (windows - 1)) * self.window.get();
+        self.places.get(start..start + self.window.get()).unwrap_or(&[])
     }
 
     /// A call has begun: keeps words for it. False when there is no room.
