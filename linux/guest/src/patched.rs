@@ -109,11 +109,27 @@ fn exactly(last: &ProbeStatus, hits: u64) -> Outcome {
 }
 
 /// What of a report is about the instruction: not what is left on the stack from before, nor what the process has in its registers.
-fn facts(report: &str) -> Vec<&str> {
+fn facts(report: &str) -> Vec<String> {
     let of_kernel = report.lines().take_while(|line| !line.starts_with("RIP: 0033"));
-    let mut facts = Vec::from_iter(of_kernel.filter(|line| !line.contains(" ? ")));
-    facts.extend(report.lines().filter(|line| line.contains("end trace")));
+    let mut facts = Vec::from_iter(of_kernel.filter(|line| !line.contains(" ? ")).map(without_pointers));
+    facts.extend(
+        report
+            .lines()
+            .filter(|line| line.contains("end trace"))
+            .map(str::to_owned),
+    );
     facts
+}
+
+/// Where the kernel has allocated what it works with, which is elsewhere each time or not, is nothing that is compared; where its code is, is.
+fn without_pointers(line: &str) -> String {
+    const DATA: std::ops::Range<u64> = 0xff00_0000_0000_0000..0xffff_ffff_8000_0000;
+    let is_pointer =
+        |word: &str| word.len() == 16 && u64::from_str_radix(word, 16).is_ok_and(|word| DATA.contains(&word));
+    let words = line
+        .split(' ')
+        .map(|word| if is_pointer(word) { "POINTER" } else { word });
+    Vec::from_iter(words).join(" ")
 }
 
 /// Do two reports agree with a third, wherever they agree with each other? The guest's kernel must not have stacks begin anywhere, or two can agree
