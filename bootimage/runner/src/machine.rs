@@ -64,6 +64,8 @@ pub struct Machine {
     pub ending: Ending,
     /// A run that takes longer is a hang.
     pub time_limit: Duration,
+    /// So is one whose serial port has said nothing for so long since it began; the time limit if `None`.
+    pub silence_limit: Option<Duration>,
     /// The QEMU program.
     pub qemu: PathBuf,
     /// Further arguments for QEMU.
@@ -85,6 +87,7 @@ impl Machine {
             icount: None,
             ending: Ending::DebugExit,
             time_limit: Duration::from_secs(60),
+            silence_limit: None,
             qemu: "qemu-system-x86_64".into(),
             extra: Vec::new(),
         }

@@ -71,6 +71,7 @@ impl Machine {
     pub fn run(&self, sink: &mut dyn Write) -> Result<Report, Error> {
         let start = Instant::now();
         let deadline = start + self.time_limit;
+        let silence_limit = self.silence_limit.unwrap_or(self.time_limit).min(self.time_limit);
         let mut qemu = self.spawn()?;
         let mut serial_pipe = qemu.0.stdout.take().expect("piped");
         let mut stderr_pipe = qemu.0.stderr.take().expect("piped");
@@ -92,7 +93,12 @@ impl Machine {
 
         let mut serial = Vec::new();
         let timed_out = loop {
-            match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let limit = if serial.is_empty() {
+                silence_limit
+            } else {
+                self.time_limit
+            };
+            match receiver.recv_timeout((start + limit).saturating_duration_since(Instant::now())) {
                 Ok(mut bytes) => {
                     bytes.retain(|&byte| byte != b'\r');
                     sink.write_all(&bytes)
@@ -111,13 +117,18 @@ impl Machine {
             // Fails only if it has ended meanwhile.
             let _ = qemu.0.kill();
         }
+        let limit = if serial.is_empty() {
+            silence_limit
+        } else {
+            self.time_limit
+        };
         let status: ExitStatus = qemu.0.wait().map_err(Error::Wait)?;
         let stderr = stderr_reader.join().unwrap_or_default();
         let serial = String::from_utf8_lossy(&serial).into_owned();
         let outcome = Facts {
             ending: self.ending,
             status: status.code(),
-            timed_out: timed_out.then_some(self.time_limit),
+            timed_out: timed_out.then_some(limit),
             stderr: &stderr,
             serial: &serial,
         }

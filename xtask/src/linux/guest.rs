@@ -15,8 +15,17 @@ use vmlinux::Kernel;
 
 use super::initramfs::Initramfs;
 
+/// The line by which a guest says that its kernel has booted.
+const BEGUN: &str = "@begun";
+
 /// The line by which a guest's script says that it came to its end, with its exit code behind it.
 const ENDED: &str = "@ended ";
+
+/// How often a guest is booted whose kernel does not come up: QEMU 7.2 may run a stale translation of code that the kernel patches while it starts.
+const BOOTS: u32 = 3;
+
+/// A guest whose kernel has not booted after so long never does.
+const BOOT_LIMIT: Duration = Duration::from_secs(90);
 
 /// The first program of the guest: sets the usual file systems up, runs /script with its report going to the first serial port,
 /// says how it ended and powers off.
@@ -28,6 +37,7 @@ mount -t devtmpfs dev /dev
 mount -t debugfs debug /sys/kernel/debug
 mount -t tracefs trace /sys/kernel/tracing
 stty -F /dev/ttyS0 raw
+echo @begun >/dev/ttyS0
 sh /script >/dev/ttyS0
 code=$?
 echo \"@ended $code\" >/dev/ttyS0
@@ -56,7 +66,7 @@ pub struct Guest<'a> {
 
 /// How a guest ended and what it said.
 pub struct Ending {
-    /// What the script reported, without the line that ends it.
+    /// What the script reported, without the lines that the guest begins and ends with.
     pub report: String,
     /// The kernel's console.
     pub console: String,
@@ -67,7 +77,7 @@ pub struct Ending {
 impl Guest<'_> {
     /// Boots the guest and waits until it is gone. Lines of the report are handed over as they come. The guest's file system and
     /// what it says are kept in `folder`.
-    pub fn run(mut self, folder: &Path, on_line: impl FnMut(&str)) -> Result<Ending> {
+    pub fn run(mut self, folder: &Path, mut on_line: impl FnMut(&str)) -> Result<Ending> {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let (initrd, console) = (folder.join("initramfs.cpio"), folder.join("console.log"));
         self.files.file("init", INIT.as_bytes());
@@ -83,12 +93,23 @@ impl Guest<'_> {
         machine.cpus = self.cpus;
         machine.icount = self.icount;
         machine.time_limit = self.limit;
+        machine.silence_limit = self.icount.is_none().then_some(BOOT_LIMIT);
         machine.extra = vec!["-serial".into(), format!("file:{}", console.display()).into()];
         machine.extra.extend(self.qemu.iter().map(Into::into));
-        let run = machine.run(&mut Lines {
-            line: Vec::new(),
-            on_line,
-        })?;
+        let mut boot = || {
+            machine.run(&mut Lines {
+                line: Vec::new(),
+                on_line: &mut on_line,
+            })
+        };
+        let mut run = boot()?;
+        for _ in 1..BOOTS {
+            if !run.serial.is_empty() || !matches!(run.outcome, Outcome::Hang { .. }) {
+                break;
+            }
+            eprintln!("        the guest's kernel did not come up: it is booted again");
+            run = boot()?;
+        }
 
         let console = String::from_utf8_lossy(&fs::read(&console).unwrap_or_default()).into_owned();
         let ended = run.serial.lines().find_map(|line| line.strip_prefix(ENDED));
@@ -105,7 +126,7 @@ impl Guest<'_> {
         let report: String = run
             .serial
             .lines()
-            .filter(|line| !line.starts_with(ENDED))
+            .filter(|line| !is_ours(line))
             .map(|line| format!("{line}\n"))
             .collect();
         let kept = folder.join("report.log");
@@ -114,7 +135,12 @@ impl Guest<'_> {
     }
 }
 
-/// Hands over what is written to it line by line, but for the line that ends a report.
+/// Is a line none of the report's, but said by the guest itself?
+fn is_ours(line: &str) -> bool {
+    line == BEGUN || line.starts_with(ENDED)
+}
+
+/// Hands over what is written to it line by line, but for the guest's own lines.
 struct Lines<F: FnMut(&str)> {
     line: Vec<u8>,
     on_line: F,
@@ -128,7 +154,7 @@ impl<F: FnMut(&str)> Write for Lines<F> {
                 continue;
             }
             let line = String::from_utf8_lossy(&self.line);
-            if !line.starts_with(ENDED) {
+            if !is_ours(&line) {
                 (self.on_line)(&line);
             }
             self.line.clear();
