@@ -7,6 +7,7 @@
 #define DPROBES_LINUX_COMPAT_H
 
 #include <linux/err.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/smp.h>
 #include <linux/uprobes.h>
@@ -34,6 +35,19 @@
 #define COMPAT_MODULE_INIT_TEXT(mod) ((mod)->init_layout.base)
 #define COMPAT_MODULE_INIT_TEXT_SIZE(mod) ((mod)->init_layout.text_size)
 #endif
+
+/* What a mapping may be is changed by a function since 6.3 (include/linux/mm.h). */
+static inline void compat_vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	vm_flags_clear(vma, flags);
+#else
+	vma->vm_flags &= ~flags;
+#endif
+}
+
+/* Since 6.7 rethook makes its nodes itself, when it is told how many and how large; before, they are added one by one (include/linux/rethook.h). */
+#define COMPAT_RETHOOK_MAKES_NODES (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0))
 
 /* The handler of a SysRq key gets its key as a u8 since 6.6 (include/linux/sysrq.h). */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)

@@ -359,13 +359,16 @@ static long device_ioctl(struct file *file, unsigned int command, unsigned long 
 	}
 }
 
+/* Who opens a device of ours. */
+int dprobes_may_open(void)
+{
+	return capable(CAP_SYS_ADMIN) ? locked_down() : -EPERM;
+}
+
 static int device_open(struct inode *inode, struct file *file)
 {
-	int err;
+	int err = dprobes_may_open();
 
-	if (!capable(CAP_SYS_ADMIN))
-		return -EPERM;
-	err = locked_down();
 	if (err)
 		return err;
 	/* Where misc devices have their own description, which this one knows. */

@@ -17,7 +17,6 @@
 #include <linux/moduleparam.h>
 #include <linux/notifier.h>
 #include <linux/panic_notifier.h>
-#include <linux/security.h>
 #include <asm/special_insns.h>
 
 #include "shim.h"
@@ -93,9 +92,7 @@ static ssize_t previous_read(struct file *file, char __user *to, size_t room, lo
 
 static int previous_open(struct inode *inode, struct file *file)
 {
-	if (!capable(CAP_SYS_ADMIN))
-		return -EPERM;
-	return security_locked_down(LOCKDOWN_KPROBES);
+	return dprobes_may_open();
 }
 
 static const struct file_operations previous_operations = {

@@ -22,9 +22,9 @@
 #include <linux/preempt.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
-#include <linux/version.h>
 #include <linux/workqueue.h>
 
+#include "compat.h"
 #include "shim.h"
 
 #ifdef CONFIG_RETHOOK
@@ -108,7 +108,7 @@ NOKPROBE_SYMBOL(returned_four);
 	__builtin_choose_expr(__builtin_types_compatible_p(rethook_handler_t, handler_of_three *),	\
 			      returned_three, returned_four)
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
+#if COMPAT_RETHOOK_MAKES_NODES
 
 static struct rethook *new_rethook(unsigned int size)
 {
@@ -211,7 +211,7 @@ static bool is_here(void)
 {
 	return symbols->rethook_alloc && symbols->rethook_free && symbols->rethook_try_get && symbols->rethook_hook &&
 	       symbols->kretprobe_blacklist &&
-	       (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0) || symbols->rethook_add_node);
+	       (COMPAT_RETHOOK_MAKES_NODES || symbols->rethook_add_node);
 }
 
 /*

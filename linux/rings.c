@@ -5,8 +5,8 @@
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/uaccess.h>
-#include <linux/version.h>
 
+#include "compat.h"
 #include "shim.h"
 
 /* In a file's private data: it has frozen the rings, and closing it thaws them. */
@@ -96,11 +96,7 @@ int dprobes_rings_mmap(struct file *file, struct vm_area_struct *vma)
 
 	if (vma->vm_flags & (VM_WRITE | VM_EXEC))
 		return -EPERM;
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
-	vm_flags_clear(vma, VM_MAYWRITE | VM_MAYEXEC);
-#else
-	vma->vm_flags &= ~(VM_MAYWRITE | VM_MAYEXEC);
-#endif
+	compat_vm_flags_clear(vma, VM_MAYWRITE | VM_MAYEXEC);
 	err = ring_of(0, &control, &data, &length);
 	if (err)
 		return err;

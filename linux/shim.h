@@ -310,6 +310,7 @@ long dprobes_maps_list(struct dprobes_maps_request __user *argument);
 long dprobes_maps_read(struct dprobes_read_map_request __user *argument);
 
 /* device.c */
+int dprobes_may_open(void);
 int dprobes_stream_settle(void);
 int dprobes_device_init(void);
 void dprobes_device_exit(void);

@@ -159,17 +159,18 @@ fn a_reader_with_a_small_buffer_gets_whole_records() {
     assert_eq!(ring.read(0, &mut out), 0);
 }
 
-#[test]
-fn a_writer_and_a_reader_on_two_threads_lose_nothing_uncounted() {
-    const RECORDS: u64 = if cfg!(miri) { 200 } else { 300_000 };
-    let ring = Ring::new(9).unwrap();
+/// So many records are written while another thread reads them.
+const RECORDS: u64 = if cfg!(miri) { 200 } else { 300_000 };
+
+/// Writes them, and reads them on another thread, which looks whether they are whole and in order: how many were taken, read and told to be lost.
+fn written_while_read(ring: &Ring) -> (u64, u64, u64) {
     let done = AtomicBool::new(false);
-    let (pushed, (read, lost)) = thread::scope(|scope| {
+    thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let (mut read, mut lost, mut last) = (0, 0, None);
             loop {
                 let finished = done.load(Ordering::Acquire);
-                let records = read_all(&ring);
+                let records = read_all(ring);
                 if records.is_empty() && finished {
                     return (read, lost);
                 }
@@ -193,8 +194,14 @@ fn a_writer_and_a_reader_on_two_threads_lose_nothing_uncounted() {
             pushed += u64::from(ring.push(&header(n, 0, body.len(), RecordState::Published), body));
         }
         done.store(true, Ordering::Release);
-        (pushed, reader.join().unwrap())
-    });
+        let (read, lost) = reader.join().unwrap();
+        (pushed, read, lost)
+    })
+}
+
+#[test]
+fn a_writer_and_a_reader_on_two_threads_lose_nothing_uncounted() {
+    let (pushed, read, lost) = written_while_read(&Ring::new(9).unwrap());
     assert_eq!((read, lost), (pushed, RECORDS - pushed));
 }
 
@@ -326,38 +333,7 @@ fn saving_keeps_the_newest_that_fit_and_leaves_the_ring_as_it_is() {
 
 #[test]
 fn a_flight_recorder_that_is_read_while_it_is_written_tears_no_record_and_counts_all() {
-    const RECORDS: u64 = if cfg!(miri) { 200 } else { 300_000 };
-    let ring = recorder(9);
-    let done = AtomicBool::new(false);
-    let (read, lost) = thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let (mut read, mut lost, mut last) = (0, 0, None);
-            loop {
-                let finished = done.load(Ordering::Acquire);
-                let records = read_all(&ring);
-                if records.is_empty() && finished {
-                    return (read, lost);
-                }
-                for (header, body) in records {
-                    if header.state == RecordState::Lost as u32 {
-                        lost += header.facts;
-                        continue;
-                    }
-                    assert!(last < Some(header.address), "out of order");
-                    last = Some(header.address);
-                    let expected = header.address as u8;
-                    assert!(body.len() == header.address as usize % 50 && body.iter().all(|byte| *byte == expected));
-                    read += 1;
-                }
-            }
-        });
-        for n in 0..RECORDS {
-            let body = [n as u8; 50];
-            let body = &body[..n as usize % 50];
-            assert!(ring.push(&header(n, 0, body.len(), RecordState::Published), body));
-        }
-        done.store(true, Ordering::Release);
-        reader.join().unwrap()
-    });
+    let (pushed, read, lost) = written_while_read(&recorder(9));
+    assert_eq!(pushed, RECORDS);
     assert_eq!(read + lost, RECORDS);
 }
