@@ -1,6 +1,6 @@
 //! Attempts: hits whose instruction may still fault in its slot, and what has to be taken back then.
 //!
-//! An attempt is known by its site and by who made it: no two tasks have the same kernel stack pointer, and a process is told from others
+//! An attempt is known by the [number](Site::number) of its site and by who made it: no two tasks have the same kernel stack pointer, and a process is told from others
 //! by its task. The same task makes another attempt only after the one before has ended, so that of all that are known, on
 //! any CPU, the newest is the one that has just faulted: a site numbers its attempts.
 //!
@@ -8,8 +8,7 @@
 //! run into probes before it goes on.
 
 use alloc::boxed::Box;
-use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::site::Site;
 use crate::mem::{self, OutOfMemory};
@@ -106,7 +105,7 @@ pub(crate) struct Attempts(Box<[Place]>);
 struct Place {
     /// Zero while the place is being written.
     number: AtomicU64,
-    site: AtomicPtr<Site>,
+    site: AtomicU64,
     newest: AtomicU64,
     rsp: AtomicU64,
     task: AtomicU64,
@@ -158,7 +157,7 @@ impl Place {
         let number = site.next_attempt();
         self.number.store(0, Ordering::Relaxed);
         fence(Ordering::Release);
-        self.site.store(ptr::from_ref(site).cast_mut(), Ordering::Relaxed);
+        self.site.store(site.number, Ordering::Relaxed);
         self.rsp.store(who.rsp, Ordering::Relaxed);
         self.task.store(who.task, Ordering::Relaxed);
         self.newest.store(left.newest, Ordering::Relaxed);
@@ -188,11 +187,49 @@ impl Place {
                 *bits = from.load(Ordering::Relaxed);
             }
         }
-        let same = ptr::eq(self.site.load(Ordering::Relaxed), site)
+        let same = self.site.load(Ordering::Relaxed) == site.number
             && self.rsp.load(Ordering::Relaxed) == who.rsp
             && self.task.load(Ordering::Relaxed) == who.task;
         // Another task may have taken the place meanwhile.
         fence(Ordering::Acquire);
         (same && number != 0 && self.number.load(Ordering::Relaxed) == number).then_some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::insn::Insn;
+    use crate::probe::site::Resumption;
+    use crate::text::slot::{Area, SlotArea};
+
+    fn site(number: u64) -> Site {
+        let insn = Insn::decode(&[0x48, 0x8b, 0x07]).unwrap();
+        let slot = SlotArea::<Site>::new(0..4096, 0..0).unwrap().any();
+        Site::new(number, 0x1000, insn, Resumption::Copied { slot: 0 }, slot, Area::Main)
+    }
+
+    /// What was attempted at a site that is gone, by the same stack and with a higher number than anything at the one which is in its memory now.
+    #[test]
+    fn an_attempt_is_not_one_at_a_later_site_in_the_same_memory() {
+        let [of_one_cpu, of_another] = [(); 2].map(|()| Attempts::new().unwrap());
+        let who = Who { rsp: 0x8000, task: 0 };
+        let mut late = Outcomes::default();
+        late.note(Outcome::Late, 0);
+        let left = |outcomes| Left {
+            newest: 1,
+            records: (0, 0),
+            outcomes,
+        };
+        let mut memory = Box::new(site(1));
+        for _ in 0..3 {
+            of_one_cpu.note(&memory, who, left(Some(&late)));
+        }
+        assert_eq!(of_one_cpu.find(&memory, who).unwrap().number, 3);
+        *memory = site(2);
+        of_another.note(&memory, who, left(None));
+        assert_eq!(of_one_cpu.find(&memory, who), None);
+        let found = of_another.find(&memory, who).unwrap();
+        assert_eq!((found.number, found.outcomes), (1, Outcomes::default()));
     }
 }

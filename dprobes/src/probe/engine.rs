@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use spin::{Mutex, MutexGuard};
 
 use super::calls::Calls;
@@ -49,6 +49,8 @@ pub struct Engine<H: Host> {
     calls: AtomicPtr<Calls>,
     /// Does every hit do nothing but carry its instruction out?
     halted: AtomicBool,
+    /// The last number that was given to a site.
+    last_site: AtomicU64,
     control: Mutex<Control>,
 }
 
@@ -112,6 +114,7 @@ impl<H: Host> Engine<H> {
             returns: Returns::new()?,
             calls: AtomicPtr::default(),
             halted: AtomicBool::new(false),
+            last_site: AtomicU64::new(0),
             control,
         })
     }
@@ -119,6 +122,11 @@ impl<H: Host> Engine<H> {
     /// The host.
     pub fn host(&self) -> &H {
         &self.host
+    }
+
+    /// A [number](Site::number) for a site.
+    pub(crate) fn next_site(&self) -> u64 {
+        self.last_site.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Control> {

@@ -219,7 +219,7 @@ impl<H: Host> Engine<H> {
                 },
                 Shaded::Step(kind) => Resumption::Stepped { slot: copy, kind },
             };
-            let mut site = mem::boxed(Site::new(next_address, next, resumption, slot, area))?;
+            let mut site = mem::boxed(Site::new(self.next_site(), next_address, next, resumption, slot, area))?;
             site.at = at as u8;
             shaded = Some(site);
         }
@@ -241,7 +241,14 @@ impl<H: Host> Engine<H> {
             },
             Resume::Step(kind) => Resumption::Stepped { slot: copy, kind },
         };
-        let mut site = mem::boxed(Site::new(place.address, *insn, resumption, slot, area))?;
+        let mut site = mem::boxed(Site::new(
+            self.next_site(),
+            place.address,
+            *insn,
+            resumption,
+            slot,
+            area,
+        ))?;
         site.at = at as u8;
         site.shaded = shaded;
         if place.special == Special::Rewritten {

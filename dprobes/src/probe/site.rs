@@ -40,6 +40,8 @@ pub(crate) enum Resumption {
 /// One probed address. Traps on any CPU look at it; only the control path changes it, and frees it after a grace period.
 #[derive(Debug)]
 pub(crate) struct Site {
+    /// No other site of the engine has had it or will have it, as one may have had the address in memory.
+    pub(crate) number: u64,
     pub(crate) address: u64,
     /// The instruction when the site was made, which stays so unless it is [rewritten](Site::current).
     pub(crate) insn: Insn,
@@ -69,10 +71,11 @@ pub(crate) struct Site {
 impl Site {
     /// A site in which nobody is interested yet. The stack of a process may be paged in when it is used, which [`Insn::may_fault`] does not
     /// count on: in user text everything may fault.
-    pub(crate) fn new(address: u64, insn: Insn, resumption: Resumption, slot: Slot, area: Area) -> Self {
+    pub(crate) fn new(number: u64, address: u64, insn: Insn, resumption: Resumption, slot: Slot, area: Area) -> Self {
         let is_certain = matches!(resumption, Resumption::Rewritten { .. } | Resumption::Reported) || insn.raises();
         let may_fault = !is_certain && (area == Area::User || insn.may_fault());
         Site {
+            number,
             address,
             rewritten: None,
             may_fault,
