@@ -11,6 +11,7 @@
  *   victim spin           calls work() until it gets SIGTERM
  *   victim nested N       calls itself N deep
  *   victim environment N  looks N times for the environment variable VICTIM_OPTION
+ *   victim waits N        waits for a line on its standard input, and then looks N times
  *   victim library-spin   calls drand48() until it gets SIGTERM
  */
 #define _GNU_SOURCE
@@ -161,7 +162,9 @@ int main(int argc, char **argv)
 		executed = count;
 	} else if (!strcmp(what, "nested")) {
 		sum = nested(count);
-	} else if (!strcmp(what, "environment")) {
+	} else if (!strcmp(what, "environment") || !strcmp(what, "waits")) {
+		if (!strcmp(what, "waits"))
+			getchar();
 		for (long i = 0; i < count; i++)
 			sum += !getenv("VICTIM_OPTION");
 		executed = count;

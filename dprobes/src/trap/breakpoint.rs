@@ -230,9 +230,22 @@ impl<H: Host> Engine<H> {
             Turn::Skip => return hit.note(Outcome::Skipped, site, probe),
             Turn::Late => return hit.note(Outcome::Late, site, probe),
         }
+        self.process(Where::at(site), probe, loaded, hit, frame, turn);
+    }
+
+    /// Does what the handler of a probe does, whose turn it is.
+    #[inline(always)]
+    pub(super) fn process(
+        &self,
+        place: Where<'_>,
+        probe: &Probe,
+        loaded: &Loaded,
+        hit: &mut Hit<'_>,
+        frame: &mut TrapFrame,
+        turn: Turn,
+    ) {
         let Some(counting) = loaded.program.counting(probe.point) else {
-            self.run(Where::at(site), probe, loaded, hit, frame, turn);
-            return;
+            return self.run(place, probe, loaded, hit, frame, turn);
         };
         if !counting.run(&self.variables(loaded)) {
             count(&probe.counts.exceptions);
@@ -263,7 +276,7 @@ impl<H: Host> Engine<H> {
 
     /// Runs the program of a probe whose turn it is, and writes its record.
     #[inline(never)]
-    pub(super) fn run(
+    fn run(
         &self,
         place: Where<'_>,
         probe: &Probe,

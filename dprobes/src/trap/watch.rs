@@ -92,7 +92,7 @@ impl<H: Host> Engine<H> {
         if matches!(turn, Turn::Skip | Turn::Late) {
             return;
         }
-        self.run(place, probe, loaded, hit, frame, turn);
+        self.process(place, probe, loaded, hit, frame, turn);
     }
 
     /// The address that the code at this one has, if it is in a slot, or that it is going to.

@@ -1,18 +1,21 @@
-//! Counts the instructions of a system call in a Linux guest.
+//! Counts the instructions of a call in a Linux guest.
 //!
 //! Under `qemu -icount shift=0` the time stamp counter advances by one for each instruction that the guest executes. The call is a
-//! read of one byte from /dev/zero.
+//! read of one byte from /dev/zero, if nothing else is asked for.
 
 #![warn(missing_docs)]
 
+mod call;
+
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, _rdtsc};
-use std::fs::File;
 use std::io;
 
 use clap::{Parser, Subcommand};
 
-/// Count the instructions of one read from /dev/zero
+use self::call::{Call, Wanted};
+
+/// Count the instructions of one call, such as a read from /dev/zero
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -21,29 +24,33 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Print the ticks of the time stamp counter for one read, from the best of many rounds
+    /// Print the ticks of the time stamp counter for one call, from the best of many rounds
     Ticks {
-        /// How many reads in a round
-        reads: u32,
+        /// How many calls in a round
+        calls: u32,
         /// How many rounds
         rounds: u32,
+        #[command(flatten)]
+        wanted: Wanted,
     },
-    /// Read, between two marks in an emulator's log of exceptions
+    /// Call, between two marks in an emulator's log of exceptions
     Marked {
-        /// How many reads
-        reads: u32,
+        /// How many times
+        calls: u32,
+        #[command(flatten)]
+        wanted: Wanted,
     },
     /// Leave a mark: raise an invalid-opcode exception, which kills this process
     Mark,
 }
 
 fn main() -> io::Result<()> {
-    let zero = File::open("/dev/zero")?;
     match Arguments::parse().verb {
-        Verb::Ticks { reads, rounds } => println!("{}", ticks(&zero, reads, rounds)?),
-        Verb::Marked { reads } => {
+        Verb::Ticks { calls, rounds, wanted } => println!("{}", ticks(&wanted.open()?, calls, rounds)?),
+        Verb::Marked { calls, wanted } => {
+            let call = wanted.open()?;
             mark_by_child()?;
-            read(&zero, reads)?;
+            call.make(calls)?;
             mark_by_child()?;
         }
         Verb::Mark => mark(),
@@ -51,22 +58,15 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-fn read(zero: &File, times: u32) -> io::Result<()> {
-    for _ in 0..times {
-        rustix::io::read(zero, &mut [0; 1])?;
-    }
-    Ok(())
-}
-
-/// The ticks of one read, from the round that took least: the others were interrupted.
-fn ticks(zero: &File, reads: u32, rounds: u32) -> io::Result<u64> {
+/// The ticks of one call, from the round that took least: the others were interrupted.
+fn ticks(call: &Call, calls: u32, rounds: u32) -> io::Result<u64> {
     let mut best = u64::MAX;
     for _ in 0..rounds {
         let start = now();
-        read(zero, reads)?;
+        call.make(calls)?;
         best = best.min(now() - start);
     }
-    Ok(best / u64::from(reads))
+    Ok(best / u64::from(calls))
 }
 
 fn now() -> u64 {

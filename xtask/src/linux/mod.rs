@@ -2,6 +2,7 @@
 
 pub mod debian;
 pub mod guest;
+pub mod host_root;
 pub mod initramfs;
 pub mod module;
 pub mod victims;

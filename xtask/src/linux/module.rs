@@ -98,6 +98,10 @@ pub fn build_others(
 ) -> Result<PathBuf> {
     let to = staged(workspace, &folder.replace('/', "-"), kernel);
     stage(&workspace.root.join("linux").join(folder), &to)?;
+    // What differs between kernels is said once, for all modules.
+    let compat = workspace.root.join("linux/compat.h");
+    let content = fs::read(&compat).with_context(|| format!("cannot read {}", compat.display()))?;
+    replace_if_different(&to.join("compat.h"), &content)?;
     let exports: Vec<String> = after
         .iter()
         .filter_map(|module| Some(module.parent()?.join("Module.symvers").display().to_string()))

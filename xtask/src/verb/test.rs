@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use vmlinux::Kernel;
 
 use crate::linux::guest::{Ending, Guest};
-use crate::linux::{debian, files, module, victims};
+use crate::linux::{debian, files, host_root, module, victims};
 use crate::progress::Progress;
 use crate::tally::Tally;
 use crate::verb::build;
@@ -31,6 +31,13 @@ const PANICS: &str = "# The kernel panics with: ";
 /// The line of a file whose guest is reset, with its memory as it is, when the kernel panics: its tests are those of the kernel that is booted then.
 const RESETS: &str = "# The machine is reset then.";
 
+/// The line of a file whose tests use programs of this machine, in the guest: with the packages that they are in, which are installed if they are missing. It
+/// takes minutes, so that such a file is run only if it is asked for by its whole name.
+const PEERS: &str = "# Programs of this machine, of the packages: ";
+
+/// A guest with this machine's programs has more memory than others: they are large, and their libraries are read into it.
+const ROOMY: [&str; 2] = ["-m", "1536M"];
+
 /// A guest whose tests run longer than this hangs.
 const GUEST_LIMIT: Duration = Duration::from_secs(420);
 
@@ -45,6 +52,7 @@ const MOST_GUESTS: usize = 8;
   ./x test host decode    host tests whose name contains \"decode\"
   ./x test metal fires    test kernels whose name contains \"fires\"
   ./x test linux unload   files of linux/tests whose name contains \"unload\"
+  ./x test linux peers    beside bpftrace, perf, trace-cmd and gdb, which are installed if they are missing; only when it is asked for
   ./x test linux --kernel 6.12 life users
                           the same for \"life\" or \"users\", on Debian's 6.12
   ./x test linux --kernel all
@@ -166,6 +174,19 @@ fn linux(workspace: &Workspace, progress: &Progress, kernel: &Kernel, filter: &[
         .filter(|name| name.ends_with(".sh") && name != HARNESS && has_any(name, filter))
         .collect();
     names.sort_unstable();
+    let mut peers = Vec::new();
+    for name in &names {
+        let script = read(&folder.join(name))?;
+        if let Some(packages) = line_of(&script, PEERS) {
+            if filter.iter().any(|filter| filter == stem(name)) {
+                host_root::install(progress, &packages.split(' ').collect::<Vec<_>>())?;
+            } else {
+                eprintln!("        {} are run only if they are asked for by that name", stem(name));
+                peers.push(name.clone());
+            }
+        }
+    }
+    names.retain(|name| !peers.contains(name));
 
     let test = |name: &String| {
         let mut files = files(workspace, &module)?;
@@ -177,19 +198,28 @@ fn linux(workspace: &Workspace, progress: &Progress, kernel: &Kernel, filter: &[
         victims.add_to(&mut files)?;
         let script = read(&folder.join(name))?;
         let resets = script.lines().any(|line| line == RESETS);
+        let mut qemu = Vec::new();
+        if resets {
+            // What is said last counts: the runner says that a reset is the end.
+            qemu.extend(["-action", "reboot=reset"]);
+        }
+        if line_of(&script, PEERS).is_some() {
+            host_root::add_to(&mut files, kernel)?;
+            qemu.extend(host_root::QEMU);
+            qemu.extend(ROOMY);
+        }
         let guest = Guest {
             kernel,
             files,
             script: &format!("{harness}\n{script}\nfinish\n"),
             cpus: 2,
             icount: None,
-            // What is said last counts: the runner says that a reset is the end.
-            qemu: if resets { &["-action", "reboot=reset"] } else { &[] },
-            append: script.lines().find_map(|line| line.strip_prefix(APPEND)).unwrap_or(""),
+            qemu: &qemu,
+            append: line_of(&script, APPEND).unwrap_or(""),
             limit: GUEST_LIMIT,
         };
-        let name = name.trim_end_matches(".sh");
-        let panics = script.lines().find_map(|line| line.strip_prefix(PANICS));
+        let name = stem(name);
+        let panics = line_of(&script, PANICS);
         in_guest(
             progress,
             name,
@@ -199,6 +229,16 @@ fn linux(workspace: &Workspace, progress: &Progress, kernel: &Kernel, filter: &[
         )
     };
     beside_each_other(&names, test)
+}
+
+/// What a line of a script says that begins so.
+fn line_of<'a>(script: &'a str, begins: &str) -> Option<&'a str> {
+    script.lines().find_map(|line| line.strip_prefix(begins))
+}
+
+/// The name of a file's tests.
+fn stem(name: &str) -> &str {
+    name.trim_end_matches(".sh")
 }
 
 /// Is it asked for? Everything is where nothing is.
