@@ -49,6 +49,22 @@ static inline void compat_vm_flags_clear(struct vm_area_struct *vma, vm_flags_t 
 /* Since 6.7 rethook makes its nodes itself, when it is told how many and how large; before, they are added one by one (include/linux/rethook.h). */
 #define COMPAT_RETHOOK_MAKES_NODES (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0))
 
+/*
+ * Threads of a process that never are in user mode. 6.4 has made those of io_uring one kind of several (include/linux/sched.h).
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+#define COMPAT_USER_WORKERS (PF_IO_WORKER | PF_USER_WORKER)
+#else
+#define COMPAT_USER_WORKERS PF_IO_WORKER
+#endif
+
+/* No flags for the memory of a file without a name: a structure in 7.2, a number in 6.12 (include/linux/shmem_fs.h). No kernel in between has been tried. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+#define COMPAT_NO_VM_FLAGS EMPTY_VMA_FLAGS
+#else
+#define COMPAT_NO_VM_FLAGS 0
+#endif
+
 /* The handler of a SysRq key gets its key as a u8 since 6.6 (include/linux/sysrq.h). */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
 typedef u8 compat_sysrq_key_t;

@@ -78,6 +78,8 @@ int dprobes_host_exit_to(const struct dprobes_exit_to *exit, const struct dprobe
 		return dprobes_pass_to_tracer(exit, elements, length);
 	case FACILITY_DUMP:
 		return take_dump(exit, frame);
+	case FACILITY_CORE:
+		return dprobes_core_begin(exit, frame);
 	default:
 		return -ENOSYS;
 	}
@@ -92,8 +94,9 @@ u32 dprobes_host_facility(u32 facility)
 		return 0;
 	switch (facility) {
 	case FACILITY_DEBUGGER:
-	case FACILITY_CORE:
 		return DPROBES_FACILITY_ERROR_ABSENT;
+	case FACILITY_CORE:
+		return dprobes_core_is_there() ? 0 : DPROBES_FACILITY_ERROR_ABSENT;
 	case FACILITY_DUMP:
 		return dump ? 0 : DPROBES_FACILITY_ERROR_FORBIDDEN;
 	default:

@@ -30,6 +30,7 @@ static int __init dprobes_module_init(void)
 	err = dprobes_symbols_find();
 	if (err)
 		return err;
+	dprobes_core_init();
 	err = dprobes_serial_init();
 	if (err)
 		return err;
@@ -100,6 +101,7 @@ static void __exit dprobes_module_exit(void)
 		msleep(100);
 	}
 	dprobes_modules_exit();
+	dprobes_core_exit();
 	dprobes_user_exit();
 	dprobes_returns_exit();
 	dprobes_sentries_clear();

@@ -250,6 +250,12 @@ int dprobes_host_exit_to(const struct dprobes_exit_to *exit, const struct dprobe
 u32 dprobes_host_facility(u32 facility);
 int dprobes_pass_to_tracer(const struct dprobes_exit_to *exit, const u8 *elements, size_t length);	/* hit */
 
+/* coredump.c */
+int dprobes_core_begin(const struct dprobes_exit_to *exit, const struct dprobes_trap_frame *frame);	/* hit */
+bool dprobes_core_is_there(void);
+void dprobes_core_init(void);
+void dprobes_core_exit(void);
+
 /* control.c */
 int dprobes_control_set_sentry(u64 address, u64 token);
 int dprobes_control_clear_sentries(void);

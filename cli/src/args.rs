@@ -65,6 +65,7 @@ pub enum Command {
     Maps(Maps),
     Vars(Vars),
     Top(Top),
+    Core(Core),
     Asm(Asm),
     Check(Check),
     Fmt(Fmt),
@@ -476,6 +477,46 @@ fn interval(text: &str) -> Result<Duration, String> {
         Ok(Ok(interval)) if (Duration::from_millis(10)..=Duration::from_hours(1)).contains(&interval) => Ok(interval),
         _ => Err("a number of seconds from 0.01 to 3600".to_owned()),
     }
+}
+
+/// Take a core dump of a process, which goes on living.
+///
+/// All of its threads are stopped meanwhile, and go on as if nothing had happened, but for the system calls that Linux does not restart after a stop (signal(7)). The file is an
+/// ELF core dump, which gdb reads: every thread's registers, and the memory that the kernel's own dumps have (core(5)): what is in no file, or differs from it. It is readable for its
+/// owner alone, has its name when it is complete, and takes no room for zeros. Where a probe is, the memory has its breakpoint.
+///
+/// The module runs this command for programs that end with `exit_to core`, if its parameter core_helper is the path of the command. The thread that was hit has the registers of
+/// the hit then, and is the first in the file. It needs no module otherwise, but the right to trace the process.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  dprobes core 4711                       core.4711.1, or the next number that is free
+  dprobes core 4711 --output before.core
+  gdb /usr/bin/program before.core
+  echo /usr/bin/dprobes >/sys/module/dprobes/parameters/core_helper
+                                          permits `exit_to core`
+
+{EXIT_CODES}"))]
+pub struct Core {
+    /// The process.
+    #[arg(value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub process: i32,
+
+    /// The file, which must not be there yet.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "directory")]
+    pub output: Option<PathBuf>,
+
+    /// The folder for core.PID.N, N the first number that is free; it is made if it is not there. Without either it is the current one.
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+
+    /// The module holds a thread of the process, and has written on standard input what that thread has in its registers.
+    #[arg(long, hide = true)]
+    pub held: bool,
+
+    /// Print as JSON what was written, one object: process, file, threads, bytes.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Assemble a program to an object.

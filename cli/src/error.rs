@@ -8,6 +8,7 @@ use dprobes::wire::INTERFACE_VERSION;
 use rpn_asm::{Diagnostics, DisassembleError, Style};
 
 use crate::commands::run::RunError;
+use crate::coredump::{CoreError, HeldError, StopError};
 use crate::device::{DEFAULT_PATH, DeviceError};
 use crate::kallsyms::ListError;
 use crate::report::Report;
@@ -64,6 +65,8 @@ pub enum Error {
     Signals(io::Error),
     /// The record stream is damaged.
     Stream(StreamError),
+    /// There is no core dump of this process.
+    Core { process: i32, error: CoreError },
 }
 
 impl From<DeviceError> for Error {
@@ -82,6 +85,14 @@ impl Error {
                 error: ListError::Hidden,
                 ..
             } => Code::NotPermitted,
+            Error::Core {
+                error: CoreError::Stop(StopError::NotPermitted { .. }),
+                ..
+            } => Code::NotPermitted,
+            Error::Core {
+                error: CoreError::Write { error, .. } | CoreError::Proc { error, .. },
+                ..
+            } if error.kind() == io::ErrorKind::PermissionDenied => Code::NotPermitted,
             Error::Read { error, .. } | Error::Write { error, .. }
                 if error.kind() == io::ErrorKind::PermissionDenied =>
             {
@@ -134,6 +145,7 @@ impl Error {
             Error::Device(error) => device(error),
             Error::Signals(error) => Report::new(format!("cannot wait for records: {}", reason(error))),
             Error::Stream(error) => stream(*error),
+            Error::Core { process, error } => core(*process, error),
         }
     }
 }
@@ -204,6 +216,40 @@ fn device(error: &DeviceError) -> Report {
         DeviceError::Io { path, doing, error } => {
             Report::new(format!("{doing} {} failed: {}", path.display(), reason(error)))
         }
+    }
+}
+
+fn core(process: i32, error: &CoreError) -> Report {
+    match error {
+        CoreError::NoProcess | CoreError::Stop(StopError::NoProcess) => {
+            Report::new(format!("there is no process {process}, or it has ended meanwhile"))
+        }
+        CoreError::Is32Bit => Report::new(format!("process {process} runs 32-bit code"))
+            .note("core dumps are written of 64-bit processes alone"),
+        CoreError::Stop(StopError::Itself) => Report::new("the command cannot dump itself"),
+        CoreError::Stop(StopError::Traced { thread, by }) => {
+            Report::new(format!("process {by} traces thread {thread} already"))
+                .note("a thread has one tracer at a time, such as gdb or strace")
+                .help("end that one, or have it take the dump (`gcore` does)")
+        }
+        CoreError::Stop(StopError::NotPermitted { thread }) => Report::new(format!("thread {thread} may not be traced"))
+            .note("that takes CAP_SYS_PTRACE, or a process of one's own; kernel.yama.ptrace_scope may forbid it, even to root if it is 3"),
+        CoreError::Stop(StopError::Stubborn { thread }) => Report::new(format!("thread {thread} does not stop"))
+            .note("it waits in the kernel for something that no signal interrupts, as a device, or a child of vfork(); the process goes on unchanged"),
+        CoreError::Stop(StopError::Failed { thread, doing, error }) => {
+            Report::new(format!("thread {thread}: {doing} failed: {}", reason(error)))
+        }
+        CoreError::Held(error) => Report::new("what the module has said of the thread that it holds cannot be read")
+            .note(match error {
+                HeldError::Read(error) => reason(error),
+                HeldError::Truncated => "it ends inside a part".to_owned(),
+                HeldError::Long { length } => format!("a part has {length} bytes"),
+                HeldError::Nobody => "it does not say which thread that is".to_owned(),
+            })
+            .help("use the command that was built with the module"),
+        CoreError::Proc { path, error } => Report::new(format!("cannot read {}: {}", path.display(), reason(error))),
+        CoreError::Write { path, error } => Report::new(format!("cannot write {}: {}", path.display(), reason(error))),
+        CoreError::Elf(error) => Report::new(format!("the core dump cannot be written: {error}")),
     }
 }
 

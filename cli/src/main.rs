@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod coredump;
 mod device;
 mod error;
 #[cfg(test)]

@@ -576,6 +576,9 @@ impl Subject<'_> {
         let name = name.map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned());
         let report = Report::new(format!("the program ends with `exit_to {name}`, which is not there"));
         match FacilityError::from_code(self.reply.detail) {
+            Some(FacilityError::Absent) if number == u64::from(facility::CORE) => report
+                .note("the module does not know which program takes core dumps: its parameter core_helper is empty")
+                .help("echo /usr/bin/dprobes >/sys/module/dprobes/parameters/core_helper, or where this command is"),
             Some(FacilityError::Absent) => report
                 .note("the module has no such facility on this kernel, and no other module has registered it")
                 .help("`exit_to trace` passes the record to ftrace and perf"),

@@ -13,6 +13,8 @@
  *   victim environment N  looks N times for the environment variable VICTIM_OPTION
  *   victim waits N        waits for a line on its standard input, and then looks N times
  *   victim library-spin   calls drand48() until it gets SIGTERM
+ *   victim dumped N       calls work() N times beside a thread that reads and gets signals, and one that sleeps: says what has failed
+ *   victim traced N       as calls, in a child that this process traces
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -22,8 +24,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PROBED __attribute__((noinline, noclone, used))
@@ -125,6 +129,109 @@ static void say(const char *who, long sum)
 	fflush(stdout);
 }
 
+/* What a core dump must have, at the address of a symbol; written, so that no file has it. */
+char marker[32];
+
+static int ends[2];
+static _Atomic unsigned long failures, received;
+
+static void on_queued(int number)
+{
+	received++;
+}
+
+/* Whatever interrupts it, it reads what was written, and gets every signal that was sent to it. */
+static void *reader(void *sum)
+{
+	unsigned char byte;
+
+	for (;;) {
+		if (read(ends[0], &byte, 1) != 1)
+			failures++;
+		else if (!byte)
+			return NULL;
+		else
+			*(long *)sum += byte;
+	}
+}
+
+static void *sleeper(void *unused)
+{
+	const struct timespec a_while = { 0, 3000000 };
+
+	while (!ended) {
+		if (nanosleep(&a_while, NULL))
+			failures++;
+	}
+	return NULL;
+}
+
+/* work(), with something in registers that a core dump must have. */
+static long marked_work(long a, long b)
+{
+	register long r12 asm("r12") = 0x1212121212121212;
+	long sum;
+
+	asm volatile("movq %%r12, %%xmm6\n"
+		     "	movq %%rsp, %%rbx\n"
+		     "	andq $-16, %%rsp\n"
+		     "	subq $128, %%rsp\n"
+		     "	call work\n"
+		     "	movq %%rbx, %%rsp\n"
+		     : "=a" (sum), "+D" (a), "+S" (b), "+r" (r12) : : "rbx", "xmm6", "memory", "cc");
+	return sum;
+}
+
+static void dumped(long count)
+{
+	struct sigaction action = { .sa_handler = on_queued, .sa_flags = SA_RESTART };
+	pthread_t reads, sleeps;
+	long sum = 0, read_sum = 0;
+	unsigned char byte = 0;
+
+	strcpy(marker, "the memory of the victim");
+	sigaction(SIGRTMIN, &action, NULL);
+	if (pipe(ends))
+		exit(1);
+	pthread_create(&reads, NULL, reader, &read_sum);
+	pthread_create(&sleeps, NULL, sleeper, NULL);
+	for (long i = 0; i < count; i++) {
+		sum += marked_work(i, 1);
+		while (pthread_sigqueue(reads, SIGRTMIN, (union sigval) { 0 }))
+			sched_yield();
+		byte = i % 255 + 1;
+		if (write(ends[1], &byte, 1) != 1)
+			failures++;
+	}
+	while (received < (unsigned long)count)
+		sched_yield();
+	byte = 0;
+	if (write(ends[1], &byte, 1) != 1)
+		failures++;
+	ended = 1;
+	pthread_join(reads, NULL);
+	pthread_join(sleeps, NULL);
+	printf("read %ld signals %lu failures %lu ", read_sum, received, failures);
+	say("dumped", sum);
+	exit(0);
+}
+
+/* A tracer that changes nothing. */
+static void traced(void)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child) {
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		raise(SIGSTOP);
+		return;
+	}
+	while (waitpid(child, &status, 0) == child && WIFSTOPPED(status))
+		ptrace(PTRACE_CONT, child, 0, WSTOPSIG(status) == SIGSTOP || WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status));
+	exit(0);
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -179,6 +286,11 @@ int main(int argc, char **argv)
 	} else if (!strcmp(what, "double")) {
 		usleep(1000);
 		sum = real(1.5);
+	} else if (!strcmp(what, "dumped")) {
+		dumped(count);
+	} else if (!strcmp(what, "traced")) {
+		traced();
+		sum = call(count);
 	} else if (!strcmp(what, "spin")) {
 		while (!ended)
 			sum += work(1, 1);

@@ -1,6 +1,7 @@
 //! One file for each thing the command can be told to do.
 
 mod completion;
+mod core;
 mod fmt;
 mod insert;
 mod log;
@@ -25,6 +26,7 @@ pub fn run(command: &Command, global: &Global) -> Result<(), Error> {
         Command::Maps(args) => maps::run(args, global),
         Command::Vars(args) => vars::run(args, global),
         Command::Top(args) => top::run(args, global),
+        Command::Core(args) => core::run(args),
         Command::Asm(args) => object::asm(args),
         Command::Check(args) => object::check(args),
         Command::Fmt(args) => fmt::run(args),

@@ -21,6 +21,9 @@ const FORMS: [(&str, &[&str]); 4] = [
     ("victim-by-link", &["-pie", "-fPIE", "-Wl,--build-id=none"]),
 ];
 
+/// Reads core dumps, and is by others.
+const READER: &str = "/usr/bin/eu-readelf";
+
 /// Builds them.
 pub fn build(workspace: &Workspace, progress: &Progress) -> Result<Victims> {
     let source = workspace.root.join("linux/victims");
@@ -62,7 +65,12 @@ pub fn build(workspace: &Workspace, progress: &Progress) -> Result<Victims> {
     .args(["-fno-pie", "-no-pie", "-Wall", "-o"]);
     progress.step("victim32", gcc.arg(&program).arg(source.join("victim32.c")))?;
     files.push((program, "bin/victim32".to_owned()));
-    for library in libraries(&folder.join("victim"))? {
+    files.push((PathBuf::from(READER), "bin/eu-readelf".to_owned()));
+    let mut libraries = libraries(&folder.join("victim"))?;
+    libraries.extend(self::libraries(Path::new(READER))?);
+    libraries.sort_unstable();
+    libraries.dedup();
+    for library in libraries {
         let place = library.trim_start_matches('/').to_owned();
         files.push((PathBuf::from(&library), place));
     }
