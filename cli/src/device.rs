@@ -1,6 +1,6 @@
 //! The control device of the DProbes module: requests, and the stream of records.
 //!
-//! The only place of the command with `unsafe`: an `ioctl` hands the kernel addresses.
+//! `unsafe`, as an `ioctl` hands the kernel addresses. The only other place of the command with it is `coredump/stop.rs`.
 
 use std::fs::File;
 use std::io;

@@ -82,8 +82,8 @@ settled() {
     done
     return 1
 }
-# note CORE REGISTER: what the first thread has in it.
-note() { eu-readelf -n "$1" | tr ' ' '\n' | grep . | sed -n "/^$2:\$/{n;p;q}"; }
+# note REGISTER: what the first thread has in it, of the notes in /tmp/notes.
+note() { sed -n "/^$1:\$/{n;p;q}" /tmp/notes; }
 # memory CORE ADDRESS LENGTH: by the program headers that eu-readelf shows.
 memory() {
     eu-readelf -l "$1" | while read -r type offset start _ size _; do
@@ -110,10 +110,11 @@ check "both dumps were taken" equal "$(count hits) $(taken)" "300 2 0 0"
 check "nobody else may read them" equal "$(stat -c '%a %u' /tmp/cores/core.$victim.1 /tmp/cores/core.$victim.2 | sort -u)" "600 0"
 for number in 1 2; do
     core=/tmp/cores/core.$victim.$number
-    check "dump $number is one of three threads" equal "$(eu-readelf -n $core | grep -c PRSTATUS)" 3
-    check "the first of which is at the probe" equal "$(printf '%d' "$(note $core rip)")" "$(printf '%d' "$(symbol work)")"
-    check "with its registers" equal "$(note $core rdi) $(note $core rsi) $(note $core r12)" "${number}00 1 1302123111085380114"
-    check "and its vector registers" equal "$(note $core xmm6)" 0x00000000000000001212121212121212
+    eu-readelf -n "$core" | tr -s ' ' '\n' >/tmp/notes
+    check "dump $number is one of three threads" equal "$(grep -c PRSTATUS /tmp/notes)" 3
+    check "the first of which is at the probe" equal "$(printf '%d' "$(note rip)")" "$(printf '%d' "$(symbol work)")"
+    check "with its registers" equal "$(note rdi) $(note rsi) $(note r12)" "${number}00 1 1302123111085380114"
+    check "and its vector registers" equal "$(note xmm6)" 0x00000000000000001212121212121212
     check "its memory" equal "$(memory $core "$(symbol marker)" 24)" "the memory of the victim"
     check "at that moment" equal "$(memory $core "$(symbol executed)" 8 | od -An -t d8 | tr -d ' ')" "${number}00"
 done
