@@ -28,7 +28,9 @@ use crate::workspace::Workspace;
   ./x bench rpn         nanoseconds of five programs, beside rbpf
   ./x bench rpn --json  one object a line
 
-Results go to standard output, progress to standard error. What a guest said is kept in target/bench*.")]
+Results go to standard output, progress to standard error. What a guest said is kept in target/bench*.
+
+Exit codes: 0 done, 1 something failed, 2 wrong usage.")]
 pub struct Arguments {
     /// What to measure
     #[arg(default_value = "hit")]
