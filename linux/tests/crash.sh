@@ -52,3 +52,22 @@ rmmod dprobes
 check "the module is loaded once more" load
 check "they are found once" refused "no records of a kernel that has panicked" dprobes log --previous
 check "and unloads" rmmod dprobes
+# What was found is there still, but for the word by which it is known: with it, it is found again; with another byte, it is not believed.
+known() { devmem 0x10000000 64 0x1b5345424f525044; }
+known
+check "the module finds what is there" load
+check "it is what it was" sh -c "dprobes log --previous --json | cmp - /tmp/found"
+rmmod dprobes
+known
+devmem 0x10000040 8 $(($(devmem 0x10000040 8) ^ 1))
+dmesg -c >/dev/null
+check "the module loads beside what is damaged" load
+check "which is not believed" refused "no records of a kernel that has panicked" dprobes log --previous
+check "and said" sh -c "dmesg | grep -q 'have been there, and are damaged'"
+rmmod dprobes
+# Longer than the memory.
+known
+devmem 0x10000010 64 0x7fffffffffffffff
+check "nor is a length that cannot be" load
+check "nothing is read" refused "no records of a kernel that has panicked" dprobes log --previous
+check "and the module unloads again" rmmod dprobes

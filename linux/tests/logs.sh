@@ -1,5 +1,6 @@
 # shellcheck shell=sh
 # Where records go beside the ring, and the ring as a flight recorder. (The mapped ring is in requests.)
+# A cable from the third serial port to the fourth.
 
 # program ENDING [PLACE]: logs a string, a word and memory whenever the machine's name is set, or PLACE is called, and ends so.
 program() {
@@ -116,15 +117,53 @@ dprobes remove --all
 check "no kernel has panicked" refused "no records of a kernel that has panicked" dprobes log --previous
 check "the module unloads" rmmod dprobes
 
-# The serial port. This guest's console is on the second one, to which nothing is written now that is not ours.
-check "a port that is not there is refused" refused "" insmod /dprobes.ko serial_port=0x3e8
-check "so is a speed that it cannot have" refused "" insmod /dprobes.ko serial_port=0x2f8 serial_speed=100000
-check "the module takes a serial port" insmod /dprobes.ko serial_port=0x2f8 serial_speed=115200
-dprobes insert /tmp/p.rpn --log-to serial >/dev/null
-name_it 3
-check "records go there" equal "$(count hits) $(count undelivered) $(cat /sys/module/dprobes/parameters/serial_state)" "3 0 works"
+# The serial port: what is written to the third arrives at the fourth.
+check "a port that is not there is refused" refused "" insmod /dprobes.ko serial_port=0x268
+check "so is a speed that it cannot have" refused "" insmod /dprobes.ko serial_port=0x3e8 serial_speed=100000
+check "the module takes a serial port" insmod /dprobes.ko serial_port=0x3e8 serial_speed=115200
+cat >/tmp/p.rpn <<'END'
+name    = "kernel"
+modtype = kernel
+major   = 7
+vars    = nth
+offset  = __x64_sys_sethostname
+minor   = 1
+        inc     lv, nth
+        push    lv, nth
+        push    0x1000
+        or
+        log     name
+        log     1
+        exit
+END
+stty -F /dev/ttyS3 raw -echo 115200
+cat /dev/ttyS3 >/tmp/arrived &
+reader=$!
+dprobes insert /tmp/p.rpn --log-to ring,serial >/dev/null
+name_it 20
+taskset 2 hostname other
+check "records go there" equal "$(count hits) $(count undelivered) $(cat /sys/module/dprobes/parameters/serial_state)" "21 0 works"
+for _ in $(seq 50); do
+    [ "$(grep -c . /tmp/arrived)" -ge 21 ] && break
+    usleep 100000
+done
+kill $reader
+# plain: a line of either without what only one says: the value in decimal, and that it may come again.
+plain() { tr -d '\r' | sed 's/^dprobes: //; s/ *([^)]*)//g' | tr -s ' ' | sed 's/ $//' | sort -t ' ' -k 4; }
+plain </tmp/arrived >/tmp/arrived.plain
+check "as many arrive as there were" equal "$(grep -c . /tmp/arrived.plain)" 21
+check "each is what the ring has" equal "$(cat /tmp/arrived.plain)" "$(dprobes log | plain)"
 dprobes remove --all
 check "the module unloads again" rmmod dprobes
+# A port that never takes a character: page registers of the DMA controller's, of which the one in the place of the line status is 0.
+check "a dead port is taken for one" insmod /dprobes.ko serial_port=0x82
+dprobes insert /tmp/p.rpn --log-to ring,serial >/dev/null
+name_it 3
+check "and is given up by the first record; each is counted" equal "$(count hits) $(count undelivered) $(cat /sys/module/dprobes/parameters/serial_state)" "3 3 dead"
+check "the ring has them" equal "$(records)" 3
+dprobes remove --all
+check "nothing more can go there" refused "was given up" dprobes insert /tmp/p.rpn --log-to serial
+check "the module unloads with it" rmmod dprobes
 
 # Its own memory must not be the kernel's.
 check "memory of the kernel is refused for records of a panic" refused "" insmod /dprobes.ko persist_address=0x1000000 persist_size=65536

@@ -367,7 +367,10 @@ exec chroot "$root" "$@""#;
         command.arg("--map-root-user");
     }
     command.args(["sh", "-c", ENTER, "sh"]).arg(root);
-    command.arg((folders.len() + 1).to_string()).arg("/dev").args(folders);
+    // objtool of 7.2 asks /proc how much stack it has.
+    let always = ["/dev", "/proc"];
+    command.arg((folders.len() + always.len()).to_string());
+    command.args(always).args(folders);
     command
 }
 

@@ -31,6 +31,9 @@ const PANICS: &str = "# The kernel panics with: ";
 /// The line of a file whose guest is reset, with its memory as it is, when the kernel panics: its tests are those of the kernel that is booted then.
 const RESETS: &str = "# The machine is reset then.";
 
+/// The line of a file whose guest has two serial ports more, at 0x3e8 and 0x2e8: what is written to one arrives at the other.
+const CABLE: &str = "# A cable from the third serial port to the fourth.";
+
 /// The line of a file whose tests use programs of this machine, in the guest: with the packages that they are in, which are installed if they are missing. It
 /// takes minutes, so that such a file is run only if it is asked for by its whole name.
 const PEERS: &str = "# Programs of this machine, of the packages: ";
@@ -53,6 +56,7 @@ const MOST_GUESTS: usize = 8;
   ./x test metal fires    test kernels whose name contains \"fires\"
   ./x test linux unload   files of linux/tests whose name contains \"unload\"
   ./x test linux peers    beside bpftrace, perf, trace-cmd and gdb, which are installed if they are missing; only when it is asked for
+  ./x test linux kdump    a crash kernel takes over after `exit_to dump`, and has the record; only when it is asked for
   ./x test linux --kernel 6.12 life users
                           the same for \"life\" or \"users\", on Debian's 6.12
   ./x test linux --kernel all
@@ -202,6 +206,21 @@ fn linux(workspace: &Workspace, progress: &Progress, kernel: &Kernel, filter: &[
         if resets {
             // What is said last counts: the runner says that a reset is the end.
             qemu.extend(["-action", "reboot=reset"]);
+        }
+        // A name that no other guest's has: of the kernel's, not of a file.
+        let cable = format!(
+            "path=dprobes-{}-{}-{name},abstract=on",
+            std::process::id(),
+            kernel.release
+        );
+        let ends = [
+            format!("socket,id=third,{cable},server=on,wait=off"),
+            format!("socket,id=fourth,{cable}"),
+        ];
+        if script.lines().any(|line| line == CABLE) {
+            let [third, fourth] = &ends;
+            qemu.extend(["-chardev", third, "-serial", "chardev:third"]);
+            qemu.extend(["-chardev", fourth, "-serial", "chardev:fourth"]);
         }
         if line_of(&script, PEERS).is_some() {
             host_root::add_to(&mut files, kernel)?;
