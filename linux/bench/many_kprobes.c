@@ -3,7 +3,7 @@
  * Many kprobes at once: what register_kprobes() and unregister_kprobes() cost.
  *
  * Write addresses, 8 bytes each, to /dev/many_kprobes: those that kprobes accept can then be read from it. Writing a number to the parameter
- * `run` registers and unregisters that many of them; `report` has the nanoseconds of both.
+ * `run` registers that many of them, or as many as can be in the seconds of `patience`, and unregisters them; `report` has the nanoseconds of both, and how many they were.
  */
 #include <linux/fs.h>
 #include <linux/kprobes.h>
@@ -22,8 +22,11 @@
 static struct kprobe *probes;
 static struct kprobe **accepted;
 static u64 *addresses;
-static size_t count;
+static size_t count, registered;
 static u64 registering, unregistering;
+
+static unsigned int patience = 300;
+module_param(patience, uint, 0600);
 
 static int nothing(struct kprobe *probe, struct pt_regs *regs)
 {
@@ -109,7 +112,27 @@ static struct miscdevice device = {
 	.mode	= 0600,
 };
 
-/* Inserts and removes so many of those that were accepted, the first ones. */
+/* Registers so many of those that were accepted, the first ones, as register_kprobes() does, unless that takes too long. */
+static int register_all(size_t wanted, ktime_t start)
+{
+	size_t here;
+	int err;
+
+	for (registered = 0; registered < wanted; registered += here) {
+		if (ktime_get() - start > (u64)patience * NSEC_PER_SEC)
+			break;
+		here = min_t(size_t, wanted - registered, AT_A_TIME / 10);
+		err = register_kprobes(accepted + registered, here);
+		if (err) {
+			unregister_kprobes(accepted, registered);
+			return err;
+		}
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Inserts and removes so many. */
 static int run(const char *value, const struct kernel_param *param)
 {
 	unsigned int wanted, i;
@@ -124,12 +147,12 @@ static int run(const char *value, const struct kernel_param *param)
 	for (i = 0; i < wanted; i++)
 		prepare(&probes[i], addresses[i], 0);
 	start = ktime_get();
-	err = register_kprobes(accepted, wanted);
+	err = register_all(wanted, start);
 	registering = ktime_get() - start;
 	if (err)
 		return err;
 	start = ktime_get();
-	unregister_kprobes(accepted, wanted);
+	unregister_kprobes(accepted, registered);
 	unregistering = ktime_get() - start;
 	return 0;
 }
@@ -139,7 +162,7 @@ module_param_cb(run, &run_operations, NULL, 0200);
 
 static int report(char *buffer, const struct kernel_param *param)
 {
-	return sysfs_emit(buffer, "%llu %llu\n", registering, unregistering);
+	return sysfs_emit(buffer, "%zu %llu %llu\n", registered, registering, unregistering);
 }
 
 static const struct kernel_param_ops report_operations = { .get = report };

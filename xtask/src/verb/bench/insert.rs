@@ -19,7 +19,7 @@ const PROBES: u32 = 50_000;
 /// How many are where instructions are counted: thousands of kprobes take minutes there.
 const COUNTED_PROBES: u32 = 2_000;
 
-/// Registering a kprobe looks at those there are for each instruction before it in its function: fifty thousand take a quarter of an hour in a guest.
+/// The kprobes are given up after five minutes (linux/bench/many_kprobes.c), and take as long to be removed.
 const LIMIT: Duration = Duration::from_secs(3600);
 
 /// What was measured of one mechanism: nanoseconds, or instructions.
@@ -38,7 +38,9 @@ pub fn run(workspace: &Workspace, progress: &Progress, json: bool) -> Result<()>
     let bench = module::build_others(workspace, progress, &kernel, "bench", &[&gkhi])?;
     let tests = build::static_program(workspace, progress, "linux-guest", "linux-tests")?;
     let folder = workspace.target.join("bench-insert");
-    for (cpus, icount, probes) in [(2, None, PROBES), (1, Some(0), COUNTED_PROBES)] {
+    // One CPU, for kprobes' sake: each of theirs would interrupt the others three times, for which they wait in QEMU until the host lets them run.
+    let cpus = 1;
+    for (icount, probes) in [(None, PROBES), (Some(0), COUNTED_PROBES)] {
         let mut files = Initramfs::with_busybox()?;
         files.copy(&module, "dprobes.ko")?;
         files.copy(&bench.join("many_kprobes.ko"), "many_kprobes.ko")?;
@@ -63,7 +65,7 @@ pub fn run(workspace: &Workspace, progress: &Progress, json: bool) -> Result<()>
         } else {
             "nanoseconds"
         };
-        let what = format!("inserting {probes} probes with {cpus} CPUs, in {unit}");
+        let what = format!("inserting {probes} probes with one CPU, in {unit}");
         let ending = measured(progress, &what, guest, &folder)?;
         let rows = rows(&ending.report)?;
         if json {
@@ -80,7 +82,7 @@ pub fn run(workspace: &Workspace, progress: &Progress, json: bool) -> Result<()>
                 );
             }
         } else {
-            show(&rows, &format!("Linux {}, {cpus} CPUs, in {unit}", kernel.release));
+            show(&rows, &format!("Linux {}, one CPU, in {unit}", kernel.release));
         }
     }
     Ok(())
@@ -132,7 +134,12 @@ fn show(rows: &[Row], title: &str) {
         );
     }
     if let [ours, theirs] = rows {
-        println!("{:.1} times as fast", theirs.insert as f64 / ours.insert.max(1) as f64);
+        let ratio = theirs.insert as f64 / ours.insert.max(1) as f64;
+        if theirs.probes < ours.probes {
+            println!("more than {ratio:.1} times as fast: kprobes were given up on the way");
+        } else {
+            println!("{ratio:.1} times as fast");
+        }
     }
 }
 
