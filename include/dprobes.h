@@ -43,7 +43,7 @@ struct gkhi_image;
 /*
  What a query tells its caller; a command and a kernel that differ refuse each other.
  */
-#define DPROBES_INTERFACE_VERSION 5
+#define DPROBES_INTERFACE_VERSION 6
 
 /*
  For `all` of a request to remove: remove everything.
@@ -103,7 +103,7 @@ struct gkhi_image;
 /*
  The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
  */
-#define DPROBES_HOST_VERSION 5
+#define DPROBES_HOST_VERSION 6
 
 /*
  Words of a key, at most.
@@ -419,6 +419,10 @@ enum dprobes_reason
      [`FacilityError`](crate::host::FacilityError) as a number.
      */
     DPROBES_REASON_TARGET = 33,
+    /*
+     There is no process of the number `detail`, in which the program's watchpoints are to watch.
+     */
+    DPROBES_REASON_NO_PROCESS = 34,
 };
 #if __STDC_VERSION__ >= 202311L
 typedef enum dprobes_reason dprobes_reason;
@@ -1117,15 +1121,18 @@ struct dprobes_host {
      */
     void (*unlock_rewrites)(void);
     /*
-     Has all CPUs watch `length` bytes (1, 2, 4 or 8) at `address`, a multiple of that, as watchpoint `number`, which is 0 to 3 and not set.
+     Has all CPUs watch `length` bytes (1, 2, 4 or 8) at `address`, a multiple of that, as watchpoint `number`, which is 0 to 3 and not set: at all
+     times, or, if `process` is not 0, while they run the threads of that process, those that begin later among them.
      `kind` is what is watched for: 1 execution, 2 writing, 3 the I/O port, 4 reading or writing. Hits go to `dprobes_on_watchpoint`. 0, or
      a positive number that says why not: 1 this host has none, 2 the address is excluded, 3 none is free, and `*users` says who has them as far
-     as that is known; 4 I/O breakpoints are switched off, 5 the kernel does not watch ports, 6 memory is short. Null when the host has none.
+     as that is known; 4 I/O breakpoints are switched off, 5 the kernel does not watch ports, 6 memory is short,
+     7 it does not watch single processes, 8 there is no such process. Null when the host has none.
      */
     int32_t (*set_watchpoint)(uint32_t number,
                               uint64_t address,
                               uint32_t kind,
                               uint32_t length,
+                              uint32_t process,
                               struct dprobes_watch_users *users);
     /*
      Takes a watchpoint back. When this returns no CPU runs into it any more. Null when the host has none.
@@ -1216,6 +1223,34 @@ struct dprobes_reply {
 };
 
 /*
+ How [`dprobes_insert_as`] inserts a program. All zero: as [`dprobes_insert`].
+ */
+struct dprobes_insert_options {
+    /*
+     For a program in user space, the file that it is for: the host's own word for it, which is handed to `user_file` and the others; 0 if there
+     is none.
+     */
+    uint64_t file;
+    /*
+     What is done with a program of the same major code for the same module: `DPROBES_INSERT_NEW`, `DPROBES_INSERT_MERGE` or
+     `DPROBES_INSERT_REPLACE`.
+     */
+    uint32_t how;
+    /*
+     Where its records go, bits: 1 the ring, and those of the host's `deliver`; 0 means the ring.
+     */
+    uint32_t targets;
+    /*
+     The process in which its watchpoints watch; 0 means all.
+     */
+    uint32_t process;
+    /*
+     Must be zero.
+     */
+    uint32_t reserved;
+};
+
+/*
  One probe, as a query shows it. The counts of traps are disjoint: each hit is in exactly one of them.
  */
 struct dprobes_probe_status {
@@ -1257,6 +1292,14 @@ struct dprobes_probe_status {
      How many bytes a watchpoint watches: 1, 2, 4 or 8. 0 for a breakpoint.
      */
     uint32_t watch_len;
+    /*
+     The process in which a watchpoint watches; 0 if it is all of them.
+     */
+    uint32_t process;
+    /*
+     0.
+     */
+    uint32_t reserved;
     /*
      For a program in user space the device of its file, as `st_dev` has it, else 0.
      */
@@ -1657,9 +1700,9 @@ struct dprobes_insert_request {
      */
     uint32_t count;
     /*
-     Must be zero.
+     The process in which its watchpoints watch; 0 means all.
      */
-    uint32_t reserved;
+    uint32_t process;
     /*
      Where its records go, bits of [`Targets`](crate::host::Targets): 1 the ring, 2 the kernel's log, 4 the serial port, 8 the kernel's trace; 0
      means the ring.
@@ -1867,20 +1910,17 @@ int32_t dprobes_clear_sentries(void);
 int32_t dprobes_insert(const uint8_t *object, uintptr_t length, struct dprobes_reply *reply);
 
 /*
- As [`dprobes_insert`]. A program for user space is for `file`, the host's own word for it, which is handed to `user_file` and the others; 0 if
- there is none. Its records go to `targets`, bits: 1 the ring, and those of the host's `deliver`; 0 means the ring. `how` says what is done with a program of the same major code for the same module. If it is replaced, the final state of its
- first `capacity` probes is in `last`, and `*count` says how many it had, otherwise 0.
+ As [`dprobes_insert`], with options; null stands for none. If a program is replaced, the final state of its first `capacity` probes is in
+ `last`, and `*count` says how many it had, otherwise 0.
 
  # Safety
- 1. As [`dprobes_insert`].
+ 1. As [`dprobes_insert`]; `options` is null or can be read.
  2. `last` can be written for `capacity` elements, or `capacity` is 0.
  3. `count` is null or can be written.
  */
 int32_t dprobes_insert_as(const uint8_t *object,
                           uintptr_t length,
-                          uint64_t file,
-                          uint32_t how,
-                          uint32_t targets,
+                          const struct dprobes_insert_options *options,
                           struct dprobes_probe_status *last,
                           uintptr_t capacity,
                           uintptr_t *count,

@@ -36,6 +36,15 @@
 #define COMPAT_MODULE_INIT_TEXT_SIZE(mod) ((mod)->init_layout.text_size)
 #endif
 
+/*
+ * Where a task has its hardware breakpoints: with the events of software until 6.2 had one place for all of a task's events (include/linux/sched.h).
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
+#define COMPAT_CONTEXT_OF_BREAKPOINTS(task) (&(task)->perf_event_ctxp)
+#else
+#define COMPAT_CONTEXT_OF_BREAKPOINTS(task) (&(task)->perf_event_ctxp[perf_sw_context])
+#endif
+
 /* What a mapping may be is changed by a function since 6.3 (include/linux/mm.h). */
 static inline void compat_vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 {

@@ -50,8 +50,8 @@ int dprobes_control_clear_sentries(void)
 	return err;
 }
 
-/* A program for user space is for `file`, which may be NULL. */
-int dprobes_control_insert(const u8 *object, size_t length, struct file *file, u32 how, u32 targets,
+/* The file of a program for user space is a struct file. */
+int dprobes_control_insert(const u8 *object, size_t length, const struct dprobes_insert_options *options,
 			   struct dprobes_probe_status *last, size_t capacity, uintptr_t *count, struct dprobes_reply *reply)
 {
 	u64 facts[2];
@@ -59,7 +59,7 @@ int dprobes_control_insert(const u8 *object, size_t length, struct file *file, u
 
 	dprobes_control_lock();
 	dprobes_memory_was_refused(facts);
-	err = dprobes_insert_as(object, length, (unsigned long)file, how, targets, last, capacity, count, reply);
+	err = dprobes_insert_as(object, length, options, last, capacity, count, reply);
 	if (err && reply->reason == DPROBES_REASON_NO_MEMORY && dprobes_memory_was_refused(facts)) {
 		reply->reason = DPROBES_REASON_MEMORY_BOUND;
 		memcpy(reply->facts, facts, sizeof(facts));

@@ -197,6 +197,7 @@ static int states_copy(u64 to, const struct dprobes_probe_status *states, size_t
 
 static long insert(struct dprobes_insert_request __user *argument)
 {
+	struct dprobes_insert_options options = { };
 	struct dprobes_insert_request request;
 	struct dprobes_probe_status *last;
 	struct file *file = NULL;
@@ -212,7 +213,7 @@ static long insert(struct dprobes_insert_request __user *argument)
 	if (copy_from_user(&request, argument, sizeof(request)))
 		return -EFAULT;
 	if (!request.length || request.length > DPROBES_OBJECT_MAX || request.file < -1 ||
-	    request.how > DPROBES_INSERT_REPLACE || request.reserved)
+	    request.how > DPROBES_INSERT_REPLACE)
 		return -EINVAL;
 	if (request.file >= 0) {
 		file = fget(request.file);
@@ -230,8 +231,11 @@ static long insert(struct dprobes_insert_request __user *argument)
 		err = PTR_ERR(last);
 		goto free_object;
 	}
-	err = dprobes_control_insert(object, request.length, file, request.how, request.targets, last, capacity, &count,
-				     &request.reply);
+	options.file = (unsigned long)file;
+	options.how = request.how;
+	options.targets = request.targets;
+	options.process = request.process;
+	err = dprobes_control_insert(object, request.length, &options, last, capacity, &count, &request.reply);
 	if (!err)
 		err = states_copy(request.last, last, count, capacity);
 	request.count = count;

@@ -239,7 +239,7 @@ int dprobes_trap_path_find(const struct notifier_block *ours);
 bool dprobes_trap_path_has(unsigned long function);
 
 /* watch.c */
-int dprobes_host_set_watchpoint(u32 number, u64 address, u32 kind, u32 length, struct dprobes_watch_users *users);
+int dprobes_host_set_watchpoint(u32 number, u64 address, u32 kind, u32 length, u32 process, struct dprobes_watch_users *users);
 void dprobes_host_clear_watchpoint(u32 number);
 int dprobes_watch_init(void);
 void dprobes_watch_exit(void);
@@ -263,7 +263,7 @@ void dprobes_control_exit(void);
 void dprobes_control_lock(void);
 void dprobes_control_unlock(void);
 void dprobes_host_request_reap(void);							/* hit */
-int dprobes_control_insert(const u8 *object, size_t length, struct file *file, u32 how, u32 targets,
+int dprobes_control_insert(const u8 *object, size_t length, const struct dprobes_insert_options *options,
 			   struct dprobes_probe_status *last, size_t capacity, uintptr_t *count, struct dprobes_reply *reply);
 int dprobes_control_remove(const char *module, u16 major, struct dprobes_probe_status *last, size_t capacity,
 			   uintptr_t *count, struct dprobes_reply *reply);

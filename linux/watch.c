@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /*
- * Watchpoints, through the kernel's hardware breakpoints: one pinned perf event on each CPU for each watchpoint. The kernel gives the registers
- * out, to us as to perf, ptrace and whoever else asks, and writes them.
+ * Watchpoints, through the kernel's hardware breakpoints: one pinned perf event on each CPU for each watchpoint, or, for one in a single
+ * process, on each of its threads (watch_process.c). The kernel gives the registers out, to us as to perf, ptrace and whoever else asks, and writes them.
  *
  * A hit comes from the handler of #DB (arch/x86/kernel/hw_breakpoint.c), with interrupts off and, in kernel mode, as in an NMI: the same
  * rules hold as in a breakpoint.
@@ -24,14 +24,23 @@
 #include <linux/smp.h>
 
 #include "shim.h"
+#include "watch.h"
 
 /* What the engine numbers from 0: as many as a CPU has registers. */
 #define WATCHPOINTS HBP_NUM
 
 /* dprobes.h has these as numbers. */
-enum { REFUSED_ALL = 1, REFUSED_EXCLUDED = 2, REFUSED_IN_USE = 3, REFUSED_PORTS = 5, REFUSED_NO_MEMORY = 6 };
+enum {
+	REFUSED_ALL = 1,
+	REFUSED_EXCLUDED = 2,
+	REFUSED_IN_USE = 3,
+	REFUSED_PORTS = 5,
+	REFUSED_NO_MEMORY = 6,
+	REFUSED_NO_PROCESS = 8,
+};
 
 static struct {
+	/* On each CPU, those included that come on line. */
 	bool set;
 	struct perf_event_attr attr;
 } watchpoints[WATCHPOINTS];
@@ -172,17 +181,36 @@ static int refusal(int err, struct dprobes_watch_users *users)
 		return REFUSED_EXCLUDED;
 	case -ENOMEM:
 		return REFUSED_NO_MEMORY;
+	case -ESRCH:
+		return REFUSED_NO_PROCESS;
 	default:
 		pr_warn("the kernel has no hardware breakpoints to give: perf_event_create_kernel_counter says %d\n", err);
 		return REFUSED_ALL;
 	}
 }
 
-int dprobes_host_set_watchpoint(u32 number, u64 address, u32 kind, u32 length, struct dprobes_watch_users *users)
+/* Has all CPUs watch. The lock for CPUs is held. */
+static int watch_always(unsigned int number)
 {
-	struct perf_event_attr *attr = &watchpoints[number].attr;
 	unsigned int cpu;
 	int err = 0;
+
+	for_each_online_cpu(cpu) {
+		err = watch_on(cpu, number);
+		if (err)
+			break;
+	}
+	if (err)
+		for_each_online_cpu(cpu)
+			unwatch_on(cpu, number);
+	watchpoints[number].set = !err;
+	return err;
+}
+
+int dprobes_host_set_watchpoint(u32 number, u64 address, u32 kind, u32 length, u32 process, struct dprobes_watch_users *users)
+{
+	struct perf_event_attr *attr = &watchpoints[number].attr;
+	int err;
 
 	if (kind == DPROBES_WATCH_KIND_IO)
 		return REFUSED_PORTS;
@@ -195,16 +223,11 @@ int dprobes_host_set_watchpoint(u32 number, u64 address, u32 kind, u32 length, s
 		attr->bp_type = kind == DPROBES_WATCH_KIND_WRITE ? HW_BREAKPOINT_W : HW_BREAKPOINT_RW;
 		attr->bp_len = length;
 	}
+	/* Its threads are watched without the lock: perf takes it itself. */
+	err = process ? dprobes_watch_process(number, attr, on_hit, process) : 0;
 	cpus_read_lock();
-	for_each_online_cpu(cpu) {
-		err = watch_on(cpu, number);
-		if (err)
-			break;
-	}
-	if (err)
-		for_each_online_cpu(cpu)
-			unwatch_on(cpu, number);
-	watchpoints[number].set = !err;
+	if (!process)
+		err = watch_always(number);
 	err = refusal(err, users);
 	cpus_read_unlock();
 	return err;
@@ -214,6 +237,7 @@ void dprobes_host_clear_watchpoint(u32 number)
 {
 	unsigned int cpu;
 
+	dprobes_unwatch_process(number);
 	cpus_read_lock();
 	watchpoints[number].set = false;
 	for_each_online_cpu(cpu)

@@ -7,7 +7,7 @@ use core::slice;
 
 use engine::OutOfMemory;
 use engine::host::{Patch, Targets};
-use engine::probe::{Engine, Insertion, Selection, SentryError};
+use engine::probe::{Engine, InsertOptions, Insertion, Selection, SentryError};
 use engine::wire::{
     CHECKS_MAX, INSERT_MERGE, INSERT_NEW, INSERT_REPLACE, INTERFACE_VERSION, KEEP_ALL, KEEP_GROUP, KEEP_MINOR,
     KEEP_TYPE, PointCheck, ProbeStatus, REMOVE_ALL, REMOVE_ALL_NOW, Reply,
@@ -24,7 +24,7 @@ pub const DPROBES_OBJECT_MAX: usize = 1 << 25;
 pub const DPROBES_MODULE_NAME_MAX: usize = 64;
 
 /// What a query tells its caller; a command and a kernel that differ refuse each other.
-pub const DPROBES_INTERFACE_VERSION: u32 = 5;
+pub const DPROBES_INTERFACE_VERSION: u32 = 6;
 
 /// For `all` of a request to remove: remove everything.
 pub const DPROBES_REMOVE_ALL: u16 = 1;
@@ -144,36 +144,57 @@ pub extern "C" fn dprobes_clear_sentries() -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dprobes_insert(object: *const u8, length: usize, reply: *mut Reply) -> i32 {
     // SAFETY: by this function's contract; there is no room for states.
-    unsafe {
-        dprobes_insert_as(
-            object,
-            length,
-            0,
-            DPROBES_INSERT_NEW,
-            0,
-            ptr::null_mut(),
-            0,
-            ptr::null_mut(),
-            reply,
-        )
+    unsafe { dprobes_insert_as(object, length, ptr::null(), ptr::null_mut(), 0, ptr::null_mut(), reply) }
+}
+
+/// How [`dprobes_insert_as`] inserts a program. All zero: as [`dprobes_insert`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(non_camel_case_types, reason = "the name is the one that C code uses")]
+pub struct dprobes_insert_options {
+    /// For a program in user space, the file that it is for: the host's own word for it, which is handed to `user_file` and the others; 0 if there
+    /// is none.
+    pub file: u64,
+    /// What is done with a program of the same major code for the same module: `DPROBES_INSERT_NEW`, `DPROBES_INSERT_MERGE` or
+    /// `DPROBES_INSERT_REPLACE`.
+    pub how: u32,
+    /// Where its records go, bits: 1 the ring, and those of the host's `deliver`; 0 means the ring.
+    pub targets: u32,
+    /// The process in which its watchpoints watch; 0 means all.
+    pub process: u32,
+    /// Must be zero.
+    pub reserved: u32,
+}
+
+impl dprobes_insert_options {
+    fn checked(self) -> Option<InsertOptions> {
+        let insertion = match self.how {
+            DPROBES_INSERT_NEW => Insertion::New,
+            DPROBES_INSERT_MERGE => Insertion::Merge,
+            DPROBES_INSERT_REPLACE => Insertion::Replace,
+            _ => return None,
+        };
+        (self.reserved == 0).then_some(InsertOptions {
+            file: (self.file != 0).then_some(self.file),
+            insertion,
+            targets: Targets::from_bits(self.targets)?,
+            process: self.process,
+        })
     }
 }
 
-/// As [`dprobes_insert`]. A program for user space is for `file`, the host's own word for it, which is handed to `user_file` and the others; 0 if
-/// there is none. Its records go to `targets`, bits: 1 the ring, and those of the host's `deliver`; 0 means the ring. `how` says what is done with a program of the same major code for the same module. If it is replaced, the final state of its
-/// first `capacity` probes is in `last`, and `*count` says how many it had, otherwise 0.
+/// As [`dprobes_insert`], with options; null stands for none. If a program is replaced, the final state of its first `capacity` probes is in
+/// `last`, and `*count` says how many it had, otherwise 0.
 ///
 /// # Safety
-/// 1. As [`dprobes_insert`].
+/// 1. As [`dprobes_insert`]; `options` is null or can be read.
 /// 2. `last` can be written for `capacity` elements, or `capacity` is 0.
 /// 3. `count` is null or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dprobes_insert_as(
     object: *const u8,
     length: usize,
-    file: u64,
-    how: u32,
-    targets: u32,
+    options: *const dprobes_insert_options,
     last: *mut ProbeStatus,
     capacity: usize,
     count: *mut usize,
@@ -181,22 +202,17 @@ pub unsafe extern "C" fn dprobes_insert_as(
 ) -> i32 {
     // SAFETY: by requirement 2.
     let mut last = unsafe { StatusBuffer::new(last, capacity) };
-    let how = match how {
-        DPROBES_INSERT_NEW => Some(Insertion::New),
-        DPROBES_INSERT_MERGE => Some(Insertion::Merge),
-        DPROBES_INSERT_REPLACE => Some(Insertion::Replace),
-        _ => None,
-    };
-    let result = match (instance::engine(), how.zip(Targets::from_bits(targets))) {
+    // SAFETY: by requirement 1; any bytes make a valid value of it.
+    let options = unsafe { options.as_ref() }.copied().unwrap_or_default();
+    let result = match (instance::engine(), options.checked()) {
         (None, _) => Err(failure(ENODEV)),
         (Some(_), None) => Err(failure(EINVAL)),
         (Some(_), _) if object.is_null() || length > DPROBES_OBJECT_MAX => Err(failure(EINVAL)),
-        (Some(engine), Some((how, targets))) => {
+        (Some(engine), Some(options)) => {
             // SAFETY: by requirement 1; the length is far below `isize::MAX`.
             let object = unsafe { slice::from_raw_parts(object, length) };
-            let file = (file != 0).then_some(file);
             engine
-                .insert_as(object, file, how, targets, &mut |status| last.push(status))
+                .insert_as(object, options, &mut |status| last.push(status))
                 .map_err(|error| error.reply())
         }
     };

@@ -15,7 +15,7 @@ use crate::errno::EEXIST;
 use crate::instance;
 
 /// The version of [`dprobes_host`]; [`dprobes_init`](crate::dprobes_init) refuses any other.
-pub const DPROBES_HOST_VERSION: u32 = 5;
+pub const DPROBES_HOST_VERSION: u32 = 6;
 
 /// What the surrounding kernel provides. Every function must be given, except for those about watchpoints, those about
 /// returns, and those about files in user space: of each kind all or none.
@@ -129,12 +129,21 @@ pub struct dprobes_host {
     pub lock_rewrites: Option<unsafe extern "C" fn()>,
     /// Lets the host rewrite instructions again. Null when `lock_rewrites` is.
     pub unlock_rewrites: Option<unsafe extern "C" fn()>,
-    /// Has all CPUs watch `length` bytes (1, 2, 4 or 8) at `address`, a multiple of that, as watchpoint `number`, which is 0 to 3 and not set.
+    /// Has all CPUs watch `length` bytes (1, 2, 4 or 8) at `address`, a multiple of that, as watchpoint `number`, which is 0 to 3 and not set: at all
+    /// times, or, if `process` is not 0, while they run the threads of that process, those that begin later among them.
     /// `kind` is what is watched for: 1 execution, 2 writing, 3 the I/O port, 4 reading or writing. Hits go to `dprobes_on_watchpoint`. 0, or
     /// a positive number that says why not: 1 this host has none, 2 the address is excluded, 3 none is free, and `*users` says who has them as far
-    /// as that is known; 4 I/O breakpoints are switched off, 5 the kernel does not watch ports, 6 memory is short. Null when the host has none.
+    /// as that is known; 4 I/O breakpoints are switched off, 5 the kernel does not watch ports, 6 memory is short,
+    /// 7 it does not watch single processes, 8 there is no such process. Null when the host has none.
     pub set_watchpoint: Option<
-        unsafe extern "C" fn(number: u32, address: u64, kind: u32, length: u32, users: *mut dprobes_watch_users) -> i32,
+        unsafe extern "C" fn(
+            number: u32,
+            address: u64,
+            kind: u32,
+            length: u32,
+            process: u32,
+            users: *mut dprobes_watch_users,
+        ) -> i32,
     >,
     /// Takes a watchpoint back. When this returns no CPU runs into it any more. Null when the host has none.
     pub clear_watchpoint: Option<unsafe extern "C" fn(number: u32)>,
@@ -234,7 +243,7 @@ struct Rewrites {
 /// What a host does about watchpoints, if it has any.
 #[derive(Clone, Copy)]
 struct Watchpoints {
-    set: unsafe extern "C" fn(u32, u64, u32, u32, *mut dprobes_watch_users) -> i32,
+    set: unsafe extern "C" fn(u32, u64, u32, u32, u32, *mut dprobes_watch_users) -> i32,
     clear: unsafe extern "C" fn(u32),
 }
 
@@ -561,14 +570,14 @@ impl Host for CHost {
         }
     }
 
-    fn set_watchpoint(&self, number: usize, what: &Watchpoint) -> Result<(), WatchError> {
+    fn set_watchpoint(&self, number: usize, what: &Watchpoint, process: u32) -> Result<(), WatchError> {
         let Some(watchpoints) = self.table.watchpoints else {
             return Err(WatchError::Unsupported);
         };
         let (kind, length) = (what.kind() as u32, what.len().into());
         let mut users = dprobes_watch_users::default();
         // SAFETY: by `Table::check`; `users` outlives the call, and any bytes make a valid value of it.
-        match unsafe { (watchpoints.set)(number as u32, what.address(), kind, length, &raw mut users) } {
+        match unsafe { (watchpoints.set)(number as u32, what.address(), kind, length, process, &raw mut users) } {
             0 => Ok(()),
             2 => Err(WatchError::Excluded),
             3 => Err(WatchError::InUse {
@@ -579,6 +588,8 @@ impl Host for CHost {
             4 => Err(WatchError::IoBreakpoints),
             5 => Err(WatchError::Ports),
             6 => Err(WatchError::NoMemory),
+            7 => Err(WatchError::OneProcess),
+            8 => Err(WatchError::NoProcess(process)),
             // A number that this version does not know is a refusal all the same.
             _ => Err(WatchError::Unsupported),
         }

@@ -118,6 +118,7 @@ Examples:
   dprobes insert openat.rpn --replace             the program has been changed
   dprobes insert more.rpn --merge                 more probes for the same program
   dprobes insert openat.rpn --log-to ring,klog    records in the kernel log, too
+  dprobes insert word.rpn --process 4711          watchpoints in one process
 
 {EXIT_CODES}"))]
 pub struct Insert {
@@ -149,6 +150,12 @@ pub struct Insert {
     /// Do not compare the instructions with what the program expects there (`opcode`): take whatever there is.
     #[arg(long)]
     pub dont_verify_opcodes: bool,
+
+    /// Have its watchpoints watch what this process does, and no other: its threads, those that begin later among them.
+    ///
+    /// Not its children, and not what it does after it has executed another file. An address of user space is that process's then.
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub process: Option<u32>,
 
     /// Where its records go, instead of the ring that `dprobes log` reads.
     #[arg(long, value_name = "TARGET", value_delimiter = ',')]

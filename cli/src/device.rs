@@ -76,6 +76,20 @@ pub enum How {
     Replace = INSERT_REPLACE,
 }
 
+/// How a program is inserted.
+#[derive(Debug, Clone, Copy)]
+pub struct InsertOptions<'f> {
+    /// For one in user space, the file that it is for.
+    pub file: Option<&'f File>,
+    pub how: How,
+    /// Bits of [`Targets`](dprobes::host::Targets).
+    pub targets: u32,
+    /// The process in which its watchpoints watch; 0 means all.
+    pub process: u32,
+    /// Of how many probes that it replaces the final state is wanted.
+    pub capacity: usize,
+}
+
 /// Which probes of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
@@ -148,16 +162,15 @@ impl Device {
         }
     }
 
-    /// Inserts a program; one for user space with the file that it is for. If it replaces another the final state of the first `capacity` probes
-    /// of that is returned.
-    pub fn insert(
-        &self,
-        object: &[u8],
-        file: Option<&File>,
-        how: How,
-        targets: u32,
-        capacity: usize,
-    ) -> Result<Vec<ProbeStatus>, RequestError> {
+    /// Inserts a program. If it replaces another the final state of that one's first probes is returned.
+    pub fn insert(&self, object: &[u8], options: InsertOptions<'_>) -> Result<Vec<ProbeStatus>, RequestError> {
+        let InsertOptions {
+            file,
+            how,
+            targets,
+            process,
+            capacity,
+        } = options;
         let mut last = vec![ProbeStatus::default(); capacity];
         let mut request = InsertRequest {
             object: object.as_ptr().expose_provenance() as u64,
@@ -165,6 +178,7 @@ impl Device {
             file: file.map_or(-1, AsRawFd::as_raw_fd),
             how: how as u32,
             targets,
+            process,
             last: last.as_mut_ptr().expose_provenance() as u64,
             capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
             ..InsertRequest::default()

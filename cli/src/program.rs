@@ -135,6 +135,17 @@ impl Program {
         Ok(self)
     }
 
+    /// Has it a watchpoint?
+    pub fn must_watch(&self) -> Result<(), Error> {
+        if self.parse()?.points().any(|point| point.watch().is_some()) {
+            return Ok(());
+        }
+        let report = Report::new("the program has no watchpoint, which `--process` is about");
+        Err(Error::Refused(Box::new(
+            report.help("`push pid` tells the handler of any probe which process it is"),
+        )))
+    }
+
     /// The program, accepting whatever instructions are at its points.
     pub fn with_any_opcode(mut self) -> Result<Self, Error> {
         select::any_opcode(&mut self.bytes).map_err(|error| Error::Object {

@@ -135,6 +135,10 @@ pub fn explain(reply: &Reply, request: Request<'_>) -> Report {
         Reason::WatchInUse => subject.watch_in_use(),
         Reason::WatchUnsupported => subject.watch_unsupported(),
         Reason::File => subject.file(),
+        Reason::NoProcess => subject
+            .report(format!("there is no process {}, in which {} is to be watched", reply.detail, subject.place()))
+            .note("a thread has a number of its own, and is not a process")
+            .help("`ps -e` lists processes"),
         Reason::MemoryBound => subject
             .report("all programs together would take more memory than they may".to_owned())
             .note(format!(
@@ -623,6 +627,10 @@ impl Subject<'_> {
             Some(WatchUnsupported::IoBreakpoints) => self
                 .report(format!("port {} cannot be watched", self.place()))
                 .note("a CPU has its I/O breakpoints switched off (bit DE of CR4)"),
+            Some(WatchUnsupported::OneProcess) => self
+                .report("this host does not watch what a single process does".to_owned())
+                .note("nothing was inserted")
+                .help("leave out `--process`; `push pid` tells the program which process it is"),
             Some(WatchUnsupported::Ports) => self
                 .report(format!("port {} cannot be watched", self.place()))
                 .note("Linux manages the debug registers, and has no I/O breakpoints; the test kernel has")
@@ -855,6 +863,7 @@ minor   = 1
                     };
                     all.push((name, about_all));
                 }
+                Reason::NoProcess => all.push((name, reply(reason, 4711, [0; 2]))),
                 _ => all.push((name, reply(reason, 0, [0, 0x0605_0403_0201_ffff]))),
             }
         }

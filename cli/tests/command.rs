@@ -141,7 +141,7 @@ error: symbols is not the device of DProbes
         r#"
 error: /dev/null does not know the request
  |
- = note: the command speaks version 5 of the interface
+ = note: the command speaks version 6 of the interface
  = note: the module is of another version, or this is another device
  = help: use the command that was built with the module
 "#,

@@ -341,6 +341,10 @@ pub enum WatchError {
     IoBreakpoints,
     /// Whoever manages the registers for this host does not watch ports.
     Ports,
+    /// This host does not watch what a single process does.
+    OneProcess,
+    /// There is no process of this number.
+    NoProcess(u32),
     /// Memory is short.
     NoMemory,
 }
@@ -622,13 +626,14 @@ pub trait Host: Sync + 'static {
     /// Lets the host rewrite instructions again.
     fn unlock_rewrites(&self) {}
 
-    /// Has all CPUs watch a location as watchpoint `number`, which is 0 to 3 and not set. A hit comes to
+    /// Has all CPUs watch a location as watchpoint `number`, which is 0 to 3 and not set: at all times, or, if `process` is not 0, while they run the
+    /// threads of that process, those that begin later among them. A hit comes to
     /// [`Engine::on_debug`](crate::probe::Engine::on_debug), or to [`Engine::on_watchpoint`](crate::probe::Engine::on_watchpoint).
     ///
     /// # Errors
     /// [`WatchError`]: the host has none, or no free one, or does not watch this. Nothing has changed then.
-    fn set_watchpoint(&self, number: usize, what: &Watchpoint) -> Result<(), WatchError> {
-        let _ = (number, what);
+    fn set_watchpoint(&self, number: usize, what: &Watchpoint, process: u32) -> Result<(), WatchError> {
+        let _ = (number, what, process);
         Err(WatchError::Unsupported)
     }
 

@@ -9,7 +9,7 @@ use zerocopy::FromZeros;
 use crate::aggregate::{Kind, Map};
 
 /// Version of the control interface; a command and a module that differ refuse each other.
-pub const INTERFACE_VERSION: u32 = 5;
+pub const INTERFACE_VERSION: u32 = 6;
 
 /// The answer to an insert or a remove, with the facts of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromZeros)]
@@ -111,6 +111,8 @@ pub enum Reason {
     /// The target `facts[0]`, a bit of [`Targets`](crate::host::Targets), is not there; `detail` is a
     /// [`FacilityError`](crate::host::FacilityError) as a number.
     Target = 33,
+    /// There is no process of the number `detail`, in which the program's watchpoints are to watch.
+    NoProcess = 34,
 }
 
 /// Why a host cannot watch.
@@ -123,6 +125,8 @@ pub enum WatchUnsupported {
     IoBreakpoints = 2,
     /// Whoever manages the debug registers there does not watch ports.
     Ports = 3,
+    /// It does not watch what a single process does.
+    OneProcess = 4,
 }
 
 impl WatchUnsupported {
@@ -133,6 +137,7 @@ impl WatchUnsupported {
             1 => Some(Self::Host),
             2 => Some(Self::IoBreakpoints),
             3 => Some(Self::Ports),
+            4 => Some(Self::OneProcess),
             _ => None,
         }
     }
@@ -143,6 +148,7 @@ impl Reason {
     #[must_use]
     pub const fn errno(self) -> i32 {
         const ENOENT: i32 = 2;
+        const ESRCH: i32 = 3;
         const ENOMEM: i32 = 12;
         const EACCES: i32 = 13;
         const EFAULT: i32 = 14;
@@ -175,6 +181,7 @@ impl Reason {
             Reason::Unreadable | Reason::Unwritable => -EFAULT,
             Reason::OutOfReach => -ERANGE,
             Reason::AddressInUse | Reason::WatchInUse => -EBUSY,
+            Reason::NoProcess => -ESRCH,
         }
     }
 
@@ -216,6 +223,7 @@ impl Reason {
             31 => Self::Merge,
             32 => Self::CallVariables,
             33 => Self::Target,
+            34 => Self::NoProcess,
             _ => return None,
         })
     }
@@ -290,6 +298,10 @@ pub struct ProbeStatus {
     pub watch: u32,
     /// How many bytes a watchpoint watches: 1, 2, 4 or 8. 0 for a breakpoint.
     pub watch_len: u32,
+    /// The process in which a watchpoint watches; 0 if it is all of them.
+    pub process: u32,
+    /// 0.
+    pub reserved: u32,
     /// For a program in user space the device of its file, as `st_dev` has it, else 0.
     pub device: u64,
     /// The inode of its file, as `st_ino` has it, else 0.
@@ -430,7 +442,7 @@ pub fn label(text: &[u8]) -> [u8; 64] {
 }
 
 const _: () = assert!(size_of::<Reply>() == 40);
-const _: () = assert!(size_of::<ProbeStatus>() == 312);
+const _: () = assert!(size_of::<ProbeStatus>() == 320);
 const _: () = assert!(size_of::<MapStatus>() == 200);
 
 /// `ioctl` argument: insert a program.
@@ -451,8 +463,8 @@ pub struct InsertRequest {
     pub capacity: u32,
     /// Written by the kernel: how many probes the program that was replaced had, which may be more than fit.
     pub count: u32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// The process in which its watchpoints watch; 0 means all.
+    pub process: u32,
     /// Where its records go, bits of [`Targets`](crate::host::Targets): 1 the ring, 2 the kernel's log, 4 the serial port, 8 the kernel's trace; 0
     /// means the ring.
     pub targets: u32,
@@ -480,7 +492,7 @@ impl Default for InsertRequest {
             last: 0,
             capacity: 0,
             count: 0,
-            reserved: 0,
+            process: 0,
             targets: 0,
             reply: Reply::default(),
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use dprobes::host::{
     BadAddress, CallWords, ExitTo, Function, Host, Patch, Prohibited, ReturnError, Task, TrapFrame, WriteTextError,
 };
-use dprobes::probe::{Engine, InsertError, Insertion, PointError};
+use dprobes::probe::{Engine, InsertError, InsertOptions, Insertion, PointError};
 use dprobes::trap::Verdict;
 use dprobes::wire::ProbeStatus;
 
@@ -361,9 +361,10 @@ fn a_program_takes_the_place_of_another() {
         engine
             .insert_as(
                 &object(&both),
-                None,
-                Insertion::Replace,
-                dprobes::host::Targets::default(),
+                InsertOptions {
+                    insertion: Insertion::Replace,
+                    ..InsertOptions::default()
+                },
                 &mut |_| {},
             )
             .unwrap();

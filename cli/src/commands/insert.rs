@@ -1,7 +1,7 @@
 //! `dprobes insert`.
 
 use crate::args::{Global, Insert};
-use crate::device::{Device, How};
+use crate::device::{Device, How, InsertOptions};
 use crate::error::Error;
 use crate::output;
 use crate::program::Program;
@@ -22,6 +22,9 @@ pub fn run(args: &Insert, global: &Global) -> Result<(), Error> {
     let mut program = Program::load(&args.source, output::tell)?.select(wanted)?;
     if args.dont_verify_opcodes {
         program = program.with_any_opcode()?;
+    }
+    if args.process.is_some() {
+        program.must_watch()?;
     }
     let how = match (args.merge, args.replace) {
         (true, _) => How::Merge,
@@ -55,7 +58,16 @@ pub fn run(args: &Insert, global: &Global) -> Result<(), Error> {
     let file = file.as_ref().map(|user| &user.file);
     let targets = args.log_to.iter().fold(0, |bits, target| bits | target.bit());
     let last = device
-        .insert(&resolved, file, how, targets, replaced)
+        .insert(
+            &resolved,
+            InsertOptions {
+                file,
+                how,
+                targets,
+                process: args.process.unwrap_or(0),
+                capacity: replaced,
+            },
+        )
         .map_err(|error| {
             refusal::error(
                 error,

@@ -145,6 +145,9 @@ struct Status<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
     watch: Option<String>,
+    /// In which process it watches, if not in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<u32>,
     file: Option<ProbedFile>,
     resume: Option<String>,
     locals: u32,
@@ -245,6 +248,7 @@ pub fn probe(probe: &ProbeStatus, when: When) -> String {
         why_not: status::why_not(probe),
         refused: refusal::when_loaded(probe),
         watch: status::watch(probe),
+        process: (probe.process != 0).then_some(probe.process),
         file: at_path(probe).map(|now| ProbedFile {
             device: probe.device,
             inode: probe.inode,

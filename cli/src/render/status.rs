@@ -1,5 +1,7 @@
 //! The state of probes, as a table.
 
+use std::path::Path;
+
 use comfy_table::{Table, presets};
 use dprobes::rpn::object::WatchKind;
 use dprobes::wire::{PROBE_HALTED, PROBE_SUSPENDED, ProbeStatus, State};
@@ -45,6 +47,7 @@ pub fn why_not(probe: &ProbeStatus) -> Option<&'static str> {
     match State::from_code(probe.state)? {
         State::Armed if probe.flags & PROBE_HALTED != 0 => Some("everything is halted"),
         State::Armed if probe.flags & PROBE_SUSPENDED != 0 => Some("its group is suspended"),
+        State::Armed if process_has_ended(probe) => Some("its process has ended"),
         State::Armed => None,
         State::Exhausted => Some("it has taken max_hits"),
         State::RemovedItself => Some("its program has removed it"),
@@ -55,6 +58,12 @@ pub fn why_not(probe: &ProbeStatus) -> Option<&'static str> {
         State::CodeFreed => Some("the module's init has run"),
         State::Disarmed => Some("it was taken out by request"),
     }
+}
+
+/// Is it a watchpoint in a process that is not there any more?
+fn process_has_ended(probe: &ProbeStatus) -> bool {
+    let there = |process: u32| Path::new("/proc").join(process.to_string()).exists();
+    probe.process != 0 && Path::new("/proc/self").exists() && !there(probe.process)
 }
 
 /// The state of a probe, with what a person needs to understand why it is not active, and what has become of its file.
@@ -116,9 +125,10 @@ pub fn watch(probe: &ProbeStatus) -> Option<String> {
 /// What a probe is called, and what it watches for if it does.
 fn labelled(probe: &ProbeStatus, charset: Charset) -> String {
     let label = name(&probe.label, charset);
-    match watch(probe) {
-        Some(watch) => format!("{label} ({watch})"),
-        None => label,
+    match (watch(probe), probe.process) {
+        (Some(watch), 0) => format!("{label} ({watch})"),
+        (Some(watch), process) => format!("{label} ({watch} in process {process})"),
+        (None, _) => label,
     }
 }
 
@@ -228,6 +238,8 @@ mod tests {
             address: 0xffff_ffff_8120_0009,
             watch: 0,
             watch_len: 0,
+            process: 0,
+            reserved: 0,
             device: 0,
             inode: 0,
             resume: 1,
@@ -312,15 +324,33 @@ kernel  1.4    do_sys_openat2                                                   
             watchpoint(WatchKind::Write as u32, 8, b"jiffies"),
             watchpoint(WatchKind::Io as u32, 1, b"0x3f8"),
             watchpoint(99, 7, b"x"),
+            ProbeStatus {
+                process: std::process::id(),
+                ..watchpoint(WatchKind::ReadWrite as u32, 4, b"y")
+            },
+            ProbeStatus {
+                process: 1 << 23,
+                ..watchpoint(WatchKind::Write as u32, 1, b"z")
+            },
         ];
+        let of_this = format!("y (rw 4 in process {}) ", std::process::id());
         let text = table(&all, When::Now, Charset::Ascii);
-        for (line, expected) in text
-            .lines()
-            .skip(1)
-            .zip(["jiffies (write 8) ", "0x3f8 (io 1) ", "x (watch 99 7) "])
+        for (line, expected) in
+            text.lines()
+                .skip(1)
+                .zip(["jiffies (write 8) ", "0x3f8 (io 1) ", "x (watch 99 7) ", &of_this])
         {
-            assert!(line.contains(expected) && line.contains(" armed  -  "), "{text}");
+            let (_, state) = line.split_once(" 0xffffffff81200009  ").unwrap();
+            assert!(
+                line.contains(expected) && state.starts_with("armed  ") && state.contains("  -  "),
+                "{text}"
+            );
         }
+        let ended = text.lines().last().unwrap();
+        assert!(
+            ended.contains("z (write 1 in process 8388608) ") && ended.contains(" armed, but its process has ended  "),
+            "{text}"
+        );
         assert_eq!(
             inserted(&all[..1], Charset::Ascii),
             "probe 1.1 on jiffies (write 8) at 0xffffffff81200009: armed"
@@ -328,6 +358,11 @@ kernel  1.4    do_sys_openat2                                                   
         let json = crate::render::json::probe(&all[0], When::Now);
         assert!(
             json.contains(r#""state":"armed","active":true,"watch":"write 8","file":null,"resume":null,"#),
+            "{json}"
+        );
+        let json = crate::render::json::probe(&all[4], When::Now);
+        assert!(
+            json.contains(r#""why_not":"its process has ended","watch":"write 1","process":8388608,"file":null,"#),
             "{json}"
         );
     }

@@ -68,8 +68,8 @@ pub(crate) struct Control {
     pub(crate) limbo: Vec<*mut Site>,
     /// Where the host has breakpoints of its own.
     pub(crate) sentries: Vec<*mut Site>,
-    /// What the host watches, by the number of the watchpoint.
-    pub(crate) watchpoints: [Option<Watchpoint>; WATCHPOINTS],
+    /// What the host watches, and in which process if not in all, by the number of the watchpoint.
+    pub(crate) watchpoints: [Option<(Watchpoint, u32)>; WATCHPOINTS],
     pub(crate) user: UserControl,
     /// The last number that was given to a probe on a return.
     pub(super) last_return: u64,
@@ -319,6 +319,8 @@ pub(super) fn status(loaded: &Loaded, probe: &Probe, halted: bool) -> ProbeStatu
         address: probe.address,
         watch: probe.watchpoint.map_or(0, |what| what.kind() as u32),
         watch_len: probe.watchpoint.map_or(0, |what| what.len().into()),
+        process: probe.watchpoint.map_or(0, |_| loaded.process),
+        reserved: 0,
         device: loaded.file.device,
         inode: loaded.file.inode,
         resume: probe.resume_code,

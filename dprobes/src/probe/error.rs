@@ -292,6 +292,10 @@ impl PointError {
                 }
                 WatchError::Excluded => detailed(Reason::Prohibited, Prohibited::Excluded as u32, [0; 2]),
                 WatchError::Ports => detailed(Reason::WatchUnsupported, WatchUnsupported::Ports as u32, [0; 2]),
+                WatchError::OneProcess => {
+                    detailed(Reason::WatchUnsupported, WatchUnsupported::OneProcess as u32, [0; 2])
+                }
+                WatchError::NoProcess(process) => detailed(Reason::NoProcess, process, [0; 2]),
                 WatchError::NoMemory => refuse(Reason::NoMemory, 0),
                 WatchError::InUse { others, ours, process } => {
                     detailed(Reason::WatchInUse, process, [others.into(), ours.into()])

@@ -37,6 +37,19 @@ struct Staged {
     sites: Vec<Box<Site>>,
 }
 
+/// How a program is inserted: by default a new one, for no file, with records in the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InsertOptions {
+    /// For a program in user space, the file that it is for: the [host's word](Host::user_file) for it.
+    pub file: Option<u64>,
+    /// What it has to do with a program that is there.
+    pub insertion: Insertion,
+    /// Where its records go.
+    pub targets: Targets,
+    /// The process in which its watchpoints watch; 0 means all.
+    pub process: u32,
+}
+
 impl<H: Host> Engine<H> {
     /// Inserts the program in `object`: untrusted bytes. All its probes are armed when this returns, or none is. Those of a module that is
     /// not loaded are armed [when it is](Self::module_coming).
@@ -52,7 +65,11 @@ impl<H: Host> Engine<H> {
     /// # Errors
     /// As [`insert`](Self::insert).
     pub fn insert_for(&self, object: &[u8], file: Option<u64>) -> Result<(), InsertError> {
-        self.insert_as(object, file, Insertion::New, Targets::default(), &mut |_| ())
+        let options = InsertOptions {
+            file,
+            ..InsertOptions::default()
+        };
+        self.insert_as(object, options, &mut |_| ())
     }
 
     /// As [`insert_for`](Self::insert_for), in the place of a program that is there, or as a part of it. `last` is shown the final state of each
@@ -63,11 +80,15 @@ impl<H: Host> Engine<H> {
     pub fn insert_as(
         &self,
         object: &[u8],
-        file: Option<u64>,
-        insertion: Insertion,
-        targets: Targets,
+        options: InsertOptions,
         last: &mut dyn FnMut(&ProbeStatus),
     ) -> Result<(), InsertError> {
+        let InsertOptions {
+            file,
+            insertion,
+            targets,
+            process,
+        } = options;
         let bytes = object;
         let object = Object::parse(bytes)?;
         let follows = object.follows_module();
@@ -113,6 +134,7 @@ impl<H: Host> Engine<H> {
         let inserted = self.load(&mut control, &object, program, storage, new);
         let inserted = inserted.and_then(|mut loaded| {
             loaded.targets = targets;
+            loaded.process = process;
             if follows {
                 loaded.object = Some(mem::bytes(bytes)?);
                 if self.host().module_base(object.name().as_bytes()).is_none() {
@@ -433,6 +455,7 @@ impl<H: Host> Engine<H> {
             suspended: flags.into_boxed_slice(),
             maps: storage.maps,
             targets: Targets::default(),
+            process: 0,
             program,
             probes: probes.into_boxed_slice(),
         })?)

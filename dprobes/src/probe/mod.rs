@@ -37,6 +37,7 @@ mod table_tests;
 
 pub use engine::Engine;
 pub use error::{InsertError, MergeError, PointError, RemoveError};
+pub use insert::InsertOptions;
 pub use maps::{MapError, MapReading};
 pub use part::Insertion;
 pub use remove::Selection;

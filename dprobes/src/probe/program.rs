@@ -53,6 +53,8 @@ pub(crate) struct Loaded {
     pub(crate) maps: Shared<NamedMap>,
     /// Where its records go.
     pub(crate) targets: Targets,
+    /// The process in which its watchpoints watch; 0 means all.
+    pub(crate) process: u32,
     pub(crate) probes: Box<[Probe]>,
 }
 

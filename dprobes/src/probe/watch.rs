@@ -103,7 +103,7 @@ impl<H: Host> Engine<H> {
     pub(super) fn set_watchpoints(&self, control: &mut Control, loaded: &Loaded) -> Result<(), InsertError> {
         for probe in &loaded.probes {
             let Some(what) = &probe.watchpoint else { continue };
-            match self.watchpoint_for(control, what) {
+            match self.watchpoint_for(control, what, loaded.process) {
                 Ok(number) => probe.watch.set(number),
                 // What has been set for it has no probes, and is taken back by the caller.
                 Err(error) => {
@@ -119,11 +119,11 @@ impl<H: Host> Engine<H> {
     }
 
     /// The number of the watchpoint on this: one that is there, or a new one.
-    fn watchpoint_for(&self, control: &mut Control, what: &Watchpoint) -> Result<usize, WatchError> {
+    fn watchpoint_for(&self, control: &mut Control, what: &Watchpoint, process: u32) -> Result<usize, WatchError> {
         if let Some(number) = control
             .watchpoints
             .iter()
-            .position(|there| there.as_ref() == Some(what))
+            .position(|there| *there == Some((*what, process)))
         {
             return Ok(number);
         }
@@ -141,12 +141,12 @@ impl<H: Host> Engine<H> {
         })?;
         // Before a CPU can run into it.
         self.watches.set_kind(number, what.kind() as u8);
-        if let Err(error) = self.host().set_watchpoint(number, what) {
+        if let Err(error) = self.host().set_watchpoint(number, what, process) {
             self.watches.set_kind(number, 0);
             return Err(error);
         }
         if let Some(place) = control.watchpoints.get_mut(number) {
-            *place = Some(*what);
+            *place = Some((*what, process));
         }
         Ok(number)
     }

@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use dprobes::host::Targets;
-use dprobes::probe::{InsertError, Insertion, MergeError, PointError, RemoveError, Selection};
+use dprobes::probe::{InsertError, InsertOptions, Insertion, MergeError, PointError, RemoveError, Selection};
 use dprobes::wire::{ProbeStatus, State};
 
 use crate::support::{Session, address, instructions, object, point, session};
@@ -15,10 +14,12 @@ const LOGS: &str = "inc lv, b\npush 1\nlog 1\nexit";
 
 fn insert_as(session: &Session, insertion: Insertion, object: &[u8]) -> Result<Vec<ProbeStatus>, InsertError> {
     let mut last = Vec::new();
+    let options = InsertOptions {
+        insertion,
+        ..InsertOptions::default()
+    };
     session
-        .insert_as(object, None, insertion, Targets::default(), &mut |status| {
-            last.push(*status)
-        })
+        .insert_as(object, options, &mut |status| last.push(*status))
         .map(|()| last)
 }
 

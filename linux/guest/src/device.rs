@@ -80,10 +80,16 @@ impl Device {
 
     /// Inserts an object.
     pub fn insert(&self, object: &[u8]) -> Result<(), Refused> {
+        self.insert_in(0, object)
+    }
+
+    /// Inserts an object whose watchpoints are for one process.
+    pub fn insert_in(&self, process: u32, object: &[u8]) -> Result<(), Refused> {
         let (object, length) = (object.as_ptr().expose_provenance() as u64, object.len() as u64);
         let mut request = InsertRequest {
             object,
             length,
+            process,
             ..InsertRequest::default()
         };
         // SAFETY: the kernel reads the object and writes the reply.

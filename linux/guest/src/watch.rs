@@ -1,6 +1,7 @@
 //! Watchpoints through the kernel's hardware breakpoints: exact on all CPUs, shared with perf and debuggers, gone when they are to be gone.
 
 mod others;
+mod process;
 
 use std::fs;
 use std::io;
@@ -31,6 +32,12 @@ pub const TESTS: &crate::Tests = &[
     ("a_cpu_comes_without_a_register", a_cpu_comes_without_a_register),
     ("beside_perf", beside_perf),
     ("beside_a_debugger", beside_a_debugger),
+    (
+        "every_thread_of_a_process_and_no_child",
+        process::every_thread_and_no_child,
+    ),
+    ("a_word_of_the_kernels_in_one_process", process::a_word_of_the_kernels),
+    ("there_must_be_a_process", process::there_must_be_one),
     ("what_cannot_be_watched", what_cannot_be_watched),
     ("goes_and_comes_with_its_module", goes_and_comes_with_its_module),
 ];

@@ -253,7 +253,10 @@ impl Host for Kernel {
         written.map_err(|_| WriteTextError { index: 0 })
     }
 
-    fn set_watchpoint(&self, number: usize, what: &Watchpoint) -> Result<(), WatchError> {
+    fn set_watchpoint(&self, number: usize, what: &Watchpoint, process: u32) -> Result<(), WatchError> {
+        if process != 0 {
+            return Err(WatchError::OneProcess);
+        }
         // The path of #DB runs through this before it can switch the registers off.
         if what.kind() == WatchKind::Execute && memory::noinstr_text().contains(&what.address()) {
             return Err(WatchError::Excluded);
