@@ -58,6 +58,7 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    #[command(visible_alias = "apply")]
     Insert(Insert),
     Remove(Remove),
     Query(Query),
@@ -66,6 +67,7 @@ pub enum Command {
     Vars(Vars),
     Top(Top),
     Core(Core),
+    #[command(visible_alias = "build")]
     Asm(Asm),
     Check(Check),
     Fmt(Fmt),
