@@ -131,8 +131,11 @@ check "and said" sh -c "dmesg | grep -q 'no core dump of process [0-9]* for prob
 helper /bin/dprobes
 check "one that is traced goes on" equal "$(victim-fixed traced 150)" "traced executed 150 sum 33675"
 check "and is counted" equal "$(taken)" "2 1 1"
+check "so does one of whose threads another is traced" equal "$(victim-fixed half-traced 150)" "$unprobed_short"
+settled 4
+check "which is counted, and said" equal "$(taken) $(dmesg | grep -c 'core dump of process [0-9]*: error: process [0-9]* traces thread [0-9]* already')" "2 2 1 1"
 echo 1 >$parameters/core_rate
-check "what is more than the rate permits is counted" equal "$(victim-fixed dumped 150) $(taken)" "$unprobed_short 2 1 2"
+check "what is more than the rate permits is counted" equal "$(victim-fixed dumped 150) $(taken)" "$unprobed_short 2 2 2"
 echo 1000 >$parameters/core_rate
 dprobes remove 8 --module /bin/victim-fixed >/dev/null
 dprobes insert /tmp/p.rpn >/dev/null
@@ -142,18 +145,18 @@ victim-fixed dumped 300 >/tmp/said &
 victim=$!
 usleep 300000
 check "a process that waits can be killed" sh -c "kill -9 $victim; for _ in 1 2 3 4 5 6 7 8 9 10; do [ -e /proc/$victim ] || exit 0; usleep 100000; done; exit 1"
-settled 4
-check "which is counted" equal "$(taken)" "2 2 0"
+settled 5
+check "which is counted" equal "$(taken)" "2 3 0"
 # shellcheck disable=SC2016
 script 'for process; do :; done; kill -9 $process; exec dprobes "$@"'
 victim-fixed dumped 300 >/tmp/said
-settled 5
-check "so is one that is killed while it is dumped" equal "$(taken) $(ls -A /tmp/cores 2>/dev/null)" "2 3 0 "
+settled 6
+check "so is one that is killed while it is dumped" equal "$(taken) $(ls -A /tmp/cores 2>/dev/null)" "2 4 0 "
 script 'exec sleep 100'
 echo 1 >$parameters/core_seconds
 check "a process waits no longer than is permitted" equal "$(victim-fixed dumped 150)" "$unprobed_short"
-settled 6
-check "and that is counted, too" equal "$(taken)" "2 4 0"
+settled 7
+check "and that is counted, too" equal "$(taken)" "2 5 0"
 victim-fixed dumped 150 >/tmp/said &
 usleep 300000
 dprobes remove 8 --module /bin/victim-fixed >/dev/null

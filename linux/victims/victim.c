@@ -15,8 +15,10 @@
  *   victim library-spin   calls drand48() until it gets SIGTERM
  *   victim dumped N       calls work() N times beside a thread that reads and gets signals, and one that sleeps: says what has failed
  *   victim traced N       as calls, in a child that this process traces
+ *   victim half-traced N  as dumped, in a child one of whose threads this process traces: not the one that calls
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -24,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -133,6 +136,8 @@ static void say(const char *who, long sum)
 char marker[32];
 
 static int ends[2];
+/* What is waited for when the threads are there. */
+static int go = -1;
 static _Atomic unsigned long failures, received;
 
 static void on_queued(int number)
@@ -195,6 +200,8 @@ static void dumped(long count)
 		exit(1);
 	pthread_create(&reads, NULL, reader, &read_sum);
 	pthread_create(&sleeps, NULL, sleeper, NULL);
+	if (go >= 0 && read(go, &byte, 1) != 1)
+		exit(1);
 	for (long i = 0; i < count; i++) {
 		sum += marked_work(i, 1);
 		while (pthread_sigqueue(reads, SIGRTMIN, (union sigval) { 0 }))
@@ -232,6 +239,50 @@ static void traced(void)
 	exit(0);
 }
 
+/* The last of the threads of a process that has three. */
+static pid_t third_thread(pid_t process)
+{
+	struct dirent *entry;
+	char path[64];
+	pid_t last = 0;
+	int count;
+	DIR *folder;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", process);
+	do {
+		count = 0;
+		folder = opendir(path);
+		while ((entry = readdir(folder))) {
+			if (atoi(entry->d_name) > 0) {
+				last = atoi(entry->d_name);
+				count++;
+			}
+		}
+		closedir(folder);
+	} while (count < 3);
+	return last;
+}
+
+static void half_traced(long count)
+{
+	pid_t child, thread;
+	int start[2], status;
+
+	if (pipe(start))
+		exit(1);
+	go = start[0];
+	child = fork();
+	if (!child)
+		dumped(count);
+	if (ptrace(PTRACE_SEIZE, third_thread(child), 0, 0) || write(start[1], "", 1) != 1)
+		exit(1);
+	while ((thread = waitpid(-1, &status, __WALL)) > 0) {
+		if (WIFSTOPPED(status))
+			ptrace(PTRACE_CONT, thread, 0, status >> 16 ? 0 : WSTOPSIG(status));
+	}
+	exit(0);
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -239,6 +290,8 @@ int main(int argc, char **argv)
 	long sum = 0;
 
 	signal(SIGTERM, on_term);
+	/* Where only parents may trace. */
+	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
 	if (!strcmp(what, "calls")) {
 		sum = call(count);
 	} else if (!strcmp(what, "pushes")) {
@@ -288,6 +341,8 @@ int main(int argc, char **argv)
 		sum = real(1.5);
 	} else if (!strcmp(what, "dumped")) {
 		dumped(count);
+	} else if (!strcmp(what, "half-traced")) {
+		half_traced(count);
 	} else if (!strcmp(what, "traced")) {
 		traced();
 		sum = call(count);
