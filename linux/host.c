@@ -2,6 +2,7 @@
 /*
  * The table of what Linux provides to the engine, and the entries of it that are too small for a file of their own.
  */
+#include <asm/word-at-a-time.h>
 #include <linux/bug.h>
 #include <linux/cpumask.h>
 #include <linux/cred.h>
@@ -9,6 +10,7 @@
 #include <linux/panic.h>
 #include <linux/sched.h>
 #include <linux/smp.h>
+#include <linux/string.h>
 #include <linux/timekeeping.h>
 
 #include "compat.h"
@@ -20,21 +22,36 @@ static u64 host_now(void)
 }
 NOKPROBE_SYMBOL(host_now);
 
+/* A word of a name with nothing behind its end. True if that is in it. */
+static __always_inline bool end_name(unsigned long *word)
+{
+	const struct word_at_a_time constants = WORD_AT_A_TIME_CONSTANTS;
+	unsigned long bits;
+
+	if (!has_zero(*word, &bits, &constants))
+		return false;
+	bits = prep_zero_mask(*word, bits, &constants);
+	*word &= zero_bytemask(create_zero_mask(bits));
+	return true;
+}
+
 static void host_task(struct dprobes_task *task)
 {
-	size_t i;
+	unsigned long name[TASK_COMM_LEN / sizeof(unsigned long)];
 
-	BUILD_BUG_ON(sizeof(task->name) != TASK_COMM_LEN);
+	BUILD_BUG_ON(sizeof(task->name) != TASK_COMM_LEN || sizeof(name) != 2 * sizeof(*name));
 	task->pid = current->tgid;
 	task->tid = current->pid;
 	task->uid = __kuid_val(current_uid());
 	task->reserved = 0;
 	task->cookie = (unsigned long)current;
 	/* Another task may be changing the name: any mixture of the old and the new will do, as long as it ends. */
-	for (i = 0; i < sizeof(task->name) && current->comm[i]; i++)
-		task->name[i] = current->comm[i];
-	for (; i < sizeof(task->name); i++)
-		task->name[i] = 0;
+	memcpy(name, current->comm, sizeof(name));
+	if (end_name(&name[0]))
+		name[1] = 0;
+	else
+		end_name(&name[1]);
+	memcpy(task->name, name, sizeof(name));
 }
 NOKPROBE_SYMBOL(host_task);
 

@@ -107,9 +107,13 @@ impl Ring {
         }
     }
 
-    fn word(&self, position: u64) -> Option<&AtomicU64> {
+    fn index(&self, position: u64) -> usize {
         // The length is a power of two, so that this is always inside.
-        self.words.get(position as usize & (self.words.len() - 1))
+        position as usize & (self.words.len() - 1)
+    }
+
+    fn word(&self, position: u64) -> Option<&AtomicU64> {
+        self.words.get(self.index(position))
     }
 
     fn load(&self, position: u64) -> u64 {
@@ -156,10 +160,21 @@ impl Ring {
             lost.fetch_add(1, Ordering::Relaxed);
             return false;
         }
-        let mut at = head;
-        for word in header.to_words() {
-            self.store(at, word);
-            at += 1;
+        let words = header.to_words();
+        let mut at = head + words.len() as u64;
+        // Nearly always in one piece, which costs a load and a store for each word.
+        match self.words.get(self.index(head)..).and_then(<[_]>::first_chunk) {
+            Some(places) => {
+                let places: &[AtomicU64; Header::SIZE / 8] = places;
+                for (place, word) in places.iter().zip(words) {
+                    place.store(word, Ordering::Relaxed);
+                }
+            }
+            None => {
+                for (position, word) in (head..at).zip(words) {
+                    self.store(position, word);
+                }
+            }
         }
         let (chunks, rest) = elements.as_chunks::<8>();
         for chunk in chunks {
