@@ -21,7 +21,8 @@ const BEGUN: &str = "@begun";
 /// The line by which a guest's script says that it came to its end, with its exit code behind it.
 const ENDED: &str = "@ended ";
 
-/// How often a guest is booted whose kernel does not come up: QEMU 7.2 may run a stale translation of code that the kernel patches while it starts.
+/// How often a guest is booted whose kernel does not come up: QEMU 7.2 may run a stale translation of code that the kernel patches while it starts, and the
+/// kernel then hangs, or dies of a breakpoint of its own that is not there any more. Nothing of ours has been loaded by then.
 const BOOTS: u32 = 3;
 
 /// A guest whose kernel has not booted after so long never does.
@@ -104,10 +105,13 @@ impl Guest<'_> {
         };
         let mut run = boot()?;
         for _ in 1..BOOTS {
-            if !run.serial.is_empty() || !matches!(run.outcome, Outcome::Hang { .. }) {
+            if !run.serial.is_empty() || matches!(run.outcome, Outcome::Qemu { .. }) {
                 break;
             }
-            eprintln!("        the guest's kernel did not come up: it is booted again");
+            eprintln!(
+                "        the guest's kernel did not come up ({}): it is booted again",
+                run.outcome
+            );
             run = boot()?;
         }
 
@@ -169,21 +173,25 @@ impl<F: FnMut(&str)> Write for Lines<F> {
 
 /// The first line of a console that tells of a kernel in trouble, even one that went on.
 fn trouble(console: &str) -> Option<&str> {
-    const SIGNS: [&str; 10] = [
+    // In 7.2 a warning is `WARNING: FILE:LINE at FUNCTION, CPU#N: COMMAND/PID`.
+    const SIGNS: [&str; 9] = [
         "Kernel panic",
         "Oops:",
         "BUG:",
         "kernel BUG at",
-        "WARNING: CPU",
         "general protection fault",
         "unable to handle",
         "soft lockup",
         "self-detected stall",
         "blocked for more than",
     ];
+    let warns = |line: &str| {
+        line.split_once("WARNING: ")
+            .is_some_and(|(_, what)| what.starts_with("CPU: ") || what.contains(", CPU#"))
+    };
     console
         .lines()
-        .find(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+        .find(|line| warns(line) || SIGNS.iter().any(|sign| line.contains(sign)))
         .map(str::trim_end)
 }
 
@@ -261,5 +269,11 @@ mod tests {
             Some("[ 2.0] BUG: unable to handle page fault")
         );
         assert_eq!(trouble("[    0.1] Spectre V2 : WARNING: Unprivileged eBPF\n"), None);
+        for warning in [
+            "[    1.0] WARNING: CPU: 1 PID: 7 at kernel/fork.c:9 wait+0x1/0x2",
+            "[    1.0] WARNING: kernel/fork.c:9 at wait+0x1/0x2, CPU#1: sh/7",
+        ] {
+            assert_eq!(trouble(warning), Some(warning));
+        }
     }
 }
