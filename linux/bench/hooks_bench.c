@@ -26,7 +26,12 @@ GKHI_DEFINE_HOOK(bench_returning);
 GKHI_DECLARE_GENERIC_HOOK(bench_generic, u64, value, u64 *, sum);
 GKHI_DEFINE_HOOK(bench_generic);
 
-DECLARE_TRACE(bench_tracepoint, TP_PROTO(u64 value, u64 *sum), TP_ARGS(value, sum));
+/* Kernels that have this one add something to the names that the other is given. */
+#ifndef DECLARE_TRACE_EVENT
+#define DECLARE_TRACE_EVENT DECLARE_TRACE
+#endif
+
+DECLARE_TRACE_EVENT(bench_tracepoint, TP_PROTO(u64 value, u64 *sum), TP_ARGS(value, sum));
 DEFINE_TRACE(bench_tracepoint, TP_PROTO(u64 value, u64 *sum), TP_ARGS(value, sum));
 
 static DEFINE_STATIC_KEY_FALSE(bench_key);

@@ -140,7 +140,8 @@ fn kbuild(
     let mut make = match &kernel.tools {
         None => Command::new("make"),
         Some(root) => {
-            let mut inside = debian::in_root(root, &[&workspace.target, &workspace.root.join("include")]);
+            let sources = ["include", "linux"].map(|folder| workspace.root.join(folder));
+            let mut inside = debian::in_root(root, &[&workspace.target, &sources[0], &sources[1]]);
             inside.arg("make");
             inside
         }
