@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use super::engine::Engine;
 use super::error::PointError;
 use super::place::{Place, first_bytes};
+use super::rewritten::Unchanging;
 use crate::host::{Candidate, Function, Host, Prohibited, Special};
 use crate::insn::{BoundaryError, Insn, Instructions, MAX_LEN};
 use crate::mem::{self, OutOfMemory};
@@ -210,6 +211,8 @@ impl<H: Host> Engine<H> {
             .min(FUNCTION_MAX) as usize;
         text.try_reserve(len).map_err(|_| OutOfMemory)?;
         text.resize(len, 0);
+        // While the host writes one it may have a breakpoint of its own there, from which on all would be taken for something else.
+        let _unchanging = Unchanging::new(self.host());
         if self.host().read(function.start, text).is_err() {
             return Ok(Err(PointError::Unreadable));
         }
