@@ -7,6 +7,7 @@
 #define DPROBES_LINUX_COMPAT_H
 
 #include <linux/err.h>
+#include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/smp.h>
@@ -52,6 +53,16 @@ static inline void compat_vm_flags_clear(struct vm_area_struct *vma, vm_flags_t 
 	vm_flags_clear(vma, flags);
 #else
 	vma->vm_flags &= ~flags;
+#endif
+}
+
+/* Is there a way to map a file into processes? 6.16 has two (include/linux/fs.h). */
+static inline bool compat_can_be_mapped(struct file *file)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+	return can_mmap_file(file);
+#else
+	return file->f_op->mmap;
 #endif
 }
 

@@ -162,7 +162,7 @@ int dprobes_host_user_file(u64 word, struct dprobes_file_id *id)
 	struct file *file = file_of(word);
 	struct kstat stat;
 
-	if (!S_ISREG(file_inode(file)->i_mode) || !file->f_op->mmap)
+	if (!S_ISREG(file_inode(file)->i_mode) || !compat_can_be_mapped(file))
 		return DPROBES_FILE_ERROR_NOT_MAPPABLE;
 	if (!(file->f_mode & FMODE_READ))
 		return DPROBES_FILE_ERROR_UNREADABLE;
