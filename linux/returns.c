@@ -299,12 +299,28 @@ void dprobes_host_follow_again(u64 number, const struct dprobes_trap_frame *fram
 }
 NOKPROBE_SYMBOL(dprobes_host_follow_again);
 
+/*
+ * Was an NMI interrupted, or something that comes like one? The kernel's entry has counted this breakpoint as one too; the module's gate does not.
+ *
+ * No call is followed from there: a note that is given back (include/linux/objpool.h, since 6.7) is first given a place and then put there, and who gives
+ * back another one in between shows the place to everybody while what was there before is still in it.
+ */
+static bool in_another_nmi(void)
+{
+	const unsigned int own = dprobes_gate_installed() ? 0 : 1;
+
+	return nmi_count() >> NMI_SHIFT > own;
+}
+NOKPROBE_SYMBOL(in_another_nmi);
+
 bool dprobes_host_follow_return(u64 number, const struct dprobes_trap_frame *frame, const u64 *words)
 {
 	struct call *call = noted(number, frame->rsp);
 	unsigned int i, count = smp_load_acquire(&pool_count);
 	struct rethook_node *node = NULL;
 
+	if (in_another_nmi())
+		return false;
 	if (call && call->again) {
 		call->again = false;
 		memcpy(call->words, words, sizeof(call->words));

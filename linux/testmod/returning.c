@@ -8,13 +8,17 @@
  *   echo sleep 500 > /dev/dprobes_returning	calls one that sleeps half a second
  *   echo fault 10 > /dev/dprobes_returning	calls one whose first instruction faults: ten times memory is paged in for it, and ten times
  *						its fix-up is taken
+ *   echo nmi 10 > /dev/dprobes_returning		has another CPU call one in ten NMIs, which come at any moment
  *   echo kretprobe 1 > /dev/dprobes_returning	has the first and the second watched by kretprobes; 0 ends that
  *
  * /sys/module/dprobes_target/parameters/ has `returned`, how many calls have returned; `returned_sum`, the sum of their results; and `kretprobes`, how
- * many of them the kretprobes have seen.
+ * many of them the kretprobes have seen; and `nmis`, how many of the calls in NMIs have returned.
  */
+#include <asm/apic.h>
 #include <asm/asm.h>
+#include <asm/nmi.h>
 #include <linux/atomic.h>
+#include <linux/cpumask.h>
 #include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/kernel.h>
@@ -25,6 +29,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/sched/signal.h>
+#include <linux/smp.h>
 #include <linux/uaccess.h>
 
 #include "returning.h"
@@ -33,6 +38,7 @@
 u64 dprobes_returning_work(u64 value);
 u64 dprobes_returning_nested(u64 more);
 u64 dprobes_returning_sleep(u64 milliseconds);
+u64 dprobes_returning_in_nmi(u64 value);
 u64 dprobes_returning_load(unsigned long address);
 
 static atomic64_t returned, returned_sum, kretprobes_hit;
@@ -59,6 +65,42 @@ noinline __noclone u64 dprobes_returning_sleep(u64 milliseconds)
 	msleep(milliseconds);
 	barrier();
 	return milliseconds;
+}
+
+noinline __noclone u64 dprobes_returning_in_nmi(u64 value)
+{
+	asm volatile("" : "+r" (value));
+	return value + 1;
+}
+
+static atomic64_t nmis;
+static atomic_t nmis_asked_for;
+
+static int on_nmi(unsigned int kind, struct pt_regs *regs)
+{
+	/* Others may come. */
+	if (atomic_dec_if_positive(&nmis_asked_for) < 0)
+		return NMI_DONE;
+	atomic64_add(dprobes_returning_in_nmi(0), &nmis);
+	return NMI_HANDLED;
+}
+
+/* Sends one to another CPU and waits until it has been handled, for a while. Gives how many that were. */
+static u64 nmi(u64 unused)
+{
+	const s64 before = atomic64_read(&nmis);
+	unsigned int this = get_cpu();
+	unsigned int other = cpumask_any_but(cpu_online_mask, this);
+	unsigned int waited;
+
+	if (other < nr_cpu_ids) {
+		atomic_set(&nmis_asked_for, 1);
+		apic->send_IPI_mask(cpumask_of(other), NMI_VECTOR);
+		for (waited = 0; atomic64_read(&nmis) == before && waited < 1000000; waited++)
+			udelay(1);
+	}
+	put_cpu();
+	return atomic64_read(&nmis) - before;
 }
 
 /* Returns the word at an address, or -1 if it is not there. */
@@ -149,6 +191,7 @@ static const struct returning_case {
 } cases[] = {
 	{ "work", dprobes_returning_work },
 	{ "fault", fault },
+	{ "nmi", nmi },
 	{ "nested", dprobes_returning_nested, .once = true },
 	{ "sleep", dprobes_returning_sleep, .once = true },
 };
@@ -206,15 +249,26 @@ static int show_count(char *buffer, const struct kernel_param *param)
 static const struct kernel_param_ops count_operations = { .get = show_count };
 module_param_cb(returned, &count_operations, &returned, 0400);
 module_param_cb(returned_sum, &count_operations, &returned_sum, 0400);
+module_param_cb(nmis, &count_operations, &nmis, 0400);
 module_param_cb(kretprobes, &count_operations, &kretprobes_hit, 0400);
+
+#define NMI_NAME "dprobes_returning"
 
 int returning_init(void)
 {
-	return misc_register(&returning_device);
+	int err = register_nmi_handler(NMI_LOCAL, on_nmi, 0, NMI_NAME);
+
+	if (err)
+		return err;
+	err = misc_register(&returning_device);
+	if (err)
+		unregister_nmi_handler(NMI_LOCAL, NMI_NAME);
+	return err;
 }
 
 void returning_exit(void)
 {
 	misc_deregister(&returning_device);
+	unregister_nmi_handler(NMI_LOCAL, NMI_NAME);
 	watch(false);
 }

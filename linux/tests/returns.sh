@@ -154,6 +154,69 @@ check "a call whose first instruction is repeated, or fixed up, returns once" eq
 check "with its result" equal "$(($(parameter returned_sum) - before))" 200
 take_out 8
 
+# Beside the function graph tracer, which replaces return addresses as well, and a kretprobe: whoever comes first.
+tracing=/sys/kernel/tracing
+graph() {
+    if [ "$1" = 0 ]; then
+        echo nop >$tracing/current_tracer && echo >$tracing/set_ftrace_filter
+    else
+        echo "dprobes_returning_work dprobes_returning_nested" >$tracing/set_ftrace_filter && echo function_graph >$tracing/current_tracer
+    fi
+}
+# traced FUNCTION: how many of its calls the tracer shows.
+traced() { grep -c "$1.*()" $tracing/trace; }
+both_in() {
+    put_in dprobes_target "return(dprobes_returning_work)" 25 && put_in dprobes_target "return(dprobes_returning_nested)" 26
+}
+both_out() { take_out 25 && take_out 26; }
+# everybody_sees WHEN: 200 calls, and one 20 deep.
+everybody_sees() {
+    graph_hits="$(hits 25) $(hits 26)" graph_kretprobes=$(parameter kretprobes) graph_sum=$(parameter returned_sum)
+    echo >$tracing/trace
+    call work 200
+    call nested 20
+    # shellcheck disable=SC2086
+    set -- "$1" $graph_hits
+    check "$1: the probes see all calls" equal "$(($(hits 25) - $2)) $(($(hits 26) - $3))" "200 20"
+    check "$1: the tracer does" equal "$(traced dprobes_returning_work) $(traced dprobes_returning_nested)" "200 20"
+    check "$1: the results are right" equal "$(($(parameter returned_sum) - graph_sum))" $((200 * 201 / 2 + 20))
+}
+graph 1 && both_in
+everybody_sees "behind the function graph tracer"
+graph 0 && both_out && both_in && graph 1
+everybody_sees "in front of it"
+call kretprobe 1
+everybody_sees "with a kretprobe"
+check "which sees them too" equal "$(($(parameter kretprobes) - graph_kretprobes))" 220
+graph 0
+graph_kretprobes=$(parameter kretprobes) before=$(hits 26)
+call nested 20
+check "without the tracer both go on" equal "$(($(hits 26) - before)) $(($(parameter kretprobes) - graph_kretprobes))" "20 20"
+call kretprobe 0
+check "none was missed, and each was followed" equal "$(fields 25 missed unfollowed) $(fields 26 missed unfollowed)" "0 0 0 0"
+both_out
+
+# In NMIs, which interrupt the other calls anywhere: whatever they interrupt, each is in one of the counts, and none is followed.
+# nmis_count TRAP
+nmis_count() {
+    put_in dprobes_target "return(dprobes_returning_in_nmi)" 27 || return 1
+    put_in dprobes_target "dprobes_returning_in_nmi" 28 || return 1
+    put_in dprobes_target "return(dprobes_returning_work)" 29 || return 1
+    nmis=$(parameter nmis)
+    taskset 1 sh -c 'for i in 1 2; do echo "work 2000" >/dev/dprobes_returning; done' &
+    taskset 2 sh -c 'echo "nmi 150" >/dev/dprobes_returning'
+    wait
+    nmis=$(($(parameter nmis) - nmis))
+    check "$1: NMIs have come" test "$nmis" -gt 100
+    # shellcheck disable=SC2046
+    set -- "$1" $(fields 27 hits missed unfollowed) $(fields 28 hits missed)
+    check "$1: calls in them are counted, and not followed" equal "$2 $(($3 + $4))" "0 $nmis"
+    check "$1: what is hit in a hit is missed, and the rest is not" equal "$(($5 + $6)) $6" "$nmis $3"
+    check "$1: all others are followed" equal "$(fields 29 hits missed unfollowed)" "4000 0 0"
+    take_out 27 && take_out 28 && take_out 29
+}
+nmis_count notifier
+
 # Limits.
 program dprobes_target "return(dprobes_returning_work)" 9 | sed 's/^minor.*/&; pass_count = 10; max_hits = 20/' >p.rpn
 dprobes insert p.rpn >/dev/null || exit 1
@@ -226,5 +289,6 @@ put_in dprobes_target "return(dprobes_returning_work)" 17 || exit 1
 call work 100
 check "through a gate of the module's own" equal "$(fields 17 hits missed unfollowed)" "100 0 0"
 take_out 17
+nmis_count gate
 check "those that slept have returned all the same" sh -c "rmmod dprobes_target && rmmod dprobes"
 check "the kernel has complained of nothing" equal "$(dmesg | grep -c 'BUG:\|WARNING:\|rethook:')" 0
