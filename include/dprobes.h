@@ -528,7 +528,7 @@ enum dprobes_prohibited
      */
     DPROBES_PROHIBITED_FOREIGN_BREAKPOINT = 9,
     /*
-     The kernel finds a `BUG` or `WARN` by this address, where there is its `ud2`.
+     The kernel finds a `BUG` or `WARN` by this address, where there is its `ud2` or `ud1`.
      */
     DPROBES_PROHIBITED_BUG = 10,
 };
@@ -556,7 +556,7 @@ enum dprobes_special
      */
     DPROBES_SPECIAL_REWRITTEN = 1,
     /*
-     A `ud2` that the host finds by its address and its bytes. No breakpoint replaces it: it is a trap by itself, which the host
+     A `ud2`, or a `ud1`, that the host finds by its address and its bytes. No breakpoint replaces it: it is a trap by itself, which the host
      reports by [`Engine::on_undefined`](crate::probe::Engine::on_undefined) before it does anything about it.
      */
     DPROBES_SPECIAL_REPORTED = 2,
@@ -2250,7 +2250,7 @@ void dprobes_on_return(uint64_t number,
                        const uint64_t *words);
 
 /*
- A `ud2` of kernel code raised #UD: to be called before anything else is done about it, by a host that answers `DPROBES_SPECIAL_REPORTED`.
+ A `ud2` or `ud1` of kernel code raised #UD: to be called before anything else is done about it, by a host that answers `DPROBES_SPECIAL_REPORTED`.
  `frame` holds the registers as the CPU left them: `rip` at the instruction.
 
  True when a program has sent the CPU elsewhere: the host resumes from the frame, and does nothing about the exception.

@@ -93,10 +93,10 @@ typedef int compat_sysrq_key_t;
 #endif
 
 /*
- * How far the kernel goes on by itself behind the ud2 of a warning whose report has moved the instruction pointer: in 7.2 not at all, in 6.12 as far as ever
- * (arch/x86/kernel/traps.c, handle_bug()). No kernel in between has been tried.
+ * How far the kernel goes on by itself behind the ud2 of a warning whose report has moved the instruction pointer: since 6.15 not at all, before as far as
+ * ever (arch/x86/kernel/traps.c, handle_bug(): "x86/traps: Allow custom fixups in handle_bug()").
  */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
 #define COMPAT_WARNING_SKIPS 0
 #else
 #define COMPAT_WARNING_SKIPS LEN_UD2

@@ -128,16 +128,19 @@ static void prohibit_static_calls(struct candidates candidates, const struct sta
 	}
 }
 
-/* The #UD handler finds BUG and WARN by their address, and looks for the ud2 there. */
+/*
+ * The #UD handler finds BUG and WARN by their address, and looks for the instruction there. A warning that a static call has become stays one: its
+ * target is never another.
+ */
 static void note_bugs(struct candidates candidates)
 {
-	const bool reported = dprobes_sentry_is_set(DPROBES_SENTRY_UNDEFINED);
+	bool reported;
 	size_t i;
 
 	for (i = 0; i < candidates.count; i++) {
 		struct dprobes_candidate *candidate = &candidates.first[i];
 
-		if (candidate->prohibited || !dprobes_is_ud2(candidate->address))
+		if (candidate->prohibited || !dprobes_is_reported(candidate->address, &reported))
 			continue;
 		if (reported)
 			candidate->special = DPROBES_SPECIAL_REPORTED;

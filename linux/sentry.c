@@ -25,6 +25,7 @@ struct sentry {
 
 static struct sentry sentries[] = {
 	[DPROBES_SENTRY_UNDEFINED]	= { "report_bug", dprobes_on_report_bug },
+	[DPROBES_SENTRY_WARNING]	= { "report_bug_entry", dprobes_on_report_bug_entry },
 	[DPROBES_SENTRY_STATIC_CALL]	= { "arch_static_call_transform", dprobes_on_static_call_transform },
 	[DPROBES_SENTRY_JUMP_LABEL]	= { "arch_jump_label_transform_queue", dprobes_on_jump_label_transform },
 };
@@ -49,6 +50,8 @@ static void set(enum dprobes_sentry which, void *function)
 void dprobes_sentries_set(void)
 {
 	set(DPROBES_SENTRY_UNDEFINED, dprobes_symbols.report_bug);
+	if (dprobes_symbols.report_bug_entry)
+		set(DPROBES_SENTRY_WARNING, dprobes_symbols.report_bug_entry);
 	set(DPROBES_SENTRY_STATIC_CALL, dprobes_symbols.arch_static_call_transform);
 	set(DPROBES_SENTRY_JUMP_LABEL, dprobes_symbols.arch_jump_label_transform_queue);
 }

@@ -27,6 +27,7 @@ struct kretprobe_blackpoint;
 struct module;
 struct mutex;
 enum bug_trap_type;
+struct bug_entry;
 enum jump_label_type;
 struct jump_entry;
 struct list_head;
@@ -102,6 +103,8 @@ struct dprobes_symbols {
 
 	/* What looks at probed instructions: see undefined.c and rewrite.c. */
 	enum bug_trap_type (*report_bug)(unsigned long address, struct pt_regs *regs);
+	/* NULL where every warning is reported by the other. */
+	enum bug_trap_type (*report_bug_entry)(struct bug_entry *entry, struct pt_regs *regs);
 	void (*arch_static_call_transform)(void *site, void *trampoline, void *function, bool tail);
 	void (*arch_jump_label_transform)(struct jump_entry *entry, enum jump_label_type type);
 	bool (*arch_jump_label_transform_queue)(struct jump_entry *entry, enum jump_label_type type);
@@ -208,7 +211,12 @@ int dprobes_traps_init(void);
 void dprobes_traps_exit(void);
 
 /* sentry.c */
-enum dprobes_sentry { DPROBES_SENTRY_UNDEFINED, DPROBES_SENTRY_STATIC_CALL, DPROBES_SENTRY_JUMP_LABEL };
+enum dprobes_sentry {
+	DPROBES_SENTRY_UNDEFINED,
+	DPROBES_SENTRY_WARNING,
+	DPROBES_SENTRY_STATIC_CALL,
+	DPROBES_SENTRY_JUMP_LABEL,
+};
 
 void dprobes_host_sentry(u64 token, struct dprobes_trap_frame *frame);			/* hit */
 void dprobes_sentries_set(void);
@@ -217,7 +225,9 @@ bool dprobes_sentry_is_set(enum dprobes_sentry which);
 
 /* undefined.c */
 void dprobes_on_report_bug(struct pt_regs *regs);					/* hit */
-bool dprobes_is_ud2(unsigned long address);
+void dprobes_on_report_bug_entry(struct pt_regs *regs);					/* hit */
+/* Is it an instruction that is found when it is reported, and `*sentry`: is that watched over? */
+bool dprobes_is_reported(unsigned long address, bool *sentry);
 
 /* rewrite.c */
 void dprobes_on_static_call_transform(struct pt_regs *regs);				/* hit */

@@ -52,6 +52,7 @@ static const struct lookup_wanted wanted[] __initconst = {
 	{ "__tracepoint_sched_process_exit", (void **)&dprobes_symbols.__tracepoint_sched_process_exit, .optional = true },
 #endif
 	WANTED(report_bug),
+	{ "report_bug_entry", (void **)&dprobes_symbols.report_bug_entry, .optional = true },
 	WANTED(arch_static_call_transform),
 	WANTED(arch_jump_label_transform),
 	WANTED(arch_jump_label_transform_queue),

@@ -155,7 +155,7 @@ pub unsafe extern "C" fn dprobes_on_return(number: u64, frame: *mut TrapFrame, w
     }
 }
 
-/// A `ud2` of kernel code raised #UD: to be called before anything else is done about it, by a host that answers `DPROBES_SPECIAL_REPORTED`.
+/// A `ud2` or `ud1` of kernel code raised #UD: to be called before anything else is done about it, by a host that answers `DPROBES_SPECIAL_REPORTED`.
 /// `frame` holds the registers as the CPU left them: `rip` at the instruction.
 ///
 /// True when a program has sent the CPU elsewhere: the host resumes from the frame, and does nothing about the exception.

@@ -119,7 +119,7 @@ pub enum Prohibited {
     ExceptionEntry = 8,
     /// Another facility has a breakpoint here.
     ForeignBreakpoint = 9,
-    /// The kernel finds a `BUG` or `WARN` by this address, where there is its `ud2`.
+    /// The kernel finds a `BUG` or `WARN` by this address, where there is its `ud2` or `ud1`.
     Bug = 10,
 }
 
@@ -166,7 +166,7 @@ pub enum Special {
     /// The host rewrites the instruction while it may be run, and tells by [`Engine::rewrite`](crate::probe::Engine::rewrite) when a breakpoint of the
     /// engine is there. It does so, as the engine changes this text, with [`Host::lock_rewrites`] held.
     Rewritten = 1,
-    /// A `ud2` that the host finds by its address and its bytes. No breakpoint replaces it: it is a trap by itself, which the host
+    /// A `ud2`, or a `ud1`, that the host finds by its address and its bytes. No breakpoint replaces it: it is a trap by itself, which the host
     /// reports by [`Engine::on_undefined`](crate::probe::Engine::on_undefined) before it does anything about it.
     Reported = 2,
 }

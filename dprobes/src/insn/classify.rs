@@ -225,9 +225,9 @@ impl Insn {
         })
     }
 
-    /// Whether it is `ud2`: raising #UD is what it does, so that it completes by that.
+    /// Whether it is `ud2`, or `ud0` or `ud1`: raising #UD is what it does, so that it completes by that.
     pub fn raises(&self) -> bool {
-        self.is_legacy(Map::Secondary) && self.opcode() == 0x0b
+        self.is_legacy(Map::Secondary) && matches!(self.opcode(), 0x0b | 0xb9 | 0xff)
     }
 
     /// Whether executing it may raise a fault, so that it does not complete. Conservative: `false` is certain for

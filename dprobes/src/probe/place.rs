@@ -125,7 +125,7 @@ impl<H: Host> Engine<H> {
         if special == Special::Rewritten && Rewritten::new(insn.bytes()).is_none() {
             return Err(PointError::Prohibited(Prohibited::JumpLabel));
         }
-        let next = match insn.resume().map_err(refused)? {
+        let next = match resume_of(&insn, special).map_err(refused)? {
             Resume::CopyWithNext(shadow) => Some(self.shaded_at(function, text, offset + insn.len(), shadow)),
             Resume::Copy | Resume::CopyWaiting | Resume::Emulate(_) | Resume::Step(_) => None,
         };
@@ -189,7 +189,7 @@ impl<H: Host> Engine<H> {
             refusal,
             bytes: first_bytes(insn.bytes()),
         };
-        let resume = insn.resume().map_err(refused)?;
+        let resume = resume_of(insn, place.special).map_err(refused)?;
         let mut image = Image::new(start);
         let area = self.slots.area_for(place.address);
         let shades = matches!(resume, Resume::CopyWithNext(Shadow::Interrupts));
@@ -256,6 +256,14 @@ impl<H: Host> Engine<H> {
         }
         Ok((site, Patch::image(start, image.bytes)))
     }
+}
+
+/// How an instruction is carried out after a hit. One that is left alone has a copy that nobody runs.
+fn resume_of(insn: &Insn, special: Special) -> Result<Resume, Refusal> {
+    if special == Special::Reported && insn.raises() {
+        return Ok(Resume::Copy);
+    }
+    insn.resume()
 }
 
 /// `sti`.

@@ -144,7 +144,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// A `ud2` raised #UD, with interrupts off now and `frame` as the CPU left it: `rip` is the instruction's. To be called by a host that
+    /// A `ud2` or `ud1` raised #UD, with interrupts off now and `frame` as the CPU left it: `rip` is the instruction's. To be called by a host that
     /// has answered [`Special::Reported`](crate::host::Special::Reported), before it does anything else about it.
     ///
     /// True when a program has sent the CPU elsewhere: the host resumes from the frame, and nothing was raised. False: the host

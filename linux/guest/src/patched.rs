@@ -83,6 +83,16 @@ impl Patched {
         }
     }
 
+    /// Where the one warning of a function is raised, and what a report shows of its code. Later kernels make a static call of one that has a text, and
+    /// of that a `ud1`.
+    fn warning(&self, function: &str) -> (u64, &'static str) {
+        let is_call = |place: &&(String, String, u64)| place.0 == "call" && place.1 == function;
+        match self.places.iter().find(is_call) {
+            Some(call) => (call.2, "<67> 48 0f b9 3a"),
+            None => (self.place("bug", function), "<0f> 0b"),
+        }
+    }
+
     fn run(&self, name: &str, argument: u64) -> io::Result<u64> {
         let mut run = Run {
             name: [0; 32],
@@ -156,7 +166,7 @@ fn warnings_are_what_they_were() -> Outcome {
     let (device, patched) = (Device::open()?, Patched::load()?);
     for name in ["warn", "warn_text"] {
         let report = |argument| kernel_log::during(|| patched.run(name, argument));
-        let place = patched.place("bug", &format!("patched_do_{name}"));
+        let (place, code) = patched.warning(&format!("patched_do_{name}"));
         // The first one taints the kernel, which the others show.
         report(1)?.1?;
         let ((first, _), (second, result)) = (report(1)?, report(1)?);
@@ -167,7 +177,7 @@ fn warnings_are_what_they_were() -> Outcome {
         ensure!(patched.run(name, 0)? == 1, "it did not warn");
         same(&first, &second, &probed)?;
         ensure!(
-            probed.contains(&format!("RIP: 0010:patched_do_{name}+0x")) && probed.contains("<0f> 0b"),
+            probed.contains(&format!("RIP: 0010:patched_do_{name}+0x")) && probed.contains(code),
             "{probed}"
         );
         let records = device.records()?.len();
@@ -204,12 +214,21 @@ fn warnings_are_what_they_were() -> Outcome {
 fn a_warning_can_be_passed_over() -> Outcome {
     let _module = Module::dprobes()?;
     let (device, patched) = (Device::open()?, Patched::load()?);
-    let place = patched.place("bug", "patched_do_warn");
-    device.insert(&program::at(1, &[place], "push r, rip\npush 2\nadd\npop r, rip\nexit"))?;
-    let (report, result) = kernel_log::during(|| patched.run("warn", 7))?;
-    ensure!(report.is_empty(), "{report}");
-    ensure!(result? == 8, "it does not go on behind the warning");
-    exactly(&device.remove("kernel", 1)?[0], 1)
+    for name in ["warn", "warn_text"] {
+        let (place, code) = patched.warning(&format!("patched_do_{name}"));
+        let length = code.split(' ').count();
+        let code = format!("push r, rip\npush {length}\nadd\npop r, rip\nexit");
+        device.insert(&program::at(1, &[place], &code))?;
+        let (report, result) = kernel_log::during(|| patched.run(name, 7))?;
+        // Before 7 a text is printed ahead of the instruction.
+        ensure!(
+            !report.contains("WARNING: ") && (report.is_empty() || name == "warn_text"),
+            "{report}"
+        );
+        ensure!(result? == 8, "it does not go on behind the warning");
+        exactly(&device.remove("kernel", 1)?[0], 1)?;
+    }
+    Ok(())
 }
 
 /// Set in the environment of the child that is to die.
@@ -498,13 +517,19 @@ fn the_kernels_own() -> Outcome {
             .status()?;
         ensure!(status.success(), "tracefs cannot be mounted");
     }
+    let preempt = "/sys/kernel/debug/sched/preempt";
+    // 7 has other models.
+    let other = match fs::read_to_string(preempt) {
+        Ok(models) if !models.contains("voluntary") => "lazy",
+        _ => "voluntary",
+    };
     let switches: &[(&str, [&str; 2])] = &[
         ("/sys/kernel/tracing/events/sched/enable", ["1", "0"]),
         ("/sys/kernel/tracing/events/kmem/enable", ["1", "0"]),
         ("/sys/kernel/tracing/events/exceptions/enable", ["1", "0"]),
         ("/proc/sys/kernel/sched_schedstats", ["1", "0"]),
         ("/proc/sys/kernel/task_delayacct", ["1", "0"]),
-        ("/sys/kernel/debug/sched/preempt", ["full", "voluntary"]),
+        (preempt, ["full", other]),
     ];
     let switch = |state: usize| -> Outcome {
         for (file, values) in switches.iter().filter(|(file, _)| fs::exists(file).unwrap_or(false)) {
