@@ -11,6 +11,7 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
+#include <linux/skbuff.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
@@ -101,17 +102,6 @@ ROUTINE(csum_to)
 	return (u64)(__force u32)state.csum << 32 ^ copied;
 }
 
-#ifdef CONFIG_ARCH_HAS_UACCESS_FLUSHCACHE
-ROUTINE(flushcache)
-{
-	struct iov_iter iter;
-	struct iovec iov = { .iov_base = USER, .iov_len = length };
-
-	iov_iter_init(&iter, WRITE, &iov, 1, length);
-	return _copy_from_iter_flushcache(buffer, length, &iter);
-}
-#endif
-
 /* As __clear_user() calls them. */
 #define CLEAR(name)										\
 	ROUTINE(name)										\
@@ -129,6 +119,59 @@ ROUTINE(flushcache)
 CLEAR(clear_user_original)
 CLEAR(clear_user_rep_good)
 CLEAR(clear_user_erms)
+
+#else
+
+/*
+ * What is called where the CPU's own string instructions are not quick enough, as copy_user_generic() and __clear_user() call it
+ * (arch/x86/include/asm/uaccess_64.h).
+ */
+static u64 rep_movs(void *to, const void *from, u64 length)
+{
+	stac();
+	asm volatile("call rep_movs_alternative"
+		     : "+c" (length), "+D" (to), "+S" (from), ASM_CALL_CONSTRAINT
+		     :
+		     : "rax", "r8", "r9", "r10", "r11", "memory", "cc");
+	clac();
+	return length;
+}
+ROUTINE(from_rep_movs) { return rep_movs(buffer, (const void *)user, length); }
+ROUTINE(to_rep_movs) { return rep_movs((void *)user, buffer, length); }
+
+ROUTINE(rep_stos)
+{
+	stac();
+	asm volatile("call rep_stos_alternative"
+		     : "+c" (length), "+D" (user), ASM_CALL_CONSTRAINT
+		     : "a" (0)
+		     : "rdx", "memory", "cc");
+	clac();
+	return length;
+}
+
+ROUTINE(csum_from)
+{
+	struct iov_iter iter;
+	struct iovec iov = { .iov_base = USER, .iov_len = length };
+	__wsum sum = 0;
+	bool full;
+
+	iov_iter_init(&iter, WRITE, &iov, 1, length);
+	full = csum_and_copy_from_iter_full(buffer, length, &sum, &iter);
+	return (u64)(__force u32)sum << 32 ^ full;
+}
+#endif
+
+#ifdef CONFIG_ARCH_HAS_UACCESS_FLUSHCACHE
+ROUTINE(flushcache)
+{
+	struct iov_iter iter;
+	struct iovec iov = { .iov_base = USER, .iov_len = length };
+
+	iov_iter_init(&iter, WRITE, &iov, 1, length);
+	return _copy_from_iter_flushcache(buffer, length, &iter);
+}
 #endif
 
 #define LIST(name) { #name, run_##name },
@@ -137,13 +180,16 @@ static const struct copies_routine routines[] = {
 	LIST(nothing) LIST(copy_from_user) LIST(copy_to_user) LIST(clear_user) LIST(copy_from_user_nmi) LIST(copy_from_user_nofault)
 	LIST(copy_to_user_nofault) LIST(strncpy_from_user) LIST(strnlen_user) LIST(fault_in_readable) LIST(fault_in_writeable)
 	LIST_NUMBERS(1) LIST_NUMBERS(2) LIST_NUMBERS(4) LIST_NUMBERS(8)
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
 #ifdef CONFIG_ARCH_HAS_UACCESS_FLUSHCACHE
 	LIST(flushcache)
 #endif
-	LIST(copy_user_nocache) LIST(csum_from) LIST(csum_to) LIST(from_unrolled) LIST(to_unrolled) LIST(from_string) LIST(to_string)
+	LIST(csum_from)
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+	LIST(copy_user_nocache) LIST(csum_to) LIST(from_unrolled) LIST(to_unrolled) LIST(from_string) LIST(to_string)
 	LIST(from_fast_string) LIST(to_fast_string)
 	LIST(clear_user_original) LIST(clear_user_rep_good) LIST(clear_user_erms)
+#else
+	LIST(from_rep_movs) LIST(to_rep_movs) LIST(rep_stos)
 #endif
 };
 

@@ -10,6 +10,7 @@ use dprobes::wire::{ProbeStatus, Reason};
 use rustix::ioctl::{Updater, ioctl};
 use rustix::mm::MprotectFlags;
 use survey::ask::Module as Asking;
+use survey::kcore::Kcore;
 use survey::symbols::Symbols;
 
 use super::area::{Area, PAGE};
@@ -24,6 +25,7 @@ const ROUTINES: &[&str] = &[
     "copy_user_",
     "__copy_user_",
     ".Lcopy_user_",
+    "copy_to_nontemporal",
     "rep_movs_alternative",
     "rep_stos_alternative",
     "_copy_from_user",
@@ -50,6 +52,7 @@ const OTHERS: &[&str] = &[
     "__get_user_pages",
     "__get_user_pages_remote",
     "copy_user_huge_page",
+    "copy_user_large_folio",
     "strncpy_from_user_nofault",
     "strnlen_user_nofault",
 ];
@@ -245,7 +248,9 @@ pub fn every_instruction_of_the_copy_routines() -> Outcome {
     let symbols = Symbols::read()?;
     let text = symbols.between("_stext", "_etext").ok_or("no text")?;
     let functions = symbols.functions(&text);
-    let is_one = |name: &str| !OTHERS.contains(&name) && ROUTINES.iter().any(|begin| name.starts_with(begin));
+    // What compilers move elsewhere has the same name with something behind a full stop.
+    let whole = |name: &str| OTHERS.contains(&name.split('.').next().unwrap_or(name));
+    let is_one = |name: &str| !whole(name) && ROUTINES.iter().any(|begin| name.starts_with(begin));
     let routines = Vec::from_iter(functions.filter(|function| is_one(&function.name)));
     let asking = Asking::open()?;
     let (mut places, mut refused) = (Vec::new(), BTreeMap::<_, u32>::new());
@@ -265,6 +270,12 @@ pub fn every_instruction_of_the_copy_routines() -> Outcome {
     }
     places.sort_unstable();
     places.dedup();
+    // Between functions there may be NOPs, which are part of what is in front of them.
+    let code = Kcore::open()?;
+    let mut padding = 0;
+    for place in &places {
+        padding += usize::from(is_nop(&code.read(*place..*place + 8)?));
+    }
     device.insert(&batch::count_at(1, places.iter().copied()))?;
     println!(
         "    {} functions, {} instructions probed; refused: {refused:?}",
@@ -292,18 +303,26 @@ pub fn every_instruction_of_the_copy_routines() -> Outcome {
     let some = |of: fn(&ProbeStatus) -> u64| last.iter().filter(|probe| of(probe) > 0).count();
     let (fired, faulted) = (some(|probe| probe.hits), some(|probe| probe.faulted));
     println!(
-        "    {fired} of them completed, {faulted} faulted, {} times",
+        "    {fired} of them completed, {faulted} faulted, {} times; {padding} are NOPs",
         last.iter().map(|probe| probe.faulted).sum::<u64>()
     );
     ensure!(
         last.iter().all(|probe| probe.missed + probe.late + probe.lost == 0),
         "missed, late or lost hits"
     );
+    // Later kernels have fewer routines, with fewer accesses to memory, and ways through them that this CPU does not take.
     ensure!(
-        places.len() > 600 && fired * 100 > places.len() * 80 && faulted > 50,
+        places.len() > 600 && fired * 100 > (places.len() - padding) * 75 && faulted > 30,
         "too few"
     );
     Ok(())
+}
+
+/// Is an instruction that begins so a NOP?
+fn is_nop(code: &[u8]) -> bool {
+    let behind_prefixes = code.iter().position(|byte| ![0x66, 0x2e].contains(byte));
+    let code = &code[behind_prefixes.unwrap_or(0)..];
+    code.starts_with(&[0x90]) || code.starts_with(&[0x0f, 0x1f])
 }
 
 /// How often each probed instruction has completed.

@@ -74,11 +74,12 @@ pub fn an_oops_names_the_instruction() -> Outcome {
             facts(&bare)[1..] == facts(&probed)[1..],
             "bare:\n{bare}\nprobed:\n{probed}"
         );
-        // By the code, which it decodes, the kernel guesses at the address of a general protection fault, and says so.
+        // By the code, which it decodes, the kernel guesses at the address of a general protection fault, and says so. Since 6.11 the line begins
+        // with `Oops: `.
         let fault = |report: &str| {
             let line = facts(report).swap_remove(0);
             match line.split_once(", ") {
-                Some(("general protection fault", _)) => "general protection fault".to_owned(),
+                Some((fault, _)) if fault.ends_with("general protection fault") => fault.to_owned(),
                 _ => line,
             }
         };
