@@ -26,7 +26,8 @@ static int __init empty_watch_init(void)
 	attr.bp_len = HW_BREAKPOINT_LEN_8;
 	attr.bp_type = HW_BREAKPOINT_W;
 	watch = register_wide_hw_breakpoint(&attr, nothing, NULL);
-	return PTR_ERR_OR_ZERO((void __force *)watch);
+	/* Later kernels have the compiler know the address space of CPUs, and say so when a pointer leaves it. */
+	return PTR_ERR_OR_ZERO((void *)(__force unsigned long)watch);
 }
 
 static void __exit empty_watch_exit(void)
