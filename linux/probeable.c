@@ -83,6 +83,14 @@ static bool is_thunk(const char *name)
 	return str_has_prefix(name, "__x86_indirect_") || str_has_prefix(name, "__x86_return_thunk");
 }
 
+/* In 7.2 code that also runs before the kernel is where it is to be has a second name, with this in front, and that is the one that is found. */
+static const char *without_pi(const char *name)
+{
+	const char prefix[] = "__pi_";
+
+	return str_has_prefix(name, prefix) ? name + strlen(prefix) : name;
+}
+
 /* Finds the function at an address; false when there is none. */
 static bool find_function(unsigned long address, struct known *known, struct blacklisted_names **names)
 {
@@ -96,6 +104,7 @@ static bool find_function(unsigned long address, struct known *known, struct bla
 	name = dprobes_symbols.kallsyms_lookup(address, &size, &offset, &module_name, buffer);
 	if (!name || offset >= size)
 		return false;
+	name = without_pi(name);
 	known->start = address - offset;
 	known->end = known->start + size;
 	known->excluded = dprobes_trap_path_has(known->start) || is_thunk(name) ||

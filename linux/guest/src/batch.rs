@@ -56,19 +56,25 @@ pub fn run_at(major: u16, code: &str, addresses: impl IntoIterator<Item = u64>) 
     object
 }
 
+/// Where in a function the NOP is in whose place the function tracer puts a call: at its beginning, or behind an `endbr64` or what the kernel has
+/// in the place of one that nobody needs. `None` if the tracer does not know the function.
+pub fn tracers_nop(function: &[u8]) -> Option<usize> {
+    const NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+    [0, 4]
+        .into_iter()
+        .find(|offset| function.get(*offset..).is_some_and(|from| from.starts_with(&NOP)))
+}
+
 /// So many addresses across the kernel's text where probes go: behind the entries of functions, and at instructions in the middle of others.
 pub fn addresses(wanted: usize) -> Result<Vec<u64>, libtest_mimic::Failed> {
-    /// What functions begin with that the tracer knows: it is not in what nobody may probe, or only seldom.
-    const TRACED: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
     let (asking, kcore, symbols) = (Asking::open()?, Kcore::open()?, Symbols::read()?);
     let text = symbols.between("_text", "_etext").ok_or("no text")?;
     let (mut entries, mut middles) = (Vec::new(), Vec::new());
     let mut traced = 0;
     for Function { range, .. } in symbols.functions(&text) {
         let bytes = kcore.read(range.clone())?;
-        if !bytes.starts_with(&TRACED) {
-            continue;
-        }
+        // One that the tracer knows is not in what nobody may probe, or only seldom.
+        let Some(nop) = tracers_nop(&bytes) else { continue };
         traced += 1;
         if traced % 2 == 0 {
             entries.push(range.start);
@@ -76,7 +82,11 @@ pub fn addresses(wanted: usize) -> Result<Vec<u64>, libtest_mimic::Failed> {
         }
         let instructions = Instructions::new(&bytes).map_while(Result::ok);
         // Behind the tracer's NOP, so that it is no other's entry.
-        let some = instructions.skip(2).step_by(5).take(3);
+        let some = instructions
+            .skip_while(|(offset, _)| *offset <= nop)
+            .skip(1)
+            .step_by(5)
+            .take(3);
         middles.extend(some.map(|(offset, _)| range.start + offset as u64));
     }
     let mut found = asking.accepted(&entries)?;

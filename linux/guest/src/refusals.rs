@@ -7,7 +7,9 @@ use dprobes::host::Prohibited;
 use dprobes::wire::{CHECKS_MAX, CheckRequest, IOCTL_CHECK, PointCheck, Reason};
 use rustix::io::Errno;
 use survey::ask::Module as Asking;
+use survey::kcore::Kcore;
 
+use crate::batch::tracers_nop;
 use crate::device::Device;
 use crate::machine::{Module, Target, find_symbol, symbol};
 use crate::{Outcome, ensure, program};
@@ -94,9 +96,19 @@ fn what_the_way_of_a_trap_runs() -> Outcome {
     let _module = Module::dprobes()?;
     let device = Device::open()?;
     for name in ["__rcu_read_lock", "__rcu_read_unlock", "rcu_read_unlock_special"] {
-        if let Some(address) = find_symbol(name) {
+        let Some(address) = find_symbol(name) else { continue };
+        if device.insert(&program::at(1, &[address], program::COUNT)).is_err() {
             prohibited(&device, address, &[Prohibited::Excluded])?;
+            continue;
         }
+        // Another kernel's way may have it inline. Then it can be probed, and no hit of it is inside another.
+        for _ in 0..1000 {
+            fs::metadata("/proc/self/status")?;
+        }
+        let probe = device.query()?[0];
+        ensure!(probe.missed == 0, "{name} is on the way of a trap: {probe:?}");
+        println!("    {name} is not on the way: {} hits", probe.hits);
+        device.remove_all()?;
     }
     // Nor what compilers and the kernel's patching put between code and the functions that it calls.
     prohibited(&device, symbol("__x86_indirect_thunk_rax"), &[Prohibited::Excluded])?;
@@ -254,11 +266,14 @@ fn behind_the_function_tracers_nop() -> Outcome {
     let _module = Module::dprobes()?;
     let device = Device::open()?;
     let entry = symbol("vfs_read");
-    device.insert(&program::at(1, &[entry], program::COUNT))?;
+    let text = Kcore::open()?.read(entry..entry + 16)?;
+    let nop = tracers_nop(&text).ok_or_else(|| format!("the tracer does not know the function: {text:x?}"))?;
+    let nop = entry + nop as u64;
+    device.insert(&program::at(1, &[nop], program::COUNT))?;
     let armed = device.query()?[0].address;
-    ensure!(armed == entry + 5, "armed at {armed:#x} for a function at {entry:#x}");
+    ensure!(armed == nop + 5, "armed at {armed:#x} for a NOP at {nop:#x}");
     device.remove_all()?;
-    prohibited(&device, entry + 1, &[Prohibited::Ftrace])
+    prohibited(&device, nop + 1, &[Prohibited::Ftrace])
 }
 
 /// Makes a kprobe with the kernel's own interface.
@@ -304,12 +319,17 @@ fn a_kprobes_place_and_it_ours() -> Outcome {
 /// What `./x coverage` tells of all functions, for one of so many.
 fn nearly_everything_is_accepted() -> Outcome {
     const EVERY: usize = 12;
-    const GOAL: f64 = 99.5;
+    /// Of 6.12 more is on the way of a trap in the sample, and more are trampolines of static calls.
+    const GOALS: [(&str, f64); 2] = [("6.12.", 99.3), ("", 99.5)];
+    let release = rustix::system::uname();
+    let release = release.release().to_str()?;
+    let goal = GOALS.iter().find(|(of, _)| release.starts_with(of));
+    let goal = goal.map_or(100.0, |(_, goal)| *goal);
     let _module = Module::dprobes()?;
     let report = survey::survey::run(survey::survey::Options { every: EVERY }, &mut |_, _| ())?;
     println!("    {:.3} % of {} instructions", report.percent(), report.rest);
-    let missed = report.percent() < GOAL;
-    ensure!(!missed, "less than {GOAL} %:\n{report}");
+    let missed = report.percent() < goal;
+    ensure!(!missed, "less than {goal} %:\n{report}");
     ensure!(report.wrongly_accepted.is_empty(), "{:?}", report.wrongly_accepted);
     ensure!(report.accepted.reported > 100, "BUG and WARN are refused:\n{report}");
     Ok(())
