@@ -13,6 +13,8 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::ioctl::{Opcode, Updater, ioctl};
 
+use crate::machine;
+
 /// Where the device is.
 pub const PATH: &str = "/dev/dprobes";
 
@@ -203,16 +205,18 @@ impl Device {
         Ok(of_hits.count() as u64)
     }
 
-    /// The same as [`records`](Self::records), but it stops when it has read more than some bytes: what reading runs through may be probed and leave records itself, so
-    /// that there is no end to them.
+    /// The same as [`records`](Self::records), but it stops when it has read more than some bytes, or as often as these take: what reading runs through may be
+    /// probed and leave records itself, a few for each reading, so that there is no end to them.
     pub fn records_up_to(&self, bytes: usize) -> io::Result<Vec<(Header, Vec<u8>)>> {
         let mut records = Vec::new();
         let mut buffer = vec![0; 1 << 18];
         let mut total = 0;
+        let mut readings = (bytes / buffer.len()).saturating_add(2 * machine::cpus());
         loop {
-            if total > bytes {
+            if total > bytes || readings == 0 {
                 return Ok(records);
             }
+            readings -= 1;
             match (&self.file).read(&mut buffer) {
                 Ok(length) => {
                     total += length;
