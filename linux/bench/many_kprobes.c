@@ -18,6 +18,8 @@
 
 #define MOST 100000
 #define AT_A_TIME 1000
+/* Of those that are measured: between two looks at the clock. */
+#define BETWEEN_LOOKS 100
 
 static struct kprobe *probes;
 static struct kprobe **accepted;
@@ -121,7 +123,7 @@ static int register_all(size_t wanted, ktime_t start)
 	for (registered = 0; registered < wanted; registered += here) {
 		if (ktime_get() - start > (u64)patience * NSEC_PER_SEC)
 			break;
-		here = min_t(size_t, wanted - registered, AT_A_TIME / 10);
+		here = min_t(size_t, wanted - registered, BETWEEN_LOOKS);
 		err = register_kprobes(accepted + registered, here);
 		if (err) {
 			unregister_kprobes(accepted, registered);

@@ -235,6 +235,7 @@ fn record<'a>(header: &'a Header, elements: &'a [u8], addresses: &Addresses) -> 
 
 /// The state of a probe as one line, with a line feed.
 pub fn probe(probe: &ProbeStatus, when: When) -> String {
+    let why_not = status::why_not(probe);
     line(&Status {
         module: String::from_utf8_lossy(trim(&probe.module)),
         major: probe.major,
@@ -244,8 +245,8 @@ pub fn probe(probe: &ProbeStatus, when: When) -> String {
         group: probe.group,
         type_: probe.type_,
         state: status::state(probe.state, when),
-        active: when == When::Now && status::why_not(probe).is_none(),
-        why_not: status::why_not(probe),
+        active: when == When::Now && why_not.is_none(),
+        why_not,
         refused: refusal::when_loaded(probe),
         watch: status::watch(probe),
         process: (probe.process != 0).then_some(probe.process),
